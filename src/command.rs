@@ -1,0 +1,446 @@
+//! What one log entry says, and its codec.
+//!
+//! An entry is a version, the time by which the replicated clock advances, and a batch of commands
+//! that is read lazily. Decoding checks everything, so the namespace takes only what it can apply.
+
+use bytes::{Buf, Bytes, BytesMut};
+use prost::Message as _;
+use thiserror::Error;
+
+use crate::{
+    id::{NodeId, Origin, SecretHash, SessionId, StoreId, Zxid},
+    op::{Check, CreateMode, Guard, Op, Txn},
+    path::{Path, PathPrefix},
+    proto::{self, command_record::Kind},
+    wire::put_delimited,
+};
+
+/// The content of a normal log entry; an entry without any data is a leader's empty one.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Entry {
+    /// By how much the replicated clock advances before the commands.
+    pub(crate) advance_us: u64,
+    /// The leader's wall clock.
+    pub(crate) wall_ms: u64,
+    /// Length-delimited commands.
+    pub(crate) commands: Batch,
+}
+
+/// Length-delimited commands, read one at a time.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Batch(pub(crate) Bytes);
+
+/// One command of the replicated state machine.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum Command {
+    /// A session's transaction, exactly once and in sequence.
+    SessionTxn {
+        session: SessionId,
+        epoch: u64,
+        seq: u64,
+        acked: u64,
+        txn: Txn,
+    },
+    /// A transaction outside any session.
+    PlainTxn { origin: Origin, txn: Txn },
+    OpenSession {
+        origin: Origin,
+        secret: SecretHash,
+        ttl_us: u64,
+    },
+    AttachSession {
+        origin: Origin,
+        session: SessionId,
+        secret: SecretHash,
+        epoch: u64,
+    },
+    CloseSession {
+        session: SessionId,
+        epoch: u64,
+        seq: u64,
+    },
+    /// Coalesced by the leader; each names the highest number that it covers.
+    KeepAlives(Vec<KeepAlive>),
+    /// Takes effect only if the deadline has passed.
+    ExpireSession { session: SessionId },
+    /// Records the store of a member whose store is not known yet.
+    PinStore { node: NodeId, store: StoreId },
+}
+
+/// A session's newest keep-alive (PROTOCOL.md, rule 3).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct KeepAlive {
+    pub(crate) session: SessionId,
+    pub(crate) epoch: u64,
+    pub(crate) number: u64,
+    /// Every reply up to this sequence number has reached the client.
+    pub(crate) acked: u64,
+}
+
+/// Why bytes are not an entry or a command of this release.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
+pub enum CommandError {
+    /// The entry was made by a later release.
+    #[error(
+        "log entry version {version} needs a later release; this one knows {}",
+        ENTRY_VERSION
+    )]
+    Version {
+        /// Its version.
+        version: u32,
+    },
+    /// The command was made by a later release.
+    #[error("a command of unknown kind needs a later release")]
+    UnknownKind,
+    /// The bytes are no record.
+    #[error("the bytes are no {0}")]
+    Malformed(&'static str),
+    /// A field has a value that it cannot have.
+    #[error("the command's field `{0}` is not valid")]
+    Field(&'static str),
+}
+
+impl Entry {
+    pub(crate) fn encode(&self) -> Bytes {
+        proto::EntryRecord {
+            version: ENTRY_VERSION,
+            advance_us: self.advance_us,
+            wall_ms: self.wall_ms,
+            commands: self.commands.0.clone(),
+        }
+        .encode_to_vec()
+        .into()
+    }
+
+    pub(crate) fn decode(bytes: Bytes) -> Result<Self, CommandError> {
+        let record =
+            proto::EntryRecord::decode(bytes).map_err(|_| CommandError::Malformed("log entry"))?;
+        if record.version != ENTRY_VERSION {
+            return Err(CommandError::Version {
+                version: record.version,
+            });
+        }
+        Ok(Self {
+            advance_us: record.advance_us,
+            wall_ms: record.wall_ms,
+            commands: Batch(record.commands),
+        })
+    }
+}
+
+impl Batch {
+    /// Takes the next command off the front.
+    pub(crate) fn next_command(&mut self) -> Option<Result<Command, CommandError>> {
+        if !self.0.has_remaining() {
+            return None;
+        }
+        let record = proto::CommandRecord::decode_length_delimited(&mut self.0);
+        if record.is_err() {
+            // What follows cannot be found any more.
+            self.0.clear();
+        }
+        Some(
+            record
+                .map_err(|_| CommandError::Malformed("command"))
+                .and_then(Command::from_record),
+        )
+    }
+}
+
+impl Command {
+    /// Appends this command, behind its length.
+    pub(crate) fn append_to(&self, out: &mut BytesMut) {
+        put_delimited(out, &self.to_record());
+    }
+
+    /// This command behind its length, as it stands in a [`Batch`].
+    pub(crate) fn encode(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        self.append_to(&mut out);
+        out.freeze()
+    }
+
+    fn to_record(&self) -> proto::CommandRecord {
+        let kind = match self {
+            Self::SessionTxn {
+                session,
+                epoch,
+                seq,
+                acked,
+                txn,
+            } => Kind::SessionTxn(proto::SessionTxn {
+                session: session.as_u64(),
+                epoch: *epoch,
+                seq: *seq,
+                acked: *acked,
+                txn: Some(txn_to_record(txn)),
+            }),
+            Self::PlainTxn { origin, txn } => Kind::PlainTxn(proto::PlainTxn {
+                origin: Some(origin_to_record(origin)),
+                txn: Some(txn_to_record(txn)),
+            }),
+            Self::OpenSession {
+                origin,
+                secret,
+                ttl_us,
+            } => Kind::OpenSession(proto::OpenSession {
+                origin: Some(origin_to_record(origin)),
+                secret_hash: Bytes::copy_from_slice(&secret.0),
+                ttl_us: *ttl_us,
+            }),
+            Self::AttachSession {
+                origin,
+                session,
+                secret,
+                epoch,
+            } => Kind::AttachSession(proto::AttachSession {
+                origin: Some(origin_to_record(origin)),
+                session: session.as_u64(),
+                secret_hash: Bytes::copy_from_slice(&secret.0),
+                epoch: *epoch,
+            }),
+            Self::CloseSession {
+                session,
+                epoch,
+                seq,
+            } => Kind::CloseSession(proto::CloseSession {
+                session: session.as_u64(),
+                epoch: *epoch,
+                seq: *seq,
+            }),
+            Self::KeepAlives(items) => {
+                let mut bytes = BytesMut::with_capacity(items.len() * 24);
+                for item in items {
+                    put_delimited(&mut bytes, &item.to_record());
+                }
+                Kind::KeepAlives(proto::KeepAlives {
+                    items: bytes.freeze(),
+                })
+            }
+            Self::ExpireSession { session } => Kind::ExpireSession(proto::ExpireSession {
+                session: session.as_u64(),
+            }),
+            Self::PinStore { node, store } => Kind::PinStore(proto::PinStore {
+                node: node.as_u64(),
+                store: Bytes::copy_from_slice(store.as_bytes()),
+            }),
+        };
+        proto::CommandRecord { kind: Some(kind) }
+    }
+
+    fn from_record(record: proto::CommandRecord) -> Result<Self, CommandError> {
+        Ok(match record.kind.ok_or(CommandError::UnknownKind)? {
+            Kind::SessionTxn(it) => Self::SessionTxn {
+                session: session(it.session)?,
+                epoch: it.epoch,
+                seq: it.seq,
+                acked: it.acked,
+                txn: txn_from_record(it.txn)?,
+            },
+            Kind::PlainTxn(it) => Self::PlainTxn {
+                origin: origin(it.origin)?,
+                txn: txn_from_record(it.txn)?,
+            },
+            Kind::OpenSession(it) => Self::OpenSession {
+                origin: origin(it.origin)?,
+                secret: secret(&it.secret_hash)?,
+                ttl_us: it.ttl_us,
+            },
+            Kind::AttachSession(it) => Self::AttachSession {
+                origin: origin(it.origin)?,
+                session: session(it.session)?,
+                secret: secret(&it.secret_hash)?,
+                epoch: it.epoch,
+            },
+            Kind::CloseSession(it) => Self::CloseSession {
+                session: session(it.session)?,
+                epoch: it.epoch,
+                seq: it.seq,
+            },
+            Kind::KeepAlives(it) => Self::KeepAlives(keep_alives(it.items)?),
+            Kind::ExpireSession(it) => Self::ExpireSession {
+                session: session(it.session)?,
+            },
+            Kind::PinStore(it) => Self::PinStore {
+                node: NodeId::new(it.node).ok_or(CommandError::Field("node"))?,
+                store: StoreId::from_bytes(
+                    it.store[..]
+                        .try_into()
+                        .map_err(|_| CommandError::Field("store"))?,
+                ),
+            },
+        })
+    }
+}
+
+impl KeepAlive {
+    fn to_record(self) -> proto::KeepAlive {
+        proto::KeepAlive {
+            session: self.session.as_u64(),
+            epoch: self.epoch,
+            number: self.number,
+            acked: self.acked,
+        }
+    }
+}
+
+fn txn_to_record(txn: &Txn) -> proto::TxnRecord {
+    use proto::txn_record::Op as Record;
+    let mut guards = BytesMut::new();
+    for guard in txn.guards() {
+        put_delimited(&mut guards, &guard_to_record(guard));
+    }
+    let op = match txn.op() {
+        Op::Create { path, data, mode } => Record::Create(proto::CreateRecord {
+            path: Bytes::copy_from_slice(path.as_str().as_bytes()),
+            data: data.clone(),
+            mode: match mode {
+                CreateMode::Persistent => 0,
+                CreateMode::Ephemeral => 1,
+                CreateMode::PersistentSequential => 2,
+                CreateMode::EphemeralSequential => 3,
+            },
+        }),
+        Op::Set {
+            path,
+            data,
+            version,
+        } => Record::Set(proto::SetRecord {
+            path: Bytes::copy_from_slice(path.as_str().as_bytes()),
+            data: data.clone(),
+            version: *version,
+        }),
+        Op::Delete { path, version } => Record::Delete(proto::DeleteRecord {
+            path: Bytes::copy_from_slice(path.as_str().as_bytes()),
+            version: *version,
+        }),
+    };
+    proto::TxnRecord {
+        guards: guards.freeze(),
+        op: Some(op),
+    }
+}
+
+fn txn_from_record(record: Option<proto::TxnRecord>) -> Result<Txn, CommandError> {
+    use proto::txn_record::Op as Record;
+    let record = record.ok_or(CommandError::Field("txn"))?;
+    let op = match record.op.ok_or(CommandError::UnknownKind)? {
+        Record::Create(it) => {
+            let mode = match it.mode {
+                0 => CreateMode::Persistent,
+                1 => CreateMode::Ephemeral,
+                2 => CreateMode::PersistentSequential,
+                3 => CreateMode::EphemeralSequential,
+                _ => return Err(CommandError::UnknownKind),
+            };
+            let path = if mode.is_sequential() {
+                PathPrefix::from_bytes(&it.path).map_err(|_| CommandError::Field("path"))?
+            } else {
+                path(&it.path)?.into()
+            };
+            Op::Create {
+                path,
+                data: it.data,
+                mode,
+            }
+        }
+        Record::Set(it) => Op::Set {
+            path: path(&it.path)?,
+            data: it.data,
+            version: it.version,
+        },
+        Record::Delete(it) => Op::Delete {
+            path: path(&it.path)?,
+            version: it.version,
+        },
+    };
+    let mut txn = Txn::new(op);
+    let mut guards = record.guards;
+    while guards.has_remaining() {
+        if txn.guards().len() == Txn::GUARDS_MAX {
+            return Err(CommandError::Field("guards"));
+        }
+        let record = proto::GuardRecord::decode_length_delimited(&mut guards)
+            .map_err(|_| CommandError::Malformed("guard"))?;
+        txn = txn.guard(guard_from_record(&record)?);
+    }
+    Ok(txn)
+}
+
+fn guard_to_record(guard: &Guard) -> proto::GuardRecord {
+    use proto::guard_record::Kind as Record;
+    let kind = match guard.check {
+        Check::Exists(exists) => Record::Exists(exists),
+        Check::Version(version) => Record::Version(version),
+        Check::Czxid(czxid) => Record::Czxid(czxid.as_u64()),
+        Check::Owner(owner) => Record::Owner(owner.as_u64()),
+    };
+    proto::GuardRecord {
+        path: Bytes::copy_from_slice(guard.path.as_str().as_bytes()),
+        kind: Some(kind),
+    }
+}
+
+fn guard_from_record(record: &proto::GuardRecord) -> Result<Guard, CommandError> {
+    use proto::guard_record::Kind as Record;
+    let check = match record.kind.ok_or(CommandError::UnknownKind)? {
+        Record::Exists(exists) => Check::Exists(exists),
+        Record::Version(version) => Check::Version(version),
+        Record::Czxid(czxid) => Check::Czxid(Zxid::new(czxid)),
+        Record::Owner(owner) => Check::Owner(session(owner)?),
+    };
+    Ok(Guard {
+        path: path(&record.path)?,
+        check,
+    })
+}
+
+fn origin_to_record(origin: &Origin) -> proto::Origin {
+    proto::Origin {
+        node: origin.node.as_u64(),
+        boot_nonce: origin.boot_nonce,
+        counter: origin.counter,
+    }
+}
+
+fn origin(record: Option<proto::Origin>) -> Result<Origin, CommandError> {
+    let record = record.ok_or(CommandError::Field("origin"))?;
+    Ok(Origin {
+        node: NodeId::new(record.node).ok_or(CommandError::Field("origin"))?,
+        boot_nonce: record.boot_nonce,
+        counter: record.counter,
+    })
+}
+
+fn keep_alives(mut bytes: Bytes) -> Result<Vec<KeepAlive>, CommandError> {
+    let mut items = Vec::new();
+    while bytes.has_remaining() {
+        let record = proto::KeepAlive::decode_length_delimited(&mut bytes)
+            .map_err(|_| CommandError::Malformed("keep-alive"))?;
+        items.push(KeepAlive {
+            session: session(record.session)?,
+            epoch: record.epoch,
+            number: record.number,
+            acked: record.acked,
+        });
+    }
+    Ok(items)
+}
+
+fn path(bytes: &[u8]) -> Result<Path, CommandError> {
+    Path::from_bytes(bytes).map_err(|_| CommandError::Field("path"))
+}
+
+fn session(id: u64) -> Result<SessionId, CommandError> {
+    SessionId::new(id).ok_or(CommandError::Field("session"))
+}
+
+fn secret(hash: &[u8]) -> Result<SecretHash, CommandError> {
+    Ok(SecretHash(
+        hash.try_into().map_err(|_| CommandError::Field("secret"))?,
+    ))
+}
+
+/// The version of log entries and commands.
+pub(crate) const ENTRY_VERSION: u32 = 1;

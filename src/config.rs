@@ -1,0 +1,444 @@
+//! How a member is set up: who it is, how it keeps time, and the bounds of everything it holds.
+
+use std::{collections::BTreeSet, fmt, time::Duration};
+
+use slog::Logger;
+use thiserror::Error;
+
+use crate::{
+    id::{ClusterId, NodeId},
+    time::as_micros,
+};
+
+/// The checked set-up of one member.
+///
+/// ```
+/// use std::time::Duration;
+/// use quorate::{ClusterId, Config, NodeId};
+/// let ids = [1, 2, 3].map(|id| NodeId::new(id).expect("ids are not 0"));
+/// let config = Config::founding(ClusterId::named("orders"), ids[0], ids)
+///     .tick_interval(Duration::from_millis(20))
+///     .build()?;
+/// assert_eq!(config.election_timeout(), Duration::from_millis(200));
+/// # Ok::<(), quorate::ConfigError>(())
+/// ```
+#[derive(Clone)]
+pub struct Config {
+    pub(crate) id: NodeId,
+    pub(crate) cluster: ClusterId,
+    /// The founding members; `None` for a member that joins a running cluster.
+    pub(crate) founders: Option<BTreeSet<NodeId>>,
+    pub(crate) tick_interval: Duration,
+    pub(crate) heartbeat_ticks: u32,
+    pub(crate) election_ticks: u32,
+    pub(crate) renewal_interval: Duration,
+    pub(crate) seed: u64,
+    pub(crate) max_drift_ppm: u32,
+    pub(crate) limits: Limits,
+    pub(crate) logger: Logger,
+}
+
+impl Config {
+    /// A member that founds the cluster together with `members`, itself among them.
+    ///
+    /// All founders must be given the same cluster, members, intervals and replicated limits. Three
+    /// to five voters are right for almost everyone; further instances join as learners.
+    pub fn founding(
+        cluster: ClusterId,
+        id: NodeId,
+        members: impl IntoIterator<Item = NodeId>,
+    ) -> ConfigBuilder {
+        ConfigBuilder::new(cluster, id, Some(members.into_iter().collect()))
+    }
+
+    /// A member that joins a running cluster once its leader adds it as a learner.
+    ///
+    /// Intervals and replicated limits must be those of the founders.
+    pub fn joining(cluster: ClusterId, id: NodeId) -> ConfigBuilder {
+        ConfigBuilder::new(cluster, id, None)
+    }
+
+    /// This member.
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// Its cluster.
+    pub fn cluster(&self) -> ClusterId {
+        self.cluster
+    }
+
+    /// How often the node is to be ticked.
+    pub fn tick_interval(&self) -> Duration {
+        self.tick_interval
+    }
+
+    /// How long a follower waits at least before it campaigns; it waits less than twice as long.
+    pub fn election_timeout(&self) -> Duration {
+        self.tick_interval * self.election_ticks
+    }
+
+    /// The bounds of what the member holds.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// What every replica must agree on, as it stands in the bootstrap snapshot.
+    pub(crate) fn parameters(&self) -> Parameters {
+        Parameters {
+            tick_us: as_micros(self.tick_interval),
+            advance_us_max: as_micros(self.election_timeout()),
+            renewal_us: as_micros(self.renewal_interval),
+            ttl_us_min: as_micros(self.limits.session_ttl_min),
+            ttl_us_max: as_micros(self.limits.session_ttl_max),
+            payload_bytes_max: self.limits.payload_bytes_max as u64,
+            window_count_max: self.limits.window_count_max as u64,
+            window_bytes_max: self.limits.window_bytes_max as u64,
+            history_count_max: self.limits.history_count_max as u64,
+            history_bytes_max: self.limits.history_bytes_max as u64,
+            sessions_max: self.limits.sessions_max as u64,
+        }
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("id", &self.id)
+            .field("cluster", &self.cluster)
+            .field("founders", &self.founders)
+            .field("tick_interval", &self.tick_interval)
+            .field("heartbeat_ticks", &self.heartbeat_ticks)
+            .field("election_ticks", &self.election_ticks)
+            .field("renewal_interval", &self.renewal_interval)
+            .field("seed", &self.seed)
+            .field("max_drift_ppm", &self.max_drift_ppm)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Collects the settings of a [`Config`].
+#[derive(Clone, Debug)]
+#[must_use = "a builder makes nothing until `build` is called"]
+pub struct ConfigBuilder {
+    config: Config,
+}
+
+impl ConfigBuilder {
+    fn new(cluster: ClusterId, id: NodeId, founders: Option<BTreeSet<NodeId>>) -> Self {
+        Self {
+            config: Config {
+                id,
+                cluster,
+                founders,
+                tick_interval: Duration::from_millis(50),
+                heartbeat_ticks: 2,
+                election_ticks: 10,
+                renewal_interval: Duration::from_millis(500),
+                seed: 0,
+                max_drift_ppm: 10_000,
+                limits: Limits::default(),
+                logger: Logger::root(slog::Discard, slog::o!()),
+            },
+        }
+    }
+
+    /// How often the node is to be ticked. Default: 50 ms.
+    pub fn tick_interval(mut self, interval: Duration) -> Self {
+        self.config.tick_interval = interval;
+        self
+    }
+
+    /// Ticks between a leader's heartbeats. Default: 2.
+    pub fn heartbeat_ticks(mut self, ticks: u32) -> Self {
+        self.config.heartbeat_ticks = ticks;
+        self
+    }
+
+    /// Ticks without a leader before a follower campaigns, at least; it draws from here up to
+    /// twice as many. Default: 10.
+    pub fn election_ticks(mut self, ticks: u32) -> Self {
+        self.config.election_ticks = ticks;
+        self
+    }
+
+    /// How long the leader collects keep-alives into one entry, and how often the replicated clock
+    /// moves at least while any deadline exists. Default: 500 ms.
+    pub fn renewal_interval(mut self, interval: Duration) -> Self {
+        self.config.renewal_interval = interval;
+        self
+    }
+
+    /// The seed of every draw; the same seed and the same inputs give the same bytes. Default: 0.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.config.seed = seed;
+        self
+    }
+
+    /// How much faster than real time the clock of one member may run than that of another, in
+    /// parts per million; leases are safe below it. Default: 10,000 (1 %).
+    pub fn max_drift_ppm(mut self, ppm: u32) -> Self {
+        self.config.max_drift_ppm = ppm;
+        self
+    }
+
+    /// The bounds of what the member holds. Default: [`Limits::default`].
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.config.limits = limits;
+        self
+    }
+
+    /// Where to log; never affects bytes. Default: nowhere.
+    pub fn logger(mut self, logger: Logger) -> Self {
+        self.config.logger = logger;
+        self
+    }
+
+    /// Checks the settings.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] names the setting, its value and what is allowed.
+    pub fn build(self) -> Result<Config, ConfigError> {
+        let config = self.config;
+        if let Some(founders) = &config.founders {
+            if !founders.contains(&config.id) {
+                return Err(ConfigError::NotAFounder { id: config.id });
+            }
+            in_range(
+                "founding members",
+                founders.len() as u64,
+                1,
+                MEMBERS_MAX as u64,
+            )?;
+        }
+        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        in_range("tick interval in ms", ms(config.tick_interval), 1, 60_000)?;
+        in_range("heartbeat ticks", config.heartbeat_ticks.into(), 1, 1_000)?;
+        let election_min = u64::from(config.heartbeat_ticks) * 2;
+        in_range(
+            "election ticks",
+            config.election_ticks.into(),
+            election_min.max(2),
+            10_000,
+        )?;
+        let renewal_min = ms(config.tick_interval);
+        in_range(
+            "renewal interval in ms",
+            ms(config.renewal_interval),
+            renewal_min,
+            600_000,
+        )?;
+        in_range("max drift in ppm", config.max_drift_ppm.into(), 0, 500_000)?;
+        config.limits.check(ms(config.renewal_interval))?;
+        Ok(config)
+    }
+}
+
+/// The bounds of what a member holds. All finite, all with a default.
+///
+/// Those marked *replicated* must be the same on every founder; the others are local.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Bytes of one node's data (*replicated*). Default: 1,048,575, as ZooKeeper's `jute.maxbuffer`.
+    pub payload_bytes_max: usize,
+    /// The shortest session (*replicated*). Default: 2 s.
+    pub session_ttl_min: Duration,
+    /// The longest session (*replicated*). Default: 1 h.
+    pub session_ttl_max: Duration,
+    /// Sessions of the cluster (*replicated*). Default: 1,000,000.
+    pub sessions_max: usize,
+    /// Replies of a session that its client has not acknowledged (*replicated*). Default: 8,192.
+    pub window_count_max: usize,
+    /// Bytes of such replies (*replicated*). Default: 4 MiB.
+    pub window_bytes_max: usize,
+    /// Changes that a watch can resume over (*replicated*). Default: 100,000.
+    pub history_count_max: usize,
+    /// Bytes of such changes (*replicated*). Default: 32 MiB.
+    pub history_bytes_max: usize,
+    /// Requests that wait for an answer, writes and reads each. Default: 65,536.
+    pub pending_count_max: usize,
+    /// Bytes of writes that wait for an answer. Default: 64 MiB.
+    pub pending_bytes_max: usize,
+    /// Watches of one node. Default: 1,000,000.
+    pub watches_max: usize,
+    /// Bytes of commands in one log entry, unless one command is larger. Default: 1 MiB.
+    pub entry_bytes_max: usize,
+    /// Bytes of log entries that are proposed and not committed. Default: 32 MiB.
+    pub uncommitted_bytes_max: usize,
+    /// Bytes of entries in one message to a follower, unless one entry is larger. Default: 1 MiB.
+    pub message_bytes_max: usize,
+    /// Messages to a follower that wait for its answer. Default: 64.
+    pub inflight_max: usize,
+    /// Bytes of the log's tail in memory, from which followers are served. Default: 64 MiB.
+    pub log_tail_bytes_max: usize,
+    /// Bytes of log after which a snapshot is written. Default: 64 MiB.
+    pub snapshot_log_bytes: usize,
+    /// Bytes of one chunk of a snapshot. Default: 64 KiB.
+    pub snapshot_chunk_bytes: usize,
+    /// Ticks that a request may wait before it ends `Unknown` or timed out. Default: 200 (10 s).
+    pub request_ticks_max: u32,
+    /// Ticks that a snapshot transfer may make no progress. Default: 200.
+    pub transfer_ticks_max: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            payload_bytes_max: 1_048_575,
+            session_ttl_min: Duration::from_secs(2),
+            session_ttl_max: Duration::from_secs(3600),
+            sessions_max: 1_000_000,
+            window_count_max: 8_192,
+            window_bytes_max: 4 << 20,
+            history_count_max: 100_000,
+            history_bytes_max: 32 << 20,
+            pending_count_max: 65_536,
+            pending_bytes_max: 64 << 20,
+            watches_max: 1_000_000,
+            entry_bytes_max: 1 << 20,
+            uncommitted_bytes_max: 32 << 20,
+            message_bytes_max: 1 << 20,
+            inflight_max: 64,
+            log_tail_bytes_max: 64 << 20,
+            snapshot_log_bytes: 64 << 20,
+            snapshot_chunk_bytes: 64 << 10,
+            request_ticks_max: 200,
+            transfer_ticks_max: 200,
+        }
+    }
+}
+
+impl Limits {
+    fn check(&self, renewal_ms: u64) -> Result<(), ConfigError> {
+        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let max = ms(self.session_ttl_max);
+        in_range("payload bytes", self.payload_bytes_max as u64, 1, 64 << 20)?;
+        in_range("longest session in ms", max, 1, 1 << 40)?;
+        in_range(
+            "shortest session in ms",
+            ms(self.session_ttl_min),
+            2 * renewal_ms,
+            max,
+        )?;
+        in_range("sessions", self.sessions_max as u64, 1, 1 << 32)?;
+        in_range("window count", self.window_count_max as u64, 1, 1 << 20)?;
+        in_range(
+            "window bytes",
+            self.window_bytes_max as u64,
+            1 << 16,
+            1 << 32,
+        )?;
+        in_range("history count", self.history_count_max as u64, 1, 1 << 32)?;
+        in_range(
+            "history bytes",
+            self.history_bytes_max as u64,
+            1 << 10,
+            1 << 40,
+        )?;
+        in_range("pending count", self.pending_count_max as u64, 1, 1 << 32)?;
+        in_range(
+            "pending bytes",
+            self.pending_bytes_max as u64,
+            1 << 10,
+            1 << 40,
+        )?;
+        in_range("watches", self.watches_max as u64, 1, 1 << 32)?;
+        in_range(
+            "entry bytes",
+            self.entry_bytes_max as u64,
+            1 << 10,
+            64 << 20,
+        )?;
+        in_range(
+            "uncommitted bytes",
+            self.uncommitted_bytes_max as u64,
+            1 << 10,
+            1 << 40,
+        )?;
+        in_range(
+            "message bytes",
+            self.message_bytes_max as u64,
+            1 << 10,
+            64 << 20,
+        )?;
+        in_range("in-flight messages", self.inflight_max as u64, 1, 1 << 16)?;
+        in_range(
+            "log tail bytes",
+            self.log_tail_bytes_max as u64,
+            1 << 10,
+            1 << 40,
+        )?;
+        in_range(
+            "snapshot log bytes",
+            self.snapshot_log_bytes as u64,
+            1 << 10,
+            1 << 40,
+        )?;
+        in_range(
+            "snapshot chunk bytes",
+            self.snapshot_chunk_bytes as u64,
+            1 << 9,
+            4 << 20,
+        )?;
+        in_range("request ticks", self.request_ticks_max.into(), 1, 1 << 31)?;
+        in_range("transfer ticks", self.transfer_ticks_max.into(), 1, 1 << 31)
+    }
+}
+
+/// Why a set-up is refused.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A founder must be one of the founding members.
+    #[error("node {id} is not among the founding members")]
+    NotAFounder {
+        /// The member that is set up.
+        id: NodeId,
+    },
+    /// A setting is outside its range.
+    #[error("{setting} must be from {min} to {max}, not {value}")]
+    OutOfRange {
+        /// The setting.
+        setting: &'static str,
+        /// Its value.
+        value: u64,
+        /// The least allowed.
+        min: u64,
+        /// The most allowed.
+        max: u64,
+    },
+}
+
+/// What every replica must agree on: part of the bootstrap snapshot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Parameters {
+    pub(crate) tick_us: u64,
+    pub(crate) advance_us_max: u64,
+    pub(crate) renewal_us: u64,
+    pub(crate) ttl_us_min: u64,
+    pub(crate) ttl_us_max: u64,
+    pub(crate) payload_bytes_max: u64,
+    pub(crate) window_count_max: u64,
+    pub(crate) window_bytes_max: u64,
+    pub(crate) history_count_max: u64,
+    pub(crate) history_bytes_max: u64,
+    pub(crate) sessions_max: u64,
+}
+
+/// Members of one cluster, learners included.
+pub(crate) const MEMBERS_MAX: usize = 64;
+
+fn in_range(setting: &'static str, value: u64, min: u64, max: u64) -> Result<(), ConfigError> {
+    if (min..=max).contains(&value) {
+        return Ok(());
+    }
+    Err(ConfigError::OutOfRange {
+        setting,
+        value,
+        min,
+        max,
+    })
+}
