@@ -51,7 +51,8 @@ impl Options {
             // One electable node with the log must be enough, so all are equal.
             priority: 0,
             max_uncommitted_size: uncommitted,
-            max_committed_size_per_ready: self.committed_bytes_max as u64,
+            // One drain joins what raft hands out before, with and after a Ready.
+            max_committed_size_per_ready: (self.committed_bytes_max as u64 / 3).max(1),
             ..raft::Config::default()
         };
         match config.validate() {

@@ -10,7 +10,7 @@ pub(super) fn timeout_ticks(seed: u64, id: u64, term: u64, role: u64, election: 
     // Multiples of the golden ratio spread any few consecutive ids over the whole range.
     let spread = id.wrapping_mul(GOLDEN);
     // A small part differs by term, so that unlucky ids do not meet in every term.
-    let own = mix(shared ^ id) >> 3;
+    let own = mix(shared ^ id) >> 2;
     let place = shared.wrapping_add(spread).wrapping_add(own);
     let offset = (u128::from(place) * u128::from(election)) >> 64;
     election.saturating_add(u32::try_from(offset).unwrap_or(0))

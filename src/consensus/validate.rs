@@ -8,7 +8,7 @@ use raft::eraftpb::MessageType;
 
 use crate::{
     id::NodeId,
-    wire::{EntryKind, LogEntry, RaftMessage, SnapshotMeta},
+    wire::{EntryKind, LogEntry, RaftMessage},
 };
 
 use super::{
