@@ -14,7 +14,8 @@ use crate::{
 };
 
 use super::{
-    AppliedChange, Consensus, Ended, MembershipChange, Role, convert, membership::Refused,
+    AppliedChange, Consensus, Ended, MembershipChange, Replication, Role, convert,
+    membership::Refused,
 };
 
 /// Why a proposal was not taken.
@@ -65,7 +66,7 @@ pub(crate) enum ChangeError {
     /// The node is no member.
     #[error("node {0} is not a member")]
     NotAMember(NodeId),
-    /// A learner votes only when it has nearly all of the log, and is heard of.
+    /// A learner votes only when it has nearly all of the log, and follows it.
     #[error("learner {node} is {behind} entries behind")]
     NotCaughtUp {
         /// The learner.
@@ -178,9 +179,10 @@ impl Consensus {
     /// If it was not taken; then it has no effect, ever.
     pub(crate) fn propose(&mut self, data: Bytes) -> Result<(), ProposeError> {
         self.check_propose(data.len())?;
-        let mut entry = Entry::default();
-        entry.data = data;
-        self.propose_entry(entry)
+        self.propose_entry(Entry {
+            data,
+            ..Entry::default()
+        })
     }
 
     /// Puts one change of the membership into the log; `context` comes back when it is applied.
@@ -210,10 +212,11 @@ impl Consensus {
             MembershipChange::Promote(node) => self.check_caught_up(node)?,
             _ => {}
         }
-        let mut entry = Entry::default();
-        entry.set_entry_type(EntryType::EntryConfChange);
-        entry.data = data;
-        Ok(self.propose_entry(entry)?)
+        Ok(self.propose_entry(Entry {
+            entry_type: EntryType::EntryConfChange,
+            data,
+            ..Entry::default()
+        })?)
     }
 
     /// Asks for a read index; it comes with `context` in a later batch, or never.
@@ -440,7 +443,9 @@ impl Consensus {
         let last_index = self.last_index();
         let progress = self.progress(node).ok_or(ChangeError::NotALearner(node))?;
         let behind = last_index.saturating_sub(progress.matched);
-        if behind > PROMOTE_BEHIND_MAX || !progress.active {
+        let fed = progress.matched > 0 && progress.replication != Replication::Snapshot;
+        let follows = progress.active && fed;
+        if behind > PROMOTE_BEHIND_MAX || !follows {
             return Err(ChangeError::NotCaughtUp { node, behind });
         }
         Ok(())

@@ -381,6 +381,7 @@ impl Consensus {
         }
         let meta = convert::snapshot_from_raft(ready.snapshot().get_metadata());
         self.members_floor = self.members_floor.max(meta.index);
+        self.staged = None;
         let members = Members {
             voters: meta.voters.clone(),
             learners: meta.learners.clone(),
@@ -394,13 +395,15 @@ impl Consensus {
         if index <= self.members_floor.max(pending_snapshot) {
             return;
         }
-        let mut record = ConfChange::default();
-        record.node_id = change.node().as_u64();
-        record.set_change_type(match change {
-            MembershipChange::AddLearner(_) => ConfChangeType::AddLearnerNode,
-            MembershipChange::Promote(_) => ConfChangeType::AddNode,
-            MembershipChange::Remove(_) => ConfChangeType::RemoveNode,
-        });
+        let record = ConfChange {
+            node_id: change.node().as_u64(),
+            change_type: match change {
+                MembershipChange::AddLearner(_) => ConfChangeType::AddLearnerNode,
+                MembershipChange::Promote(_) => ConfChangeType::AddNode,
+                MembershipChange::Remove(_) => ConfChangeType::RemoveNode,
+            },
+            ..ConfChange::default()
+        };
         let removed_self = change == MembershipChange::Remove(self.id);
         let told = self.call("apply_conf_change", |raw| {
             // raft panics on a leader that is no member (C5).

@@ -143,10 +143,12 @@ impl RestoredLog {
         let (base, entries) = tail(snapshot, self.entries)?;
         let last = entries.last().map_or(base, |last| (last.index, last.term));
         let hard_state = raise(self.hard_state, snapshot, last)?;
-        let mut start = eraftpb::HardState::default();
-        start.term = hard_state.term;
-        start.vote = hard_state.vote;
-        start.commit = hard_state.commit;
+        let start = eraftpb::HardState {
+            term: hard_state.term,
+            vote: hard_state.vote,
+            commit: hard_state.commit,
+            ..eraftpb::HardState::default()
+        };
         // What the snapshot covers counts as applied; members are known from there on.
         let mut store = TailStore::new(base, (base.0, Members::default()), start);
         store.append(entries.into_iter().map(convert::entry_to_raft).collect());

@@ -4,7 +4,8 @@
 //! after every call. The draws of one term lie apart for different ids, because two voters that
 //! time out together split the votes.
 
-/// The ticks that `id` waits in `term` as `role` before it campaigns, in `[election, 2 * election)`.
+/// The ticks that `id` waits in `term` as `role` before it campaigns: from `election` up to, but
+/// not including, twice as many.
 pub(super) fn timeout_ticks(seed: u64, id: u64, term: u64, role: u64, election: u32) -> u32 {
     let shared = mix(seed ^ mix(term ^ mix(role)));
     // Multiples of the golden ratio spread any few consecutive ids over the whole range.

@@ -106,17 +106,25 @@ fn own_input(draw: &mut Draw, node: &mut Consensus) {
             assert_eq!(node.term(), before);
         }
         8 => node.tick(),
-        9 => drop(node.campaign()),
-        10 => drop(node.propose(Bytes::from_static(b"own"))),
-        11 => drop(node.read_index([draw.below(200) as u8; 16])),
-        12 => drop(node.transfer_leader(id(2))),
+        9 => {
+            let _ = node.campaign();
+        }
+        10 => {
+            let _ = node.propose(Bytes::from_static(b"own"));
+        }
+        11 => {
+            let _ = node.read_index([draw.below(200) as u8; 16]);
+        }
+        12 => {
+            let _ = node.transfer_leader(id(2));
+        }
         13 => {
             let change = match draw.below(3) {
                 0 => MembershipChange::AddLearner(id(4)),
                 1 => MembershipChange::Promote(id(4)),
                 _ => MembershipChange::Remove(id(3)),
             };
-            drop(node.propose_change(change, Bytes::new()));
+            let _ = node.propose_change(change, Bytes::new());
         }
         14 => node.report_snapshot(id(2), draw.below(2) == 0),
         15 => node.unreachable(id(3)),
