@@ -172,6 +172,11 @@ impl Namespace {
         &self.state.parameters
     }
 
+    /// How many sessions live.
+    pub(crate) fn sessions(&self) -> usize {
+        self.state.sessions.len()
+    }
+
     /// Whether anything waits for the clock.
     pub(crate) fn has_deadlines(&self) -> bool {
         !self.state.sessions.is_empty()
