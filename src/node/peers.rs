@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     command::{Batch, Command},
+    consensus::Rejected,
     id::NodeId,
     node::ready::SnapshotWrite,
     wire::{Body, Chunk, Frame, FrameError, Refusal},
@@ -131,10 +132,14 @@ impl Node {
             Body::Raft(message) => {
                 let result = self.consensus.step(from, message);
                 self.check_consensus();
-                result.map_err(|error| StepError::Message {
-                    from,
-                    why: error.to_string(),
-                })
+                match result {
+                    // Late, or not for now: ordinary on a network.
+                    Ok(()) | Err(Rejected::Ignored(_)) => Ok(()),
+                    Err(error) => Err(StepError::Message {
+                        from,
+                        why: error.to_string(),
+                    }),
+                }
             }
             Body::Forward(commands) => self.take_forward(from, commands),
             Body::ReadIndex { context } => {
