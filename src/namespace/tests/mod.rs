@@ -2,6 +2,9 @@
 
 mod model;
 mod random;
+mod session;
+mod snapshot;
+mod tree;
 
 use bytes::Bytes;
 
@@ -65,6 +68,8 @@ fn a_node_is_created_read_set_and_deleted() {
 struct Fixture {
     ns: Namespace,
     counter: u64,
+    /// Of every session.
+    epoch: u64,
 }
 
 impl Fixture {
@@ -76,6 +81,38 @@ impl Fixture {
         Self {
             ns: Namespace::new(parameters),
             counter: 0,
+            epoch: 1,
+        }
+    }
+
+    fn open(&mut self, number: u64, ttl_us: u64) -> SessionId {
+        let command = Command::OpenSession {
+            origin: origin(0),
+            secret: secret(number),
+            ttl_us,
+        };
+        match self.ns.apply(command) {
+            Applied::Session { result, .. } => result.unwrap().id,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn txn(&mut self, session: SessionId, seq: u64, acked: u64, txn: impl Into<Txn>) -> Reply {
+        let epoch = self.epoch;
+        let command = Command::SessionTxn {
+            session,
+            epoch,
+            seq,
+            acked,
+            txn: txn.into(),
+        };
+        match self.ns.apply(command) {
+            Applied::Sequenced {
+                reply,
+                ended: false,
+                ..
+            } => reply,
+            other => panic!("{other:?}"),
         }
     }
 
