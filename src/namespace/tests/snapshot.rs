@@ -40,7 +40,7 @@ fn chunks_are_cut_anywhere_and_hold_what_was_asked_for() {
 /// Every prefix of a snapshot is not one, and no bit of it can be another.
 #[test]
 fn a_torn_or_changed_snapshot_is_refused() {
-    let bytes = snapshot(&busy(3, 150));
+    let bytes = snapshot(&busy(3, 300));
     for end in 0..bytes.len() {
         let error = decode(&bytes[..end]).unwrap_err();
         assert!(matches!(error, SnapshotError::Truncated { .. }), "{error}");
