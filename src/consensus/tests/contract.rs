@@ -365,6 +365,42 @@ fn s5_without_its_tail_a_node_neither_votes_nor_campaigns_until_it_caught_up() {
 }
 
 #[test]
+fn s5_the_leader_that_may_count_a_lost_acknowledgement_proves_nothing() {
+    // 2 leads in term 2, and has an acknowledgement of entry 5 from node 1, which lost it.
+    let restored = RestoredLog {
+        hard_state: HardState::new(2, 0, 3),
+        entries: entries(2, 4, 2),
+        may_vote: false,
+        ..founding(&[1, 2, 3], &[])
+    };
+    let mut node = Consensus::open(options(1), restored).unwrap();
+    node.step(id(2), append(2, (4, 2), 4, vec![])).unwrap();
+    flush(&mut node);
+    assert!(
+        !node.may_vote(),
+        "2 may commit 5 now, by its own copy and the lost one"
+    );
+    let may_not = Err(Rejected::Ignored(Ignored::MayNotVote));
+    assert_eq!(node.step(id(3), vote_request(VOTE, 3, 4, 2)), may_not);
+    // Caught up with 2, it asks for a leader that counts anew, and helps none but 2 to be it.
+    node.tick();
+    let (sent, _) = flush(&mut node);
+    assert_eq!((node.term(), sent), (3, vec![]));
+    node.tick();
+    assert_eq!(node.term(), 3, "once");
+    node.step(id(2), heartbeat(2, 4)).unwrap();
+    let (sent, _) = flush(&mut node);
+    assert_eq!((sent[0].1.kind, sent[0].1.term), (APPEND_RESPONSE, 3));
+    assert_eq!(node.step(id(3), vote_request(VOTE, 4, 4, 2)), may_not);
+    node.step(id(2), vote_request(VOTE, 4, 5, 2)).unwrap();
+    assert_eq!(node.vote(), 2);
+    let list = vec![entry(5, 2), entry(6, 4)];
+    node.step(id(2), append(4, (4, 2), 6, list)).unwrap();
+    flush(&mut node);
+    assert!(node.may_vote());
+}
+
+#[test]
 fn rule_6_a_round_answers_with_a_commit_from_after_it_was_asked() {
     let mut cluster = Cluster::new(&[1, 2, 3], &[]);
     cluster.elect(1);

@@ -310,7 +310,7 @@ fn a_cluster_elects_by_ticks_alone_replicates_and_survives_restarts() {
         cluster.propose(lead, data);
     }
     for node in [1, 2, 3] {
-        cluster.restart(node);
+        cluster.restart(node, true);
     }
     cluster.tick_all(40);
     let lead = cluster.lead().unwrap();
