@@ -188,7 +188,8 @@ impl Consensus {
         self.call("unreachable", |raw| raw.report_unreachable(peer.as_u64()));
     }
 
-    /// The one snapshot (index, term) that is staged and verified, if any.
+    /// The one snapshot (index, term) that is staged and verified, if any; forgotten once it is
+    /// installed.
     pub(crate) fn expect_snapshot(&mut self, staged: Option<(u64, u64)>) {
         self.staged = staged;
     }

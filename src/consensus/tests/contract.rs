@@ -483,3 +483,37 @@ fn rule_11_only_the_staged_snapshot_is_stepped() {
     node.step(id(2), install(3, 1)).unwrap_err();
     assert!(matches!(node.ended(), Some(Ended::Divergence(_))));
 }
+
+#[test]
+fn a_change_inside_a_snapshot_that_raft_took_already_is_not_made_twice() {
+    // Entry 6 adds a learner, and is to be applied; before it is, a snapshot comes in which that
+    // learner is gone again.
+    let mut node = follower();
+    let data = MembershipChange::AddLearner(id(4)).encode(Bytes::new());
+    let change = LogEntry::new(6, 2, EntryKind::Membership, data);
+    node.step(id(2), append(2, (5, 2), 6, vec![change]))
+        .unwrap();
+    node.drain().unwrap();
+    node.persisted();
+    node.expect_snapshot(Some((9, 2)));
+    let install = RaftMessage {
+        snapshot: Some(meta(9, 2, &[1, 2, 3], &[])),
+        ..message(SNAPSHOT, 2)
+    };
+    node.step(id(2), install).unwrap();
+    let batch = node.drain().unwrap();
+    assert_eq!(batch.committed.last().unwrap().index, 6);
+    assert_eq!(batch.write.unwrap().install.unwrap().index, 9);
+    for entry in &batch.committed {
+        if entry.kind == EntryKind::Membership {
+            node.applied_change(entry).unwrap();
+        }
+        node.applied(entry.index);
+    }
+    assert_eq!(node.learners(), [id(4)], "as of entry 6");
+    node.persisted();
+    flush(&mut node);
+    assert_eq!((node.applied_index(), node.learners()), (9, vec![]));
+    assert_eq!(node.progress(id(4)), None);
+    assert_eq!(node.ended(), None);
+}
