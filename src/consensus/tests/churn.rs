@@ -242,6 +242,11 @@ impl Churn {
         for (&node, member) in &self.cluster.members {
             let consensus = &member.consensus;
             assert_eq!(consensus.ended(), None, "{consensus:?}");
+            let of_correct_peers = |rejected: &Rejected| matches!(rejected, Rejected::Ignored(_));
+            assert!(
+                consensus.counters().keys().all(of_correct_peers),
+                "{consensus:?}"
+            );
             if consensus.role() == Role::Leader {
                 let known = *self.leaders.entry(consensus.term()).or_insert(node);
                 assert_eq!(known, node, "two lead in term {}", consensus.term());

@@ -139,6 +139,28 @@ fn c3_nothing_is_fed_while_a_write_is_out() {
 }
 
 #[test]
+fn c3_raft_hears_of_a_change_only_when_no_write_is_out() {
+    let mut node = leader();
+    node.propose_change(MembershipChange::AddLearner(id(4)), Bytes::new())
+        .unwrap();
+    flush(&mut node);
+    node.propose(Bytes::from_static(b"x")).unwrap();
+    let ack = RaftMessage {
+        index: 7,
+        ..message(APPEND_RESPONSE, 3)
+    };
+    node.step(id(2), ack).unwrap();
+    let batch = node.drain().unwrap();
+    assert!(batch.write.is_some() && batch.committed.len() == 1);
+    let applied = node.applied_change(&batch.committed[0]).unwrap();
+    assert_eq!(applied.change, Some(MembershipChange::AddLearner(id(4))));
+    node.applied(7);
+    assert_eq!((node.learners(), node.progress(id(4))), (vec![id(4)], None));
+    node.persisted();
+    assert!(node.progress(id(4)).is_some());
+}
+
+#[test]
 fn c4_nobody_campaigns_on_entries_that_are_not_durable() {
     // A single voter would lead at once, and raft asserts that its log is durable by then.
     let mut node = Consensus::open(options(1), founding(&[1], &[])).unwrap();
@@ -270,6 +292,7 @@ fn rule_5_a_term_that_is_not_durable_sends_nothing() {
     node.campaign().unwrap();
     assert_eq!(node.role(), Role::Leader, "a single voter leads at once");
     node.propose(Bytes::from_static(b"x")).unwrap();
+    assert_eq!(node.snapshot_message(id(2), 1, 1), None);
     let batch = node.drain().unwrap();
     let hard_state = batch.write.unwrap().hard_state.unwrap();
     assert_eq!((hard_state.term, hard_state.vote), (2, 1));
@@ -516,4 +539,10 @@ fn a_change_inside_a_snapshot_that_raft_took_already_is_not_made_twice() {
     assert_eq!((node.applied_index(), node.learners()), (9, vec![]));
     assert_eq!(node.progress(id(4)), None);
     assert_eq!(node.ended(), None);
+}
+
+#[test]
+fn consensus_can_move_to_another_thread() {
+    fn is_send<T: Send>() {}
+    is_send::<Consensus>();
 }
