@@ -13,6 +13,8 @@ mod path;
 #[allow(missing_docs, unreachable_pub, clippy::all, rustdoc::all)] // generated code
 mod proto;
 mod time;
+#[cfg(feature = "wal")]
+pub mod wal;
 mod wire;
 
 pub use command::CommandError;
