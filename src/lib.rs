@@ -11,6 +11,8 @@ mod op;
 mod path;
 #[allow(missing_docs, unreachable_pub, clippy::all, rustdoc::all)] // generated code
 mod proto;
+#[cfg(feature = "tcp")]
+pub mod tcp;
 mod time;
 mod wire;
 
