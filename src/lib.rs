@@ -12,6 +12,8 @@ mod op;
 mod path;
 #[allow(missing_docs, unreachable_pub, clippy::all, rustdoc::all)] // generated code
 mod proto;
+#[cfg(feature = "tcp")]
+pub mod tcp;
 mod time;
 #[cfg(feature = "wal")]
 pub mod wal;
