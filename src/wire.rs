@@ -347,7 +347,7 @@ impl Body {
                 out,
                 &proto::Refused {
                     reason: reason.code(),
-                    known: known.as_ref().map(Pin::to_record),
+                    known: known.map(Pin::to_record),
                 },
             ),
             Self::Raft(message) => message.encode(out),
@@ -520,7 +520,7 @@ impl Hello {
 }
 
 impl Pin {
-    pub(crate) fn to_record(&self) -> proto::PinRecord {
+    pub(crate) fn to_record(self) -> proto::PinRecord {
         proto::PinRecord {
             node: self.node.as_u64(),
             store: Bytes::copy_from_slice(self.incarnation.store.as_bytes()),

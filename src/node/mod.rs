@@ -40,7 +40,7 @@ mod transfer;
 mod tests;
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -376,6 +376,7 @@ impl Node {
             waiting,
             ended: self.ended.clone(),
             refused_frames: self.refused_frames,
+            rejected_messages: self.rejected(),
             pending: self.origin.pending() + self.reads.len(),
             watches: self.cursors.len(),
             sessions: self.namespace.sessions(),
@@ -535,6 +536,13 @@ impl Node {
             Raft::Candidate => Role::Candidate,
             Raft::Leader => Role::Leader,
         }
+    }
+
+    fn rejected(&self) -> BTreeMap<String, u64> {
+        let counters = self.consensus.counters().iter();
+        counters
+            .map(|(reason, &count)| (reason.to_string(), count))
+            .collect()
     }
 
     fn frame(&self, to: NodeId, body: Body) -> Message {

@@ -65,6 +65,7 @@ impl Encoder {
         Some(chunk.freeze())
     }
 
+    #[cfg(test)]
     /// The state that is written, to be dropped where it delays nobody.
     pub(crate) fn into_state(self) -> Frozen {
         self.state
