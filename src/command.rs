@@ -4,7 +4,10 @@
 //! that is read lazily. Decoding checks everything, so the namespace takes only what it can apply.
 
 use bytes::{Buf, Bytes, BytesMut};
-use prost::Message as _;
+use prost::{
+    Message as _,
+    encoding::{WireType, encode_key, encode_varint},
+};
 use thiserror::Error;
 
 use crate::{
@@ -102,15 +105,23 @@ pub enum CommandError {
 }
 
 impl Entry {
-    pub(crate) fn encode(&self) -> Bytes {
-        proto::EntryRecord {
+    /// The bytes of an entry with these commands, each part length-delimited; copies them once.
+    pub(crate) fn encode(advance_us: u64, wall_ms: u64, commands: &[Bytes]) -> Bytes {
+        let head = proto::EntryRecord {
             version: ENTRY_VERSION,
-            advance_us: self.advance_us,
-            wall_ms: self.wall_ms,
-            commands: self.commands.0.clone(),
+            advance_us,
+            wall_ms,
+            commands: Bytes::new(),
+        };
+        let length: usize = commands.iter().map(Bytes::len).sum();
+        let mut out = BytesMut::with_capacity(head.encoded_len() + length + 16);
+        head.encode_raw(&mut out);
+        if length > 0 {
+            encode_key(ENTRY_COMMANDS_TAG, WireType::LengthDelimited, &mut out);
+            encode_varint(length as u64, &mut out);
+            commands.iter().for_each(|part| out.extend_from_slice(part));
         }
-        .encode_to_vec()
-        .into()
+        out.freeze()
     }
 
     pub(crate) fn decode(bytes: Bytes) -> Result<Self, CommandError> {
@@ -149,15 +160,11 @@ impl Batch {
 }
 
 impl Command {
-    /// Appends this command, behind its length.
-    pub(crate) fn append_to(&self, out: &mut BytesMut) {
-        put_delimited(out, &self.to_record());
-    }
-
     /// This command behind its length, as it stands in a [`Batch`].
     pub(crate) fn encode(&self) -> Bytes {
-        let mut out = BytesMut::new();
-        self.append_to(&mut out);
+        let record = self.to_record();
+        let mut out = BytesMut::with_capacity(record.encoded_len() + LENGTH_BYTES_MAX);
+        put_delimited(&mut out, &record);
         out.freeze()
     }
 
@@ -442,5 +449,9 @@ fn secret(hash: &[u8]) -> Result<SecretHash, CommandError> {
     ))
 }
 
+/// The longest varint.
+const LENGTH_BYTES_MAX: usize = 10;
+/// The number of `EntryRecord.commands` in proto/quorate.proto.
+const ENTRY_COMMANDS_TAG: u32 = 4;
 /// The version of log entries and commands.
 pub(crate) const ENTRY_VERSION: u32 = 1;

@@ -2,6 +2,7 @@
 
 mod command;
 mod config;
+mod consensus;
 #[cfg(feature = "driver")]
 pub mod driver;
 mod id;
@@ -14,6 +15,8 @@ mod proto;
 #[cfg(feature = "tcp")]
 pub mod tcp;
 mod time;
+#[cfg(feature = "wal")]
+pub mod wal;
 mod wire;
 
 pub use command::CommandError;
