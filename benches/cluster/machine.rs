@@ -29,10 +29,8 @@ pub fn file_system(path: &Path) -> io::Result<String> {
     for mount in mounts.lines() {
         let mut fields = mount.split(' ');
         let (_, point, kind) = (fields.next(), fields.next(), fields.next());
-        if let (Some(point), Some(kind)) = (point, kind)
-            && path.starts_with(point)
-            && point.len() >= best.0
-        {
+        let (Some(point), Some(kind)) = (point, kind) else { continue };
+        if path.starts_with(point) && point.len() >= best.0 {
             best = (point.len(), kind.to_string());
         }
     }

@@ -71,6 +71,7 @@ use crate::{
         membership::Membership, origin::Origin, reads::Reads, transfer::Transfers,
     },
     op::{LimitName, Op, Txn},
+    path::Path,
     time::{Now, as_micros},
     wire::{Body, Frame},
 };
@@ -476,7 +477,14 @@ impl Node {
             Txn::GUARDS_MAX as u64,
         )?;
         let payload = match txn.op() {
-            Op::Create { data, .. } | Op::Set { data, .. } => data.len(),
+            Op::Create { path, data, mode } => {
+                // What stands before a number may end in '/'; a whole path may not.
+                if !mode.is_sequential() {
+                    Path::new(path.as_str())?;
+                }
+                data.len()
+            }
+            Op::Set { data, .. } => data.len(),
             Op::Delete { .. } => 0,
         };
         check(
