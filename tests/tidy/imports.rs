@@ -6,7 +6,7 @@ use crate::{Finding, source::Source};
 
 /// Rooms by row; a room knows those in rows before its own.
 const ROWS: [&[&str]; 10] = [
-    &["config", "path", "id", "time", "proto"],
+    &["config", "path", "id", "time", "proto", "record"],
     &["op"],
     &["command", "wire"],
     &["namespace", "consensus", "recipes"],

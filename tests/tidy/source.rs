@@ -209,7 +209,7 @@ mod tests {
         let rows = [
             ("a // use crate::x\nb", "a b"),
             ("a /* x /* y */ z */ b", "a b"),
-            ("f(\"use \\\" crate\")", "f()"),
+            ("f(\"use \\\" crate\")", "f( )"),
             ("r#\"a \" b\"# c", "c"),
             ("br##\"a\"# b\"## c", "c"),
             ("'\"' x '\\'' y '\\u{7b}' z", "x y z"),
