@@ -12,6 +12,7 @@ mod op;
 mod path;
 #[allow(missing_docs, unreachable_pub, clippy::all, rustdoc::all)] // generated code
 mod proto;
+mod record;
 #[cfg(feature = "tcp")]
 pub mod tcp;
 mod time;

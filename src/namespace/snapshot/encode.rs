@@ -15,7 +15,7 @@ use crate::{
         snapshot::SNAPSHOT_VERSION,
     },
     proto::{self, snapshot_record::Kind},
-    wire::put_delimited,
+    record::put_delimited,
 };
 
 /// Writes a frozen state, chunk by chunk.

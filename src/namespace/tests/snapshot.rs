@@ -6,7 +6,7 @@ use super::{model::Model, random::Random, *};
 use crate::{
     namespace::{session::Session, snapshot::SnapshotError, tree::Znode},
     proto::{self, snapshot_record::Kind},
-    wire::put_delimited,
+    record::put_delimited,
 };
 
 #[test]
