@@ -11,6 +11,7 @@ mod op;
 mod path;
 #[allow(missing_docs, unreachable_pub, clippy::all, rustdoc::all)] // generated code
 mod proto;
+pub mod recipes;
 mod time;
 mod wire;
 
