@@ -438,7 +438,7 @@ fn one_holder_per_token_tokens_grow_and_nobody_is_left_behind() {
         held += run_locks(seed, true);
         held += run_locks(seed, false);
     }
-    assert!(held > 2_000, "the schedules do something: {held}");
+    assert!(held > 1_000, "the schedules do something: {held}");
 }
 
 /// Drives one lock until it has nothing more to do.
