@@ -4,7 +4,10 @@
 //! that is read lazily. Decoding checks everything, so the namespace takes only what it can apply.
 
 use bytes::{Buf, Bytes, BytesMut};
-use prost::Message as _;
+use prost::{
+    Message as _,
+    encoding::{WireType, encode_key, encode_varint},
+};
 use thiserror::Error;
 
 use crate::{
@@ -102,15 +105,23 @@ pub enum CommandError {
 }
 
 impl Entry {
-    pub(crate) fn encode(&self) -> Bytes {
-        proto::EntryRecord {
+    /// The bytes of an entry with these commands, each part length-delimited; copies them once.
+    pub(crate) fn encode(advance_us: u64, wall_ms: u64, commands: &[Bytes]) -> Bytes {
+        let head = proto::EntryRecord {
             version: ENTRY_VERSION,
-            advance_us: self.advance_us,
-            wall_ms: self.wall_ms,
-            commands: self.commands.0.clone(),
+            advance_us,
+            wall_ms,
+            commands: Bytes::new(),
+        };
+        let length: usize = commands.iter().map(Bytes::len).sum();
+        let mut out = BytesMut::with_capacity(head.encoded_len() + length + 16);
+        head.encode_raw(&mut out);
+        if length > 0 {
+            encode_key(ENTRY_COMMANDS_TAG, WireType::LengthDelimited, &mut out);
+            encode_varint(length as u64, &mut out);
+            commands.iter().for_each(|part| out.extend_from_slice(part));
         }
-        .encode_to_vec()
-        .into()
+        out.freeze()
     }
 
     pub(crate) fn decode(bytes: Bytes) -> Result<Self, CommandError> {
@@ -442,5 +453,7 @@ fn secret(hash: &[u8]) -> Result<SecretHash, CommandError> {
     ))
 }
 
+/// The number of `EntryRecord.commands` in proto/quorate.proto.
+const ENTRY_COMMANDS_TAG: u32 = 4;
 /// The version of log entries and commands.
 pub(crate) const ENTRY_VERSION: u32 = 1;

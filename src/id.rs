@@ -195,6 +195,10 @@ impl Zxid {
     pub(crate) const fn next(self) -> Self {
         Self(self.0 + 1)
     }
+
+    pub(crate) const fn before(self) -> Self {
+        Self(self.0.saturating_sub(1))
+    }
 }
 
 impl fmt::Display for Zxid {

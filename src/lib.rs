@@ -2,6 +2,7 @@
 
 mod command;
 mod config;
+mod consensus;
 #[cfg(feature = "driver")]
 pub mod driver;
 mod id;

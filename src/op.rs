@@ -324,6 +324,13 @@ pub enum LimitName {
     Guards,
 }
 
+impl LimitName {
+    /// Whether it bounds the replies that wait for an acknowledgement.
+    pub(crate) fn is_window(self) -> bool {
+        matches!(self, Self::WindowCount | Self::WindowBytes)
+    }
+}
+
 impl std::fmt::Display for LimitName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {

@@ -459,6 +459,24 @@ pub struct Refused {
     #[prost(message, optional, tag = "2")]
     pub known: ::core::option::Option<PinRecord>,
 }
+/// The member's own record: what it must remember besides its log.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LocalRecord {
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    #[prost(uint32, tag = "2")]
+    pub bootstrap: u32,
+    #[prost(bool, tag = "3")]
+    pub founder: bool,
+    #[prost(bool, tag = "4")]
+    pub founded: bool,
+    /// The log lost a tail that may have been acknowledged: no vote until caught up.
+    #[prost(bool, tag = "5")]
+    pub recovering: bool,
+    /// Length-delimited PinRecord.
+    #[prost(bytes = "bytes", tag = "6")]
+    pub pins: ::prost::bytes::Bytes,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RaftRecord {
     #[prost(uint32, tag = "1")]

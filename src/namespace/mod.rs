@@ -1,5 +1,497 @@
-//! The replicated state machine.
+//! The replicated state machine: a tree of znodes, the sessions, and the last changes.
+//!
+//! Pure and deterministic: the same commands give the same state, byte for byte, on every replica.
+//! There is no clock (time comes in with each entry), no randomness, no IO, and no map is iterated
+//! in hash order. It knows nothing of raft, of members and of other nodes.
+//!
+//! Invariants, on top of those that the parts state:
+//! - A command that fails changes neither the tree nor the set of sessions, and takes no zxid.
+//! - All that one command changed carries one zxid.
+//! - Every part is persistent (structural sharing), so that a view or a frozen state is O(1).
 
-/// The tree at one zxid.
-#[derive(Clone, Debug)]
-pub struct View {}
+mod history;
+mod record;
+mod session;
+mod snapshot;
+mod tree;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+use std::{fmt, mem};
+
+pub use self::view::View;
+pub(crate) use self::{
+    session::SessionState,
+    snapshot::{Decoder, Encoder, SnapshotError},
+};
+
+use crate::{
+    command::{Command, KeepAlive},
+    config::Parameters,
+    id::{Origin, SecretHash, SessionId, Zxid},
+    op::{Check, Event, Guard, LimitName, Op, OpError, Outcome, Reply, Txn},
+};
+
+use self::{
+    history::History,
+    session::{Admission, Sessions},
+    tree::{Change, Stamp, Tree},
+};
+
+/// The state of one replica.
+///
+/// It is fed entries in log order: [`begin_entry`](Self::begin_entry), then each command to
+/// [`apply`](Self::apply), then [`drain_changes`](Self::drain_changes).
+pub(crate) struct Namespace {
+    state: Frozen,
+    changes: Vec<Event>,
+}
+
+impl Namespace {
+    /// The state before the first command: the root, no session, zxid 0.
+    pub(crate) fn new(parameters: Parameters) -> Self {
+        Self::thaw(Frozen {
+            parameters,
+            zxid: Zxid::ZERO,
+            clock_us: 0,
+            wall_ms: 0,
+            tree: Tree::new(),
+            sessions: Sessions::new(),
+            history: History::new(Zxid::ZERO),
+        })
+    }
+
+    /// The state goes on from here.
+    pub(crate) fn thaw(state: Frozen) -> Self {
+        Self {
+            state,
+            changes: Vec::new(),
+        }
+    }
+
+    /// Moves the clocks before the commands of an entry (PROTOCOL.md, rule 4).
+    ///
+    /// One advance is at most an election timeout. The wall clock never goes back.
+    pub(crate) fn begin_entry(&mut self, advance_us: u64, wall_ms: u64) {
+        let state = &mut self.state;
+        let advance_us = advance_us.min(state.parameters.advance_us_max);
+        state.clock_us = state.clock_us.saturating_add(advance_us);
+        state.wall_ms = state.wall_ms.max(wall_ms);
+    }
+
+    /// Applies one command; checks are made here, alike on every replica.
+    pub(crate) fn apply(&mut self, command: Command) -> Applied {
+        match command {
+            Command::SessionTxn {
+                session,
+                epoch,
+                seq,
+                acked,
+                txn,
+            } => Applied::Sequenced {
+                session,
+                epoch,
+                seq,
+                reply: self.apply_session_txn(session, epoch, seq, acked, txn),
+                ended: false,
+            },
+            Command::PlainTxn { origin, txn } => {
+                let result = self.execute(&txn, None).map(|change| change.outcome);
+                let reply = self.reply(result);
+                Applied::Plain { origin, reply }
+            }
+            Command::OpenSession {
+                origin,
+                secret,
+                ttl_us,
+            } => {
+                let result = self.open_session(secret, ttl_us);
+                self.session_applied(origin, result, None)
+            }
+            Command::AttachSession {
+                origin,
+                session,
+                secret,
+                epoch,
+            } => {
+                let (deadline_us, sessions) = (self.deadline_base(), &mut self.state.sessions);
+                match sessions.attach(session, secret, epoch, deadline_us) {
+                    Ok((attached, old)) => self.session_applied(origin, Ok(attached), Some(old)),
+                    Err(error) => self.session_applied(origin, Err(error), None),
+                }
+            }
+            Command::CloseSession {
+                session,
+                epoch,
+                seq,
+            } => {
+                let (reply, ended) = self.close_session(session, epoch, seq);
+                Applied::Sequenced {
+                    session,
+                    epoch,
+                    seq,
+                    reply,
+                    ended,
+                }
+            }
+            Command::KeepAlives(items) => self.apply_keep_alives(items),
+            Command::ExpireSession { session } => self.expire_session(session),
+            Command::PinStore { .. } => Applied::Nothing,
+        }
+    }
+
+    /// Takes the events of the commands that were applied since the last call, in zxid order.
+    pub(crate) fn drain_changes(&mut self) -> Vec<Event> {
+        mem::take(&mut self.changes)
+    }
+
+    /// The tree as it is now; O(1).
+    pub(crate) fn view(&self) -> View {
+        View::new(self.state.zxid, self.state.tree.clone())
+    }
+
+    /// Everything as it is now; O(1).
+    pub(crate) fn freeze(&self) -> Frozen {
+        self.state.clone()
+    }
+
+    /// The last transaction.
+    pub(crate) fn zxid(&self) -> Zxid {
+        self.state.zxid
+    }
+
+    /// The replicated clock.
+    pub(crate) fn clock_us(&self) -> u64 {
+        self.state.clock_us
+    }
+
+    /// What all replicas agreed on.
+    pub(crate) fn parameters(&self) -> &Parameters {
+        &self.state.parameters
+    }
+
+    /// How many sessions live.
+    pub(crate) fn sessions(&self) -> usize {
+        self.state.sessions.len()
+    }
+
+    /// Whether anything waits for the clock.
+    pub(crate) fn has_deadlines(&self) -> bool {
+        !self.state.sessions.is_empty()
+    }
+
+    /// The sessions whose deadline is `clock_us` or earlier, earliest first, at most `max`.
+    pub(crate) fn due(&self, clock_us: u64, max: usize) -> Vec<SessionId> {
+        self.state.sessions.due(clock_us, max)
+    }
+
+    /// A session, if it lives.
+    pub(crate) fn session(&self, id: SessionId) -> Option<SessionState> {
+        self.state.sessions.get(id).map(|it| it.state(id))
+    }
+
+    /// The kept reply to a session's command (PROTOCOL.md, rule 8).
+    pub(crate) fn cached_reply(&self, id: SessionId, seq: u64) -> Option<Reply> {
+        self.state.sessions.get(id)?.cached(seq).cloned()
+    }
+
+    /// The last transaction whose events are no longer all kept: a watch resumes from here on.
+    pub(crate) fn history_floor(&self) -> Zxid {
+        self.state.history.floor()
+    }
+
+    /// The events after `zxid`, in order; starts in O(log n).
+    ///
+    /// # Errors
+    ///
+    /// The floor, when `zxid` lies below it.
+    pub(crate) fn history_after(&self, zxid: Zxid) -> Result<impl Iterator<Item = &Event>, Zxid> {
+        self.state.history.after(zxid)
+    }
+
+    fn apply_session_txn(
+        &mut self,
+        id: SessionId,
+        epoch: u64,
+        seq: u64,
+        acked: u64,
+        txn: Txn,
+    ) -> Reply {
+        let state = &mut self.state;
+        let admission = match state.sessions.get_mut(id) {
+            Some(session) => session.admit(id, epoch, seq, Some(acked), &state.parameters),
+            None => Admission::Refuse(OpError::SessionEnded { session: id }),
+        };
+        match admission {
+            Admission::Refuse(error) => self.reply(Err(error)),
+            Admission::Cached(reply) => reply,
+            Admission::Next => {
+                let result = self.execute(&txn, Some(id)).map(|change| change.outcome);
+                let reply = self.reply(result);
+                self.state.sessions.record(id, reply.clone());
+                reply
+            }
+        }
+    }
+
+    /// Guards, then the operation; on success the zxid is the next one.
+    fn execute(&mut self, txn: &Txn, actor: Option<SessionId>) -> Result<Change, OpError> {
+        let state = &mut self.state;
+        check_guards(&state.tree, txn.guards())?;
+        let at = Stamp {
+            zxid: state.zxid.next(),
+            wall_ms: state.wall_ms,
+        };
+        let change = match txn.op() {
+            Op::Create { path, data, mode } => {
+                check_payload(&state.parameters, data.len())?;
+                let owner = match (mode.is_ephemeral(), actor) {
+                    (false, _) => None,
+                    (true, Some(actor)) => Some(actor),
+                    (true, None) => return Err(OpError::EphemeralWithoutSession),
+                };
+                let change = state
+                    .tree
+                    .create(path, mode.is_sequential(), data, owner, at)?;
+                if let Some(owner) = owner {
+                    state.sessions.own(owner, change.event.path.shared());
+                }
+                change
+            }
+            Op::Set {
+                path,
+                data,
+                version,
+            } => {
+                check_payload(&state.parameters, data.len())?;
+                state.tree.set(path.clone(), data, *version, at)?
+            }
+            Op::Delete { path, version } => {
+                let change = state.tree.delete(path.clone(), *version, at)?;
+                if let Some(owner) = change.owner {
+                    state.sessions.disown(owner, change.event.path.as_str());
+                }
+                change
+            }
+        };
+        state.zxid = at.zxid;
+        self.publish(change.event.clone());
+        self.state.history.trim(&self.state.parameters);
+        Ok(change)
+    }
+
+    fn open_session(&mut self, secret: SecretHash, ttl_us: u64) -> Result<SessionState, OpError> {
+        let base_us = self.deadline_base();
+        let state = &mut self.state;
+        if let Some(id) = state.sessions.with_secret(secret) {
+            return state.sessions.reopen(id, base_us);
+        }
+        let zxid = state.zxid.next();
+        let opened = state
+            .sessions
+            .open(secret, ttl_us, base_us, zxid, &state.parameters)?;
+        state.zxid = zxid;
+        Ok(opened)
+    }
+
+    fn close_session(&mut self, id: SessionId, epoch: u64, seq: u64) -> (Reply, bool) {
+        let state = &mut self.state;
+        let admission = match state.sessions.get_mut(id) {
+            Some(session) => session.admit(id, epoch, seq, None, &state.parameters),
+            None => Admission::Refuse(OpError::SessionEnded { session: id }),
+        };
+        match admission {
+            Admission::Refuse(error) => (self.reply(Err(error)), false),
+            Admission::Cached(reply) => (reply, false),
+            Admission::Next => {
+                self.end_session(id);
+                (self.reply(Ok(Outcome::Closed)), true)
+            }
+        }
+    }
+
+    fn apply_keep_alives(&mut self, items: Vec<KeepAlive>) -> Applied {
+        let base_us = self.deadline_base();
+        let (accepted, refused) = items
+            .into_iter()
+            .partition(|item| self.state.sessions.keep_alive(item, base_us));
+        Applied::KeepAlives { accepted, refused }
+    }
+
+    fn expire_session(&mut self, id: SessionId) -> Applied {
+        let due = self
+            .session(id)
+            .filter(|session| self.state.clock_us >= session.deadline_us);
+        let Some(session) = due else {
+            return Applied::NotExpired { session: id };
+        };
+        self.end_session(id);
+        Applied::Expired {
+            session: id,
+            epoch: session.epoch,
+        }
+    }
+
+    /// Removes the session and its ephemeral nodes in path order, all in one transaction.
+    fn end_session(&mut self, id: SessionId) {
+        let zxid = self.state.zxid.next();
+        let wall_ms = self.state.wall_ms;
+        for path in self.state.sessions.remove(id) {
+            let event = self.state.tree.remove_owned(path, Stamp { zxid, wall_ms });
+            self.publish(event);
+        }
+        self.state.zxid = zxid;
+        self.state.history.trim(&self.state.parameters);
+    }
+
+    fn publish(&mut self, event: Event) {
+        self.state.history.push(event.clone());
+        self.changes.push(event);
+    }
+
+    /// What a session's TTL is added to (PROTOCOL.md, rule 4: one tick more).
+    fn deadline_base(&self) -> u64 {
+        self.state
+            .clock_us
+            .saturating_add(self.state.parameters.tick_us)
+    }
+
+    fn reply(&self, result: Result<Outcome, OpError>) -> Reply {
+        Reply {
+            zxid: self.state.zxid,
+            result,
+        }
+    }
+
+    fn session_applied(
+        &self,
+        origin: Origin,
+        result: Result<SessionState, OpError>,
+        moved_from: Option<u64>,
+    ) -> Applied {
+        Applied::Session {
+            origin,
+            zxid: self.state.zxid,
+            result,
+            moved_from,
+        }
+    }
+}
+
+impl fmt::Debug for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.state.fmt(f)
+    }
+}
+
+/// The whole state at one moment; a clone is O(1), and the last one to go may be dear to drop.
+#[derive(Clone)]
+pub(crate) struct Frozen {
+    parameters: Parameters,
+    zxid: Zxid,
+    clock_us: u64,
+    wall_ms: u64,
+    tree: Tree,
+    sessions: Sessions,
+    history: History,
+}
+
+impl Frozen {
+    /// The last transaction.
+    pub(crate) fn zxid(&self) -> Zxid {
+        self.zxid
+    }
+}
+
+impl fmt::Debug for Frozen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Namespace({:?}, clock {} us, {} znodes, {} sessions, {} changes after {:?})",
+            self.zxid,
+            self.clock_us,
+            self.tree.len(),
+            self.sessions.len(),
+            self.history.len(),
+            self.history.floor(),
+        )
+    }
+}
+
+/// What a command did, and whom to tell.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum Applied {
+    /// A session's transaction, or its close.
+    Sequenced {
+        session: SessionId,
+        epoch: u64,
+        seq: u64,
+        reply: Reply,
+        /// Whether this command ended the session.
+        ended: bool,
+    },
+    /// A transaction outside any session.
+    Plain { origin: Origin, reply: Reply },
+    /// A session was opened or attached, or was not.
+    Session {
+        origin: Origin,
+        zxid: Zxid,
+        result: Result<SessionState, OpError>,
+        /// The epoch of the attachment that this one ended.
+        moved_from: Option<u64>,
+    },
+    /// Keep-alives; a refused one names no attachment in force, or is not the newest.
+    KeepAlives {
+        accepted: Vec<KeepAlive>,
+        refused: Vec<KeepAlive>,
+    },
+    /// The session and its ephemeral nodes are gone; `epoch` is that of its last attachment.
+    Expired { session: SessionId, epoch: u64 },
+    /// The deadline has moved, or the session has ended before.
+    NotExpired { session: SessionId },
+    /// The command is not for this state machine.
+    Nothing,
+}
+
+fn check_guards(tree: &Tree, guards: &[Guard]) -> Result<(), OpError> {
+    if guards.len() > Txn::GUARDS_MAX {
+        return Err(limit(LimitName::Guards, guards.len(), Txn::GUARDS_MAX));
+    }
+    for (index, guard) in guards.iter().enumerate() {
+        let znode = tree.get(guard.path.as_str());
+        let holds = match guard.check {
+            Check::Exists(exists) => znode.is_some() == exists,
+            Check::Version(version) => znode.is_some_and(|it| it.version == version),
+            Check::Czxid(czxid) => znode.is_some_and(|it| it.czxid == czxid),
+            Check::Owner(owner) => znode.is_some_and(|it| it.owner == Some(owner)),
+        };
+        if !holds {
+            return Err(OpError::GuardFailed {
+                index: index as u64,
+                path: guard.path.clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn check_payload(parameters: &Parameters, bytes: usize) -> Result<(), OpError> {
+    if bytes as u64 > parameters.payload_bytes_max {
+        return Err(OpError::Limit {
+            limit: LimitName::PayloadBytes,
+            value: bytes as u64,
+            max: parameters.payload_bytes_max,
+        });
+    }
+    Ok(())
+}
+
+fn limit(limit: LimitName, value: usize, max: usize) -> OpError {
+    OpError::Limit {
+        limit,
+        value: value as u64,
+        max: max as u64,
+    }
+}

@@ -1,7 +1,547 @@
 //! The sans-IO node: consensus and namespace, composed.
+//!
+//! **Feed inputs, then drain [`Node::ready`] until it is empty; tick only a drained node. What must
+//! be durable first comes out of [`Node::persisted`], and only there.**
+//!
+//! ```text
+//! loop {
+//!     inputs:   node.tick(now) | node.step(from, bytes) | node.submit(request) | node.read(..) | ..
+//!     while let Some(ready) = node.ready() {
+//!         send     ready.messages               // may leave at once
+//!         if let Some((write, token)) = ready.write {
+//!             persist  write                    // one fsync; on any error: node.failed(token, why)
+//!             send     node.persisted(token)    // votes and acks: they do not exist earlier
+//!         }
+//!         deliver  ready.outputs                // replies and watch events, in apply order
+//!     }
+//! }
+//! ```
+//!
+//! The node owns no clock, thread, socket, file, random source or lock. It never panics on what
+//! comes from a peer, a client or a disk: it ends in a typed state instead, see [`Ended`].
 
-pub(crate) mod ready;
-pub(crate) mod request;
+mod apply;
+mod cursors;
+mod drain;
+mod identity;
+mod install;
+mod leader;
+mod membership;
+mod open;
+mod origin;
+mod peers;
+mod reads;
+mod ready;
+mod request;
+mod status;
+mod transfer;
 
-pub use ready::*;
-pub use request::*;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use bytes::Bytes;
+
+pub use identity::LocalRecordError;
+pub use open::OpenError;
+pub use peers::StepError;
+pub use ready::{Garbage, Message, Ready, Restored, RestoredSnapshot, SnapshotWrite, Token, Write};
+pub use request::{
+    Armed, Attachment, Consistency, Detach, MembershipError, Misuse, Output, Read, ReadOp,
+    ReadOutcome, Request, RequestError, Seq, SubmitError, Ticket, Unknown, Watch, WatchEnd,
+    WatchId,
+};
+pub use status::{Ended, Member, Role, Status, Waiting};
+
+use crate::{
+    command::Command,
+    config::Config,
+    consensus::{Consensus, MembershipChange},
+    id::{NodeId, Origin as OriginId},
+    namespace::{Namespace, View},
+    node::{
+        cursors::Cursors, drain::InFlight, identity::Identity, leader::Leadership,
+        membership::Membership, origin::Origin, reads::Reads, transfer::Transfers,
+    },
+    op::{LimitName, Op, Txn},
+    time::{Now, as_micros},
+    wire::{Body, Frame},
+};
+
+/// One member of the cluster.
+///
+/// Its methods are of four kinds: *feed* (`tick`, `step`, `unreachable`), *command* (`submit`,
+/// `read`, `watch`, ..), *drain* (`ready`, `persisted`, `failed`), and getters that take `&self`.
+/// The module's documentation has the run loop.
+#[derive(Debug)]
+pub struct Node {
+    config: Config,
+    identity: Identity,
+    membership: Membership,
+    consensus: Consensus,
+    namespace: Namespace,
+    origin: Origin,
+    reads: Reads,
+    cursors: Cursors,
+    transfers: Transfers,
+    /// While this node leads.
+    leadership: Option<Leadership>,
+    /// The leader that the origin's commands go to, and its term.
+    following: (Option<NodeId>, u64),
+    change: Option<PendingChange>,
+    now: Now,
+    tick: u64,
+    applied: u64,
+    /// Index and bytes of the entries in memory that were applied.
+    tail: VecDeque<(u64, usize)>,
+    tail_bytes: usize,
+    snapshot_index: u64,
+    log_bytes: usize,
+    outputs: Vec<Output>,
+    messages: Vec<Message>,
+    garbage: Garbage,
+    /// What the next write carries besides raft's part.
+    next_write: Write,
+    in_flight: Option<InFlight>,
+    next_number: u64,
+    next_ticket: u64,
+    token_dropped: Arc<AtomicBool>,
+    undrained: bool,
+    ended: Option<Ended>,
+    /// Peers that were told of a refusal since the last tick.
+    refused: BTreeSet<NodeId>,
+    refused_frames: u64,
+}
+
+/// A change of membership that waits for its apply.
+#[derive(Debug)]
+struct PendingChange {
+    ticket: Ticket,
+    context: Bytes,
+    tick: u64,
+}
+
+impl Node {
+    /// Tells the node what time it is: call it once per tick interval, on a drained node.
+    ///
+    /// A driver that was held up calls it once and does not make up for the ticks it missed.
+    ///
+    /// # Errors
+    ///
+    /// [`Misuse`] when a write is out or the node is not drained; nothing happens then.
+    pub fn tick(&mut self, now: Now) -> Result<(), Misuse> {
+        self.check_loop()?;
+        if self.undrained {
+            return Err(Misuse::NotDrained);
+        }
+        let passed = now.mono.saturating_sub(self.now.mono);
+        let delta_us = as_micros(passed.min(self.config.tick_interval));
+        self.now = Now {
+            mono: now.mono.max(self.now.mono),
+            wall_ms: now.wall_ms,
+        };
+        if self.ended.is_some() {
+            return Ok(());
+        }
+        self.undrained = true;
+        self.tick += 1;
+        self.refused.clear();
+        let committed = self.consensus.committed_in_term();
+        if let Some(leadership) = &mut self.leadership {
+            leadership.tick(delta_us, committed);
+        }
+        if self.identity.takes_part() {
+            self.consensus.tick();
+        }
+        self.tick_waiting();
+        self.tick_transfers();
+        self.tick_greetings();
+        Ok(())
+    }
+
+    /// Says that a peer cannot be reached; a hint that saves messages.
+    pub fn unreachable(&mut self, peer: NodeId) {
+        if self.check_loop().is_ok() && self.ended.is_none() {
+            self.undrained = true;
+            self.consensus.unreachable(peer);
+        }
+    }
+
+    /// Takes a command for the cluster. Its answer comes out of [`ready`](Self::ready), under the
+    /// ticket, from this node's own apply: after it, a read here sees its effect.
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitError`]: the request was not taken, did nothing and never will.
+    pub fn submit(&mut self, request: Request) -> Result<Ticket, SubmitError> {
+        self.check_running()?;
+        let ticket = Ticket(self.next_ticket);
+        match request {
+            Request::Txn {
+                seq: Some(seq),
+                txn,
+            } => {
+                self.check_txn(&txn)?;
+                self.submit_seq(ticket, seq, |it| Command::SessionTxn {
+                    session: it.session,
+                    epoch: it.epoch,
+                    seq: it.seq,
+                    acked: it.acked,
+                    txn,
+                })?;
+            }
+            Request::CloseSession { seq } => {
+                self.submit_seq(ticket, seq, |it| Command::CloseSession {
+                    session: it.session,
+                    epoch: it.epoch,
+                    seq: it.seq,
+                })?
+            }
+            Request::Txn { seq: None, txn } => {
+                self.check_txn(&txn)?;
+                let origin = self.origin_id(ticket);
+                self.submit_plain(ticket, false, &Command::PlainTxn { origin, txn })?;
+            }
+            Request::OpenSession { secret, ttl } => {
+                let (origin, secret) = (self.origin_id(ticket), secret.hash());
+                let ttl_us = as_micros(ttl);
+                let command = Command::OpenSession {
+                    origin,
+                    secret,
+                    ttl_us,
+                };
+                self.submit_plain(ticket, true, &command)?;
+            }
+            Request::Attach {
+                session,
+                secret,
+                epoch,
+            } => {
+                let (origin, secret) = (self.origin_id(ticket), secret.hash());
+                let command = Command::AttachSession {
+                    origin,
+                    session,
+                    secret,
+                    epoch,
+                };
+                self.submit_plain(ticket, true, &command)?;
+            }
+            Request::KeepAlive {
+                session,
+                epoch,
+                acked,
+            } => {
+                self.origin
+                    .keep_alive(session, epoch, acked, self.now.mono)?;
+            }
+            Request::AddLearner(id) => self.change(ticket, MembershipChange::AddLearner(id))?,
+            Request::Promote(id) => self.change(ticket, MembershipChange::Promote(id))?,
+            Request::Remove(id) => self.change(ticket, MembershipChange::Remove(id))?,
+        }
+        self.next_ticket += 1;
+        self.undrained = true;
+        Ok(ticket)
+    }
+
+    /// Takes a read. Its answer comes out of [`ready`](Self::ready), under the ticket.
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitError`]: the read was not taken.
+    pub fn read(&mut self, read: Read) -> Result<Ticket, SubmitError> {
+        self.check_running()?;
+        if self.reads.len() >= self.config.limits.pending_count_max {
+            let max = self.config.limits.pending_count_max as u64;
+            return Err(SubmitError::Overloaded {
+                what: "pending_count_max",
+                max,
+            });
+        }
+        let attachment = read
+            .session
+            .and_then(|session| self.origin.attachment(session));
+        let (after, answered) = match (read.session, attachment) {
+            (Some(session), None) => return Err(SubmitError::NotAttached { session, epoch: 0 }),
+            (_, None) => (0, 0),
+            (_, Some(attachment)) => (attachment.submitted(), attachment.answered()),
+        };
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        self.undrained = true;
+        self.reads.push(ticket, read, after, answered, self.tick);
+        Ok(ticket)
+    }
+
+    /// Arms a watch and shows the tree at the same moment, so that nothing falls between the two.
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitError::Compacted`] when the watch is to resume from before the history;
+    /// [`SubmitError::Overloaded`] past the number of watches.
+    pub fn watch(&mut self, watch: Watch) -> Result<Armed, SubmitError> {
+        self.check_running()?;
+        if self.cursors.len() >= self.config.limits.watches_max {
+            let max = self.config.limits.watches_max as u64;
+            return Err(SubmitError::Overloaded {
+                what: "watches_max",
+                max,
+            });
+        }
+        let zxid = self.namespace.zxid();
+        let from = watch.from.unwrap_or(zxid);
+        if from < self.namespace.history_floor() {
+            let resume_at = self.namespace.history_floor();
+            return Err(SubmitError::Compacted { from, resume_at });
+        }
+        let id = WatchId(self.next_ticket);
+        self.next_ticket += 1;
+        self.undrained = true;
+        self.cursors.insert(id, watch, from, zxid);
+        Ok(Armed {
+            id,
+            view: self.view(),
+        })
+    }
+
+    /// Lets a watch hand out `events` more.
+    pub fn credit(&mut self, watch: WatchId, events: u32) {
+        self.undrained = true;
+        self.cursors.credit(watch, events);
+    }
+
+    /// Ends a watch; nothing of it comes out any more.
+    pub fn unwatch(&mut self, watch: WatchId) {
+        self.cursors.remove(watch);
+    }
+
+    /// Hands the leadership to another voter, as far as it has caught up.
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitError::NotLeader`], or [`SubmitError::Membership`] when `to` is no voter.
+    pub fn transfer_leader(&mut self, to: NodeId) -> Result<(), SubmitError> {
+        self.check_running()?;
+        if self.leadership.is_none() {
+            return Err(SubmitError::NotLeader {
+                leader: self.consensus.leader(),
+            });
+        }
+        if !self
+            .membership
+            .members
+            .get(&to)
+            .is_some_and(|member| member.voter)
+        {
+            return Err(SubmitError::Membership(MembershipError::NotAMember(to)));
+        }
+        self.undrained = true;
+        let moved = self.consensus.transfer_leader(to);
+        moved.map_err(|_| SubmitError::Membership(MembershipError::UnderWay))
+    }
+
+    /// Campaigns now instead of waiting for the election timeout, if this node may.
+    pub fn campaign(&mut self) {
+        if self.check_running().is_ok() && self.identity.takes_part() {
+            self.undrained = true;
+            let _ = self.consensus.campaign();
+        }
+    }
+
+    /// What the node knows of itself and its cluster.
+    pub fn status(&self) -> Status {
+        let waiting = if self.membership.members.is_empty() {
+            Some(Waiting::Admission)
+        } else {
+            self.identity.waiting()
+        };
+        Status {
+            id: self.config.id,
+            incarnation: self.identity.own(),
+            role: self.role(),
+            term: self.consensus.term(),
+            leader: self.consensus.leader().filter(|_| self.ended.is_none()),
+            commit: self.consensus.commit(),
+            applied: self.applied,
+            last_index: self.consensus.last_index(),
+            zxid: self.namespace.zxid(),
+            members: self.membership.members.clone(),
+            waiting,
+            ended: self.ended.clone(),
+            refused_frames: self.refused_frames,
+            pending: self.origin.pending() + self.reads.len(),
+            watches: self.cursors.len(),
+            sessions: self.namespace.sessions(),
+        }
+    }
+
+    /// The tree as this node has applied it, frozen; made in O(1), readable on any thread.
+    pub fn view(&self) -> View {
+        self.namespace.view()
+    }
+
+    /// Why the node has ended, if it has.
+    pub fn ended(&self) -> Option<&Ended> {
+        self.ended.as_ref()
+    }
+
+    /// Whether this node leads.
+    pub fn is_leader(&self) -> bool {
+        self.leadership.is_some() && self.ended.is_none()
+    }
+
+    fn submit_seq(
+        &mut self,
+        ticket: Ticket,
+        seq: Seq,
+        command: impl FnOnce(&Seq) -> Command,
+    ) -> Result<(), SubmitError> {
+        let window_max = self.namespace.parameters().window_count_max;
+        self.origin
+            .check_seq(seq.session, seq.epoch, seq.seq, seq.acked, window_max)?;
+        let command = command(&seq).encode();
+        self.origin.check_room(command.len(), &self.config.limits)?;
+        let place = (seq.seq, seq.acked);
+        self.origin
+            .push_seq(ticket, seq.session, place, command, self.tick);
+        Ok(())
+    }
+
+    fn submit_plain(
+        &mut self,
+        ticket: Ticket,
+        session: bool,
+        command: &Command,
+    ) -> Result<(), SubmitError> {
+        let command = command.encode();
+        self.origin.check_room(command.len(), &self.config.limits)?;
+        let session = session.then_some(self.now.mono);
+        self.origin.push_plain(ticket, session, command, self.tick);
+        Ok(())
+    }
+
+    fn change(&mut self, ticket: Ticket, change: MembershipChange) -> Result<(), SubmitError> {
+        let refuse = |error| Err(SubmitError::Membership(error));
+        if self.leadership.is_none() {
+            return Err(SubmitError::NotLeader {
+                leader: self.consensus.leader(),
+            });
+        }
+        if self.change.is_some() {
+            return refuse(MembershipError::UnderWay);
+        }
+        match change {
+            MembershipChange::AddLearner(id) if self.membership.removed.contains(&id) => {
+                return refuse(MembershipError::IdReused(id));
+            }
+            MembershipChange::Promote(id)
+                if self.membership.members.contains_key(&id)
+                    && self.membership.store(id).is_none() =>
+            {
+                // Nobody has heard of its store yet, so it cannot have caught up.
+                let behind = self.consensus.last_index();
+                return refuse(MembershipError::NotCaughtUp { node: id, behind });
+            }
+            _ => {}
+        }
+        let mut context = self.identity.own().boot.nonce.to_le_bytes().to_vec();
+        context.extend_from_slice(&ticket.0.to_le_bytes());
+        let context = Bytes::from(context);
+        let leader = self.consensus.leader();
+        self.consensus
+            .propose_change(change, context.clone())
+            .map_err(|error| drain::change_error(error, leader))?;
+        self.change = Some(PendingChange {
+            ticket,
+            context,
+            tick: self.tick,
+        });
+        Ok(())
+    }
+
+    fn check_txn(&self, txn: &Txn) -> Result<(), SubmitError> {
+        let check = |limit, value: usize, max: u64| match value as u64 {
+            value if value > max => Err(SubmitError::Limit { limit, value, max }),
+            _ => Ok(()),
+        };
+        check(
+            LimitName::Guards,
+            txn.guards().len(),
+            Txn::GUARDS_MAX as u64,
+        )?;
+        let payload = match txn.op() {
+            Op::Create { data, .. } | Op::Set { data, .. } => data.len(),
+            Op::Delete { .. } => 0,
+        };
+        check(
+            LimitName::PayloadBytes,
+            payload,
+            self.namespace.parameters().payload_bytes_max,
+        )
+    }
+
+    fn check_loop(&self) -> Result<(), Misuse> {
+        if self.token_dropped.load(Ordering::Acquire) {
+            return Err(Misuse::TokenDropped);
+        }
+        match self.in_flight {
+            Some(_) => Err(Misuse::WriteOut),
+            None => Ok(()),
+        }
+    }
+
+    fn check_running(&self) -> Result<(), SubmitError> {
+        self.check_loop()?;
+        match &self.ended {
+            Some(ended) => Err(SubmitError::Ended(ended.to_string())),
+            None => Ok(()),
+        }
+    }
+
+    fn origin_id(&self, ticket: Ticket) -> OriginId {
+        let boot_nonce = self.identity.own().boot.nonce;
+        OriginId {
+            node: self.config.id,
+            boot_nonce,
+            counter: ticket.0,
+        }
+    }
+
+    fn role(&self) -> Role {
+        use crate::consensus::Role as Raft;
+        let learner = !self
+            .membership
+            .members
+            .get(&self.config.id)
+            .is_some_and(|it| it.voter);
+        match self.consensus.role() {
+            Raft::Follower if learner => Role::Learner,
+            Raft::Follower => Role::Follower,
+            Raft::PreCandidate => Role::PreCandidate,
+            Raft::Candidate => Role::Candidate,
+            Raft::Leader => Role::Leader,
+        }
+    }
+
+    fn frame(&self, to: NodeId, body: Body) -> Message {
+        let frame = Frame {
+            cluster: self.config.cluster,
+            from: self.config.id,
+            to,
+            incarnation: self.identity.own(),
+            body,
+        };
+        Message::new(to, frame.encode())
+    }
+
+    fn send(&mut self, to: NodeId, body: Body) {
+        let message = self.frame(to, body);
+        self.messages.push(message);
+    }
+}

@@ -1,0 +1,433 @@
+//! Sessions: leases on the replicated clock, and exactly-once execution in sequence.
+//!
+//! PROTOCOL.md, rules 3, 4, 7 and 9.
+//!
+//! Invariants:
+//! - `by_deadline` and `by_secret` have one entry for each session, and no other.
+//! - A session keeps exactly the replies to the numbers after `acked`, up to `last_seq`.
+//! - A session's `ephemerals` are exactly the nodes that name it as their owner.
+
+use std::{ops::Bound, sync::Arc};
+
+use imbl::{OrdMap, OrdSet, Vector};
+
+use crate::{
+    command::KeepAlive,
+    config::Parameters,
+    id::{SecretHash, SessionId, Zxid},
+    op::{LimitName, OpError, Outcome, Reply},
+    path::Path,
+};
+
+/// All sessions; a clone is O(1).
+#[derive(Clone)]
+pub(super) struct Sessions {
+    by_id: OrdMap<SessionId, Arc<Session>>,
+    by_deadline: OrdSet<(u64, SessionId)>,
+    by_secret: OrdMap<SecretHash, SessionId>,
+    next: u64,
+}
+
+impl Sessions {
+    pub(super) fn new() -> Self {
+        Self::starting_at(1)
+    }
+
+    /// No session; the next one gets the id `next`.
+    pub(super) fn starting_at(next: u64) -> Self {
+        Self {
+            by_id: OrdMap::new(),
+            by_deadline: OrdSet::new(),
+            by_secret: OrdMap::new(),
+            next,
+        }
+    }
+
+    /// Makes a session, attached with epoch 1.
+    pub(super) fn open(
+        &mut self,
+        secret: SecretHash,
+        ttl_us: u64,
+        base_us: u64,
+        zxid: Zxid,
+        parameters: &Parameters,
+    ) -> Result<SessionState, OpError> {
+        let full = OpError::Limit {
+            limit: LimitName::Sessions,
+            value: self.by_id.len() as u64 + 1,
+            max: parameters.sessions_max,
+        };
+        if self.by_id.len() as u64 >= parameters.sessions_max {
+            return Err(full);
+        }
+        let id = SessionId::new(self.next).ok_or(full)?;
+        self.next += 1;
+        let ttl_us = ttl_us.min(parameters.ttl_us_max).max(parameters.ttl_us_min);
+        let session = Session::new(secret, ttl_us, base_us.saturating_add(ttl_us), zxid);
+        let state = session.state(id);
+        self.insert(id, session);
+        Ok(state)
+    }
+
+    /// The answer to a repeated open: the same session, renewed (rule 9).
+    ///
+    /// # Errors
+    ///
+    /// [`OpError::Moved`] if the session was attached since, for then the repeat is a late one.
+    pub(super) fn reopen(&mut self, id: SessionId, base_us: u64) -> Result<SessionState, OpError> {
+        match self.get(id).map(|session| session.epoch) {
+            None => Err(OpError::SessionEnded { session: id }),
+            Some(FIRST_EPOCH) => {
+                self.renew(id, base_us, |_| {});
+                self.get(id)
+                    .map(|session| session.state(id))
+                    .ok_or(OpError::SessionEnded { session: id })
+            }
+            Some(epoch) => Err(OpError::Moved { session: id, epoch }),
+        }
+    }
+
+    /// Attaches a session under a greater epoch, and renews it; also gives the epoch that ended.
+    pub(super) fn attach(
+        &mut self,
+        id: SessionId,
+        secret: SecretHash,
+        epoch: u64,
+        base_us: u64,
+    ) -> Result<(SessionState, u64), OpError> {
+        let session = self.get(id).ok_or(OpError::SessionEnded { session: id })?;
+        if session.secret != secret {
+            return Err(OpError::BadSecret { session: id });
+        }
+        let old = session.epoch;
+        if epoch <= old {
+            return Err(OpError::Moved {
+                session: id,
+                epoch: old,
+            });
+        }
+        self.renew(id, base_us, |session| {
+            session.epoch = epoch;
+            session.keep_alive = 0;
+        });
+        let session = self.get(id).ok_or(OpError::SessionEnded { session: id })?;
+        Ok((session.state(id), old))
+    }
+
+    /// Renews a session if the keep-alive is the newest of the attachment in force (rule 3).
+    pub(super) fn keep_alive(&mut self, item: &KeepAlive, base_us: u64) -> bool {
+        let newest = self
+            .get(item.session)
+            .is_some_and(|session| session.epoch == item.epoch && session.keep_alive < item.number);
+        if newest {
+            self.renew(item.session, base_us, |session| {
+                session.keep_alive = item.number;
+                session.acknowledge(item.acked);
+            });
+        }
+        newest
+    }
+
+    /// Keeps the reply to the next number of a session, which thereby is consumed.
+    pub(super) fn record(&mut self, id: SessionId, reply: Reply) {
+        if let Some(session) = self.get_mut(id) {
+            session.record(reply);
+        }
+    }
+
+    /// Lists an ephemeral node with its session.
+    pub(super) fn own(&mut self, id: SessionId, path: &Arc<str>) {
+        if let Some(session) = self.get_mut(id) {
+            session.ephemerals.insert(Arc::clone(path));
+        }
+    }
+
+    /// Takes an ephemeral node off its session's list.
+    pub(super) fn disown(&mut self, id: SessionId, path: &str) {
+        if let Some(session) = self.get_mut(id) {
+            session.ephemerals.remove(path);
+        }
+    }
+
+    /// Ends a session; gives its ephemeral nodes in path order.
+    pub(super) fn remove(&mut self, id: SessionId) -> OrdSet<Arc<str>> {
+        let Some(session) = self.by_id.remove(&id) else {
+            return OrdSet::new();
+        };
+        self.by_deadline.remove(&(session.deadline_us, id));
+        self.by_secret.remove(&session.secret);
+        session.ephemerals.clone()
+    }
+
+    /// Puts a session that is not there yet.
+    pub(super) fn insert(&mut self, id: SessionId, session: Session) {
+        self.by_deadline.insert((session.deadline_us, id));
+        self.by_secret.insert(session.secret, id);
+        self.by_id.insert(id, Arc::new(session));
+    }
+
+    pub(super) fn get_mut(&mut self, id: SessionId) -> Option<&mut Session> {
+        self.by_id.get_mut(&id).map(Arc::make_mut)
+    }
+
+    pub(super) fn get(&self, id: SessionId) -> Option<&Session> {
+        self.by_id.get(&id).map(|session| &**session)
+    }
+
+    pub(super) fn with_secret(&self, secret: SecretHash) -> Option<SessionId> {
+        self.by_secret.get(&secret).copied()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// The id of the next session.
+    pub(super) fn next_id(&self) -> u64 {
+        self.next
+    }
+
+    /// The first session after `id`, or of all.
+    pub(super) fn after(&self, id: Option<SessionId>) -> Option<(SessionId, &Session)> {
+        let start = id.map_or(Bound::Unbounded, Bound::Excluded);
+        self.by_id
+            .range::<_, SessionId>((start, Bound::Unbounded))
+            .next()
+            .map(|(id, session)| (*id, &**session))
+    }
+
+    pub(super) fn due(&self, clock_us: u64, max: usize) -> Vec<SessionId> {
+        self.by_deadline
+            .iter()
+            .take_while(|(deadline_us, _)| *deadline_us <= clock_us)
+            .take(max)
+            .map(|(_, id)| *id)
+            .collect()
+    }
+
+    fn renew(&mut self, id: SessionId, base_us: u64, change: impl FnOnce(&mut Session)) {
+        let Some(session) = self.by_id.get_mut(&id).map(Arc::make_mut) else {
+            return;
+        };
+        change(session);
+        let deadline_us = base_us.saturating_add(session.ttl_us);
+        if deadline_us != session.deadline_us {
+            self.by_deadline.remove(&(session.deadline_us, id));
+            self.by_deadline.insert((deadline_us, id));
+            session.deadline_us = deadline_us;
+        }
+    }
+
+    /// The indexes, for a test that makes them anew.
+    #[cfg(test)]
+    pub(super) fn indexes(&self) -> (Vec<(u64, SessionId)>, Vec<(SecretHash, SessionId)>) {
+        (
+            self.by_deadline.iter().copied().collect(),
+            self.by_secret.iter().map(|(k, v)| (*k, *v)).collect(),
+        )
+    }
+}
+
+/// One session; its id is the map's key.
+#[derive(Clone)]
+pub(super) struct Session {
+    pub(super) secret: SecretHash,
+    pub(super) ttl_us: u64,
+    pub(super) deadline_us: u64,
+    pub(super) epoch: u64,
+    /// The number of the last command that was applied.
+    pub(super) last_seq: u64,
+    /// Every reply up to this number has reached the client. Invariant: at most `last_seq`.
+    pub(super) acked: u64,
+    /// The number of the newest keep-alive of this attachment.
+    pub(super) keep_alive: u64,
+    pub(super) opened: Zxid,
+    pub(super) ephemerals: OrdSet<Arc<str>>,
+    replies: Vector<Arc<Reply>>,
+    reply_bytes: u64,
+}
+
+impl Session {
+    pub(super) fn new(secret: SecretHash, ttl_us: u64, deadline_us: u64, opened: Zxid) -> Self {
+        Self {
+            secret,
+            ttl_us,
+            deadline_us,
+            epoch: FIRST_EPOCH,
+            last_seq: 0,
+            acked: 0,
+            keep_alive: 0,
+            opened,
+            ephemerals: OrdSet::new(),
+            replies: Vector::new(),
+            reply_bytes: 0,
+        }
+    }
+
+    /// What becomes of a command (rule 7). `acked` is the client's watermark; a close has none, and
+    /// is held back by no window, for it keeps no reply.
+    pub(super) fn admit(
+        &mut self,
+        id: SessionId,
+        epoch: u64,
+        seq: u64,
+        acked: Option<u64>,
+        parameters: &Parameters,
+    ) -> Admission {
+        if epoch != self.epoch {
+            return Admission::Refuse(OpError::Moved {
+                session: id,
+                epoch: self.epoch,
+            });
+        }
+        let expected = self.last_seq + 1;
+        if seq > expected {
+            return Admission::Refuse(OpError::Gap {
+                expected,
+                actual: seq,
+            });
+        }
+        if let Some(acked) = acked {
+            self.acknowledge(acked);
+        }
+        if seq < expected {
+            return match self.cached(seq) {
+                Some(reply) => Admission::Cached(reply.clone()),
+                None => Admission::Refuse(OpError::AlreadyAcknowledged { seq }),
+            };
+        }
+        match acked {
+            Some(_) => self.check_window(parameters),
+            None => Admission::Next,
+        }
+    }
+
+    /// Drops the replies that have reached the client.
+    pub(super) fn acknowledge(&mut self, acked: u64) {
+        let acked = acked.min(self.last_seq);
+        while self.acked < acked {
+            self.acked += 1;
+            if let Some(reply) = self.replies.pop_front() {
+                self.reply_bytes -= weight(&reply);
+            }
+        }
+    }
+
+    /// Keeps the reply to the next number.
+    pub(super) fn record(&mut self, reply: Reply) {
+        self.last_seq += 1;
+        self.restore(reply);
+    }
+
+    /// Keeps the reply to a number that is consumed already.
+    pub(super) fn restore(&mut self, reply: Reply) {
+        self.reply_bytes += weight(&reply);
+        self.replies.push_back(Arc::new(reply));
+    }
+
+    /// The kept reply to a number.
+    pub(super) fn cached(&self, seq: u64) -> Option<&Reply> {
+        let index = seq.checked_sub(self.acked)?.checked_sub(1)?;
+        let reply = self.replies.get(usize::try_from(index).ok()?)?;
+        Some(reply)
+    }
+
+    pub(super) fn window_count(&self) -> u64 {
+        self.replies.len() as u64
+    }
+
+    pub(super) fn window_bytes(&self) -> u64 {
+        self.reply_bytes
+    }
+
+    pub(super) fn state(&self, id: SessionId) -> SessionState {
+        SessionState {
+            id,
+            epoch: self.epoch,
+            ttl_us: self.ttl_us,
+            deadline_us: self.deadline_us,
+            last_seq: self.last_seq,
+            acked: self.acked,
+            keep_alive: self.keep_alive,
+            window_count: self.window_count(),
+            window_bytes: self.window_bytes(),
+        }
+    }
+
+    fn check_window(&self, parameters: &Parameters) -> Admission {
+        let count = self.window_count() + 1;
+        if count > parameters.window_count_max {
+            return Admission::Refuse(OpError::Limit {
+                limit: LimitName::WindowCount,
+                value: count,
+                max: parameters.window_count_max,
+            });
+        }
+        // The reply is not known yet, so there must be room for the largest.
+        let bytes = self.reply_bytes + REPLY_BYTES_MAX;
+        if bytes > parameters.window_bytes_max {
+            return Admission::Refuse(OpError::Limit {
+                limit: LimitName::WindowBytes,
+                value: bytes,
+                max: parameters.window_bytes_max,
+            });
+        }
+        Admission::Next
+    }
+}
+
+/// What becomes of a sequenced command.
+pub(super) enum Admission {
+    /// It is the next one.
+    Next,
+    /// It was applied before.
+    Cached(Reply),
+    /// It has no effect, and its number is not consumed.
+    Refuse(OpError),
+}
+
+/// A session as the node sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct SessionState {
+    pub(crate) id: SessionId,
+    pub(crate) epoch: u64,
+    pub(crate) ttl_us: u64,
+    /// On the replicated clock.
+    pub(crate) deadline_us: u64,
+    pub(crate) last_seq: u64,
+    pub(crate) acked: u64,
+    /// The newest keep-alive of this attachment.
+    pub(crate) keep_alive: u64,
+    /// Replies that are kept, and what they count for.
+    pub(crate) window_count: u64,
+    pub(crate) window_bytes: u64,
+}
+
+/// What a reply counts for against `window_bytes_max`.
+fn weight(reply: &Reply) -> u64 {
+    let path = match &reply.result {
+        Ok(Outcome::Created { path, .. }) => path.as_str().len(),
+        Ok(_) => 0,
+        Err(
+            OpError::NoNode { path }
+            | OpError::NodeExists { path }
+            | OpError::BadVersion { path, .. }
+            | OpError::NotEmpty { path, .. }
+            | OpError::NoChildrenForEphemerals { path }
+            | OpError::GuardFailed { path, .. },
+        ) => path.as_str().len(),
+        Err(_) => 0,
+    };
+    REPLY_BYTES + path as u64
+}
+
+/// About what a reply takes in memory beyond its path's text.
+const REPLY_BYTES: u64 = 192;
+/// What the largest reply counts for.
+const REPLY_BYTES_MAX: u64 = REPLY_BYTES + Path::BYTES_MAX as u64;
+/// The epoch of a session that was never attached elsewhere.
+const FIRST_EPOCH: u64 = 1;

@@ -1,0 +1,554 @@
+//! Reading a snapshot from bytes that may be anything.
+//!
+//! Nothing is taken on trust: order, parents, counts, owners, limits, and that the bytes are the
+//! canonical ones. Memory beyond the state itself is bounded by one record and one chunk.
+
+use std::{fmt, sync::Arc};
+
+use bytes::{Bytes, BytesMut};
+use prost::Message as _;
+
+use crate::{
+    id::{ClusterId, SecretHash, SessionId, Zxid},
+    namespace::{
+        Frozen, Namespace,
+        history::History,
+        record::{
+            cached_to_record, event_from_record, event_to_record, parameters_from_record,
+            parameters_to_record, path, reply_from_record, session_to_record, stat_from_record,
+            stat_to_record,
+        },
+        session::{Session, Sessions},
+        snapshot::{
+            COUNTER_MAX, HEAD_BYTES_MAX, PAYLOAD_BYTES_MAX, SNAPSHOT_VERSION, SnapshotError,
+            record_bytes_max,
+        },
+        tree::{Tree, Znode, own},
+    },
+    op::Stat,
+    proto::{self, snapshot_record::Kind},
+    wire::put_delimited,
+};
+
+/// Reads a snapshot, fed piece by piece; the first error is final.
+pub(crate) struct Decoder {
+    cluster: ClusterId,
+    pending: BytesMut,
+    scratch: BytesMut,
+    record: u64,
+    body: Option<Box<Body>>,
+    failed: Option<SnapshotError>,
+}
+
+impl Decoder {
+    /// Before the first byte of a snapshot of this cluster.
+    pub(crate) fn new(cluster: ClusterId) -> Self {
+        Self {
+            cluster,
+            pending: BytesMut::new(),
+            scratch: BytesMut::new(),
+            record: 0,
+            body: None,
+            failed: None,
+        }
+    }
+
+    /// Takes the next bytes, cut anywhere.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError`]; from then on every call gives the same one.
+    pub(crate) fn feed(&mut self, bytes: Bytes) -> Result<(), SnapshotError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        self.pending.extend_from_slice(&bytes);
+        let result = self.take_records();
+        self.failed = result.as_ref().err().cloned();
+        result
+    }
+
+    /// The state, and `members` and `removed` as they were given to the encoder.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError`], also when the bytes end too early.
+    pub(crate) fn finish(self) -> Result<(Namespace, Bytes, Bytes), SnapshotError> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        match self.body {
+            Some(body) if body.part == Part::End && self.pending.is_empty() => {
+                Ok((Namespace::thaw(body.state), body.members, body.removed))
+            }
+            _ => Err(SnapshotError::Truncated {
+                record: self.record,
+            }),
+        }
+    }
+
+    fn take_records(&mut self) -> Result<(), SnapshotError> {
+        while let Some((raw, start)) = self.split_record()? {
+            let record = self.record;
+            let kind = proto::SnapshotRecord::decode(raw.slice(start..))
+                .ok()
+                .and_then(|it| it.kind)
+                .ok_or(SnapshotError::Record {
+                    record,
+                    what: "its bytes are no record of this release",
+                })?;
+            let again = self.take(kind)?;
+            self.scratch.clear();
+            put_delimited(&mut self.scratch, &again);
+            if self.scratch != raw {
+                return Err(SnapshotError::Record {
+                    record,
+                    what: "its bytes are not the canonical ones",
+                });
+            }
+            self.record += 1;
+        }
+        Ok(())
+    }
+
+    /// The next whole record behind its length, and where it starts.
+    fn split_record(&mut self) -> Result<Option<(Bytes, usize)>, SnapshotError> {
+        let Some((bytes, start)) = self.peek_length()? else {
+            return Ok(None);
+        };
+        let max = match &self.body {
+            None => HEAD_BYTES_MAX,
+            Some(body) => record_bytes_max(&body.state.parameters),
+        };
+        if bytes > max {
+            return Err(SnapshotError::TooLong {
+                record: self.record,
+                bytes,
+                max,
+            });
+        }
+        // It fits: the limits are far below any usize.
+        let end = start + bytes as usize;
+        if self.pending.len() < end {
+            return Ok(None);
+        }
+        Ok(Some((self.pending.split_to(end).freeze(), start)))
+    }
+
+    fn peek_length(&self) -> Result<Option<(u64, usize)>, SnapshotError> {
+        let mut length = 0;
+        for (index, byte) in self.pending.iter().enumerate().take(LENGTH_BYTES_MAX) {
+            length |= u64::from(byte & 0x7f) << (7 * index);
+            if byte & 0x80 == 0 {
+                return Ok(Some((length, index + 1)));
+            }
+        }
+        if self.pending.len() < LENGTH_BYTES_MAX {
+            return Ok(None);
+        }
+        Err(SnapshotError::Record {
+            record: self.record,
+            what: "its length is not valid",
+        })
+    }
+
+    /// Takes one record; gives it back as this release writes it.
+    fn take(&mut self, kind: Kind) -> Result<proto::SnapshotRecord, SnapshotError> {
+        let at_record = |what| SnapshotError::Record {
+            record: self.record,
+            what,
+        };
+        let again = match (&mut self.body, kind) {
+            (None, Kind::Head(head)) => {
+                if head.version != SNAPSHOT_VERSION {
+                    return Err(SnapshotError::Version {
+                        version: head.version,
+                    });
+                }
+                let cluster = head.cluster[..]
+                    .try_into()
+                    .map(ClusterId::from_bytes)
+                    .map_err(|_| at_record("the cluster's id has not 16 bytes"))?;
+                if cluster != self.cluster {
+                    return Err(SnapshotError::Cluster {
+                        expected: self.cluster,
+                        actual: cluster,
+                    });
+                }
+                let (body, again) = Body::new(head).map_err(at_record)?;
+                self.body = Some(Box::new(body));
+                Kind::Head(again)
+            }
+            (None, _) => return Err(at_record("the first record is not a head")),
+            (Some(body), kind) => body.take(kind).map_err(at_record)?,
+        };
+        Ok(proto::SnapshotRecord { kind: Some(again) })
+    }
+}
+
+impl fmt::Debug for Decoder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Decoder")
+            .field("record", &self.record)
+            .field("pending", &self.pending.len())
+            .field("state", &self.body.as_ref().map(|body| &body.state))
+            .field("failed", &self.failed)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What was read after the head. Errors say what is wrong with the record.
+struct Body {
+    state: Frozen,
+    members: Bytes,
+    removed: Bytes,
+    part: Part,
+    /// The session whose replies are read.
+    session: Option<(SessionId, Session)>,
+    session_last: u64,
+    /// The node that was read last, and those above it.
+    open: Vec<Open>,
+}
+
+impl Body {
+    fn new(head: proto::SnapshotHead) -> Result<(Self, proto::SnapshotHead), &'static str> {
+        let parameters = head.parameters.ok_or("it has no parameters")?;
+        let parameters = parameters_from_record(&parameters);
+        check(
+            parameters.ttl_us_min <= parameters.ttl_us_max
+                && parameters.payload_bytes_max <= PAYLOAD_BYTES_MAX,
+            "its parameters are not valid",
+        )?;
+        check(
+            head.zxid < COUNTER_MAX && (1..=1 << 56).contains(&head.next_session),
+            "its counters are not valid",
+        )?;
+        check(
+            head.history_floor <= head.zxid,
+            "its history starts after its end",
+        )?;
+        let body = Self {
+            state: Frozen {
+                parameters,
+                zxid: Zxid::new(head.zxid),
+                clock_us: head.clock_us,
+                wall_ms: head.wall_ms,
+                tree: Tree::empty(),
+                sessions: Sessions::starting_at(head.next_session),
+                history: History::new(Zxid::new(head.history_floor)),
+            },
+            // Copies, for a slice would keep the whole chunk alive.
+            members: own(&head.members),
+            removed: own(&head.removed),
+            part: Part::Sessions,
+            session: None,
+            session_last: 0,
+            open: Vec::new(),
+        };
+        let again = proto::SnapshotHead {
+            parameters: Some(parameters_to_record(&parameters)),
+            ..head
+        };
+        Ok((body, again))
+    }
+
+    fn take(&mut self, kind: Kind) -> Result<Kind, &'static str> {
+        let part = match &kind {
+            Kind::Head(_) => return Err("there is a second head"),
+            Kind::Session(_) | Kind::Reply(_) => Part::Sessions,
+            Kind::Znode(_) => Part::Znodes,
+            Kind::Change(_) => Part::Changes,
+            Kind::End(_) => Part::End,
+        };
+        check(
+            part >= self.part && self.part != Part::End,
+            "it is out of order",
+        )?;
+        if self.part == Part::Sessions && part > Part::Sessions {
+            self.close_session()?;
+        }
+        if part > Part::Znodes {
+            while !self.open.is_empty() {
+                self.close_znode()?;
+            }
+        }
+        self.part = part;
+        match kind {
+            Kind::Head(_) => Err("there is a second head"),
+            Kind::Session(record) => self.take_session(&record).map(Kind::Session),
+            Kind::Reply(record) => self.take_reply(record).map(Kind::Reply),
+            Kind::Znode(record) => self.take_znode(record).map(Kind::Znode),
+            Kind::Change(record) => self.take_change(&record).map(Kind::Change),
+            Kind::End(record) => self.take_end(&record).map(Kind::End),
+        }
+    }
+
+    fn take_session(
+        &mut self,
+        record: &proto::SessionRecord,
+    ) -> Result<proto::SessionRecord, &'static str> {
+        self.close_session()?;
+        let (state, parameters) = (&self.state, &self.state.parameters);
+        let id = SessionId::new(record.session).ok_or("the session's id is not valid")?;
+        check(
+            record.session > self.session_last && record.session < state.sessions.next_id(),
+            "the session's id is out of order",
+        )?;
+        check(
+            (state.sessions.len() as u64) < parameters.sessions_max,
+            "there are more sessions than the cluster allows",
+        )?;
+        let secret = record.secret_hash[..]
+            .try_into()
+            .map(SecretHash)
+            .map_err(|_| "the session's secret has not 32 bytes")?;
+        check(
+            state.sessions.with_secret(secret).is_none(),
+            "two sessions have one secret",
+        )?;
+        let deadline_us_max = state
+            .clock_us
+            .saturating_add(parameters.tick_us)
+            .saturating_add(record.ttl_us);
+        check(
+            (parameters.ttl_us_min..=parameters.ttl_us_max).contains(&record.ttl_us)
+                && record.deadline_us <= deadline_us_max,
+            "the session's times are not valid",
+        )?;
+        check(
+            record.epoch >= 1 && record.acked <= record.last_seq && record.last_seq < COUNTER_MAX,
+            "the session's counters are not valid",
+        )?;
+        check(
+            (1..=state.zxid.as_u64()).contains(&record.opened_zxid),
+            "the session's transaction is not valid",
+        )?;
+        let opened = Zxid::new(record.opened_zxid);
+        let mut session = Session::new(secret, record.ttl_us, record.deadline_us, opened);
+        session.epoch = record.epoch;
+        session.last_seq = record.last_seq;
+        session.acked = record.acked;
+        session.keep_alive = record.keep_alive;
+        let again = session_to_record(id, &session);
+        self.session_last = record.session;
+        self.session = Some((id, session));
+        Ok(again)
+    }
+
+    fn take_reply(
+        &mut self,
+        record: proto::CachedReply,
+    ) -> Result<proto::CachedReply, &'static str> {
+        let parameters = &self.state.parameters;
+        let (id, session) = self.session.as_mut().ok_or("the reply has no session")?;
+        check(
+            record.session == id.as_u64(),
+            "the reply is of another session",
+        )?;
+        check(
+            record.seq == session.acked + session.window_count() + 1
+                && record.seq <= session.last_seq,
+            "the reply is out of order",
+        )?;
+        let reply = record
+            .reply
+            .and_then(reply_from_record)
+            .ok_or("the reply is not valid")?;
+        check(
+            reply.zxid >= session.opened && reply.zxid <= self.state.zxid,
+            "the reply's transaction is not valid",
+        )?;
+        let again = cached_to_record(*id, record.seq, &reply);
+        session.restore(reply);
+        check(
+            session.window_count() <= parameters.window_count_max
+                && session.window_bytes() <= parameters.window_bytes_max,
+            "the session keeps more replies than the cluster allows",
+        )?;
+        Ok(again)
+    }
+
+    fn close_session(&mut self) -> Result<(), &'static str> {
+        let Some((id, session)) = self.session.take() else {
+            return Ok(());
+        };
+        check(
+            session.acked + session.window_count() == session.last_seq,
+            "the session before lacks replies",
+        )?;
+        self.state.sessions.insert(id, session);
+        Ok(())
+    }
+
+    fn take_znode(
+        &mut self,
+        record: proto::ZnodeRecord,
+    ) -> Result<proto::ZnodeRecord, &'static str> {
+        let path = path(&record.path).ok_or("the node's path is not valid")?;
+        let stat = record
+            .stat
+            .as_ref()
+            .and_then(stat_from_record)
+            .ok_or("the node's stat is not valid")?;
+        let is_root = path.is_root();
+        self.check_stat(&stat, &record, is_root)?;
+        if is_root {
+            check(
+                self.open.is_empty() && self.state.tree.len() == 0,
+                "there is a second root",
+            )?;
+        } else {
+            while self.open.last().map(|open| &*open.path) != path.parent_str() {
+                check(!self.open.is_empty(), "the node's parent is missing")?;
+                self.close_znode()?;
+            }
+            let parent = self.open.last_mut().ok_or("the first node is no root")?;
+            check(
+                parent.znode.owner.is_none(),
+                "an ephemeral node has a child",
+            )?;
+            let siblings = &mut parent.znode.children;
+            check(
+                siblings.get_max().is_none_or(|max| max < path.shared()),
+                "the node is out of order",
+            )?;
+            siblings.insert(Arc::clone(path.shared()));
+        }
+        if let Some(owner) = stat.owner {
+            self.state.sessions.own(owner, path.shared());
+        }
+        self.open.push(Open {
+            path: Arc::clone(path.shared()),
+            children: stat.children,
+            znode: Znode {
+                data: own(&record.data),
+                czxid: stat.czxid,
+                mzxid: stat.mzxid,
+                pzxid: stat.pzxid,
+                ctime_ms: stat.ctime_ms,
+                mtime_ms: stat.mtime_ms,
+                version: stat.version,
+                cversion: stat.cversion,
+                owner: stat.owner,
+                next_sequence: record.next_sequence,
+                ..Znode::default()
+            },
+        });
+        Ok(proto::ZnodeRecord {
+            stat: Some(stat_to_record(&stat)),
+            ..record
+        })
+    }
+
+    fn check_stat(
+        &self,
+        stat: &Stat,
+        record: &proto::ZnodeRecord,
+        is_root: bool,
+    ) -> Result<(), &'static str> {
+        let state = &self.state;
+        let bytes = record.data.len() as u64;
+        check(
+            stat.data_length == bytes && bytes <= state.parameters.payload_bytes_max,
+            "the node's data is not valid",
+        )?;
+        check(
+            stat.czxid <= stat.mzxid.min(stat.pzxid)
+                && stat.mzxid.max(stat.pzxid) <= state.zxid
+                && (stat.czxid == Zxid::ZERO) == is_root,
+            "the node's transactions are not valid",
+        )?;
+        check(
+            stat.ctime_ms <= stat.mtime_ms && stat.mtime_ms <= state.wall_ms,
+            "the node's times are not valid",
+        )?;
+        let counters = [stat.version, stat.cversion, record.next_sequence];
+        check(
+            counters.into_iter().all(|counter| counter < COUNTER_MAX) && stat.aversion == 0,
+            "the node's counters are not valid",
+        )?;
+        let Some(owner) = stat.owner else {
+            return Ok(());
+        };
+        let session = state
+            .sessions
+            .get(owner)
+            .ok_or("the node's owner is missing")?;
+        check(
+            session.opened < stat.czxid && stat.children == 0 && !is_root,
+            "the ephemeral node is not valid",
+        )
+    }
+
+    /// All below the last open node was read.
+    fn close_znode(&mut self) -> Result<(), &'static str> {
+        if let Some(open) = self.open.pop() {
+            check(
+                open.znode.children.len() as u64 == open.children,
+                "a node before has another number of children",
+            )?;
+            self.state.tree.place(open.path, open.znode);
+        }
+        Ok(())
+    }
+
+    fn take_change(
+        &mut self,
+        record: &proto::ChangeRecord,
+    ) -> Result<proto::ChangeRecord, &'static str> {
+        let state = &mut self.state;
+        let event = event_from_record(record).ok_or("the change is not valid")?;
+        check(
+            event.zxid > state.history.floor()
+                && event.zxid >= state.history.last()
+                && event.zxid <= state.zxid
+                && event.czxid <= event.zxid,
+            "the change's transactions are not valid",
+        )?;
+        let again = event_to_record(&event);
+        state.history.push(event);
+        check(
+            state.history.fits(&state.parameters),
+            "there are more changes than the cluster keeps",
+        )?;
+        Ok(again)
+    }
+
+    fn take_end(
+        &mut self,
+        record: &proto::SnapshotEnd,
+    ) -> Result<proto::SnapshotEnd, &'static str> {
+        let again = proto::SnapshotEnd {
+            sessions: self.state.sessions.len() as u64,
+            znodes: self.state.tree.len() as u64,
+            changes: self.state.history.len() as u64,
+        };
+        check(again == *record, "its counts are not those of the snapshot")?;
+        check(again.znodes > 0, "there is no root")?;
+        Ok(again)
+    }
+}
+
+/// A node below which more may follow.
+struct Open {
+    path: Arc<str>,
+    /// How many its stat says; those that came are in the node.
+    children: u64,
+    znode: Znode,
+}
+
+/// The parts of a snapshot, in order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    Sessions,
+    Znodes,
+    Changes,
+    End,
+}
+
+fn check(holds: bool, what: &'static str) -> Result<(), &'static str> {
+    if holds { Ok(()) } else { Err(what) }
+}
+
+/// Bytes of the longest length.
+const LENGTH_BYTES_MAX: usize = 5;

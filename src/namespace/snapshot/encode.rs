@@ -1,0 +1,155 @@
+//! Writing a snapshot while the state goes on.
+
+use std::{fmt, sync::Arc};
+
+use bytes::{Bytes, BytesMut};
+
+use crate::{
+    id::{ClusterId, SessionId},
+    namespace::{
+        Frozen,
+        record::{
+            cached_to_record, event_to_record, parameters_to_record, session_to_record,
+            znode_to_record,
+        },
+        snapshot::SNAPSHOT_VERSION,
+    },
+    proto::{self, snapshot_record::Kind},
+    wire::put_delimited,
+};
+
+/// Writes a frozen state, chunk by chunk.
+///
+/// A call writes at most one record more than its chunk takes, and the chunks are slices of one
+/// byte stream: wherever they are cut, the bytes are the same.
+pub(crate) struct Encoder {
+    state: Frozen,
+    next: Next,
+    pending: BytesMut,
+    changes_written: usize,
+}
+
+impl Encoder {
+    /// Starts at the first byte. `members` and `removed` are as in `SnapshotHead`.
+    pub(crate) fn new(state: Frozen, cluster: ClusterId, members: Bytes, removed: Bytes) -> Self {
+        let head = proto::SnapshotHead {
+            version: SNAPSHOT_VERSION,
+            cluster: Bytes::copy_from_slice(cluster.as_bytes()),
+            parameters: Some(parameters_to_record(&state.parameters)),
+            clock_us: state.clock_us,
+            wall_ms: state.wall_ms,
+            zxid: state.zxid.as_u64(),
+            next_session: state.sessions.next_id(),
+            history_floor: state.history.floor().as_u64(),
+            members,
+            removed,
+        };
+        let mut pending = BytesMut::new();
+        put(&mut pending, Kind::Head(head));
+        Self {
+            state,
+            next: Next::Session(None),
+            pending,
+            changes_written: 0,
+        }
+    }
+
+    /// The next bytes: exactly `bytes_max`, fewer at the end, and `None` after it.
+    pub(crate) fn next_chunk(&mut self, bytes_max: usize) -> Option<Bytes> {
+        let bytes_max = bytes_max.max(1);
+        while self.pending.len() < bytes_max && self.put_next() {}
+        if self.pending.is_empty() {
+            return None;
+        }
+        let chunk = self.pending.split_to(bytes_max.min(self.pending.len()));
+        Some(chunk.freeze())
+    }
+
+    /// The state that is written, to be dropped where it delays nobody.
+    pub(crate) fn into_state(self) -> Frozen {
+        self.state
+    }
+
+    /// Writes the next record, if there is one.
+    fn put_next(&mut self) -> bool {
+        let (out, state) = (&mut self.pending, &self.state);
+        self.next = match &self.next {
+            Next::Session(after) => match state.sessions.after(*after) {
+                Some((id, session)) => {
+                    put(out, Kind::Session(session_to_record(id, session)));
+                    Next::Reply(id, session.acked + 1)
+                }
+                None => Next::Znode(None),
+            },
+            Next::Reply(id, seq) => {
+                let session = state.sessions.get(*id);
+                match session.and_then(|session| session.cached(*seq)) {
+                    Some(reply) => {
+                        put(out, Kind::Reply(cached_to_record(*id, *seq, reply)));
+                        Next::Reply(*id, seq + 1)
+                    }
+                    None => Next::Session(Some(*id)),
+                }
+            }
+            Next::Znode(None) => {
+                if let Some(root) = state.tree.get(ROOT) {
+                    put(out, Kind::Znode(znode_to_record(ROOT, root)));
+                }
+                Next::Znode(Some(Arc::from(ROOT)))
+            }
+            Next::Znode(Some(after)) => match state.tree.next_depth_first(after) {
+                Some((path, znode)) => {
+                    put(out, Kind::Znode(znode_to_record(path, znode)));
+                    Next::Znode(Some(Arc::clone(path)))
+                }
+                None => Next::Change,
+            },
+            Next::Change => match state.history.get(self.changes_written) {
+                Some(event) => {
+                    put(out, Kind::Change(event_to_record(event)));
+                    self.changes_written += 1;
+                    Next::Change
+                }
+                None => {
+                    put(
+                        out,
+                        Kind::End(proto::SnapshotEnd {
+                            sessions: state.sessions.len() as u64,
+                            znodes: state.tree.len() as u64,
+                            changes: state.history.len() as u64,
+                        }),
+                    );
+                    Next::Nothing
+                }
+            },
+            Next::Nothing => return false,
+        };
+        true
+    }
+}
+
+impl fmt::Debug for Encoder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Encoder({:?}, next {:?})", self.state, self.next)
+    }
+}
+
+/// Where the next record is found.
+#[derive(Debug)]
+enum Next {
+    /// The first session after this one.
+    Session(Option<SessionId>),
+    /// This reply of this session.
+    Reply(SessionId, u64),
+    /// The node that follows this one depth-first.
+    Znode(Option<Arc<str>>),
+    /// The next of the changes.
+    Change,
+    Nothing,
+}
+
+fn put(out: &mut BytesMut, kind: Kind) {
+    put_delimited(out, &proto::SnapshotRecord { kind: Some(kind) });
+}
+
+const ROOT: &str = "/";

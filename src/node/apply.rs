@@ -1,0 +1,451 @@
+//! Applying committed entries, and answering from the apply.
+//!
+//! The order of the outputs is the order of the log; a transaction's events come before its reply.
+
+use bytes::Bytes;
+
+use super::{Ended, Node};
+use crate::{
+    command::{Batch, Command, Entry},
+    consensus::MembershipChange,
+    id::{Origin as OriginId, SessionId, Zxid},
+    namespace::{Applied, SessionState},
+    node::{
+        reads::Waiting,
+        ready::SnapshotWrite,
+        request::{Attachment, Detach, Output, ReadOp, ReadOutcome, RequestError, Unknown},
+        transfer::Local,
+    },
+    op::{OpError, Reply},
+    wire::{EntryKind, LogEntry},
+};
+
+impl Node {
+    pub(super) fn apply_all(&mut self, entries: Vec<LogEntry>) {
+        let Some(last) = entries.last().map(|entry| entry.index) else {
+            return;
+        };
+        for entry in entries {
+            let (index, bytes) = (entry.index, entry.data.len() + ENTRY_OVERHEAD);
+            match entry.kind {
+                EntryKind::Normal => self.apply_entry(index, entry.data),
+                EntryKind::Membership => self.apply_change(&entry),
+            }
+            if self.ended.is_some() {
+                return;
+            }
+            self.applied = index;
+            self.tail.push_back((index, bytes));
+            self.tail_bytes += bytes;
+        }
+        self.consensus.applied(last);
+        self.compact_tail();
+    }
+
+    /// Answers reads that the tree as it is now can answer.
+    pub(super) fn answer_reads(&mut self) {
+        if self.ended.is_some() || self.reads.len() == 0 {
+            return;
+        }
+        loop {
+            let ready = self.reads.take_ready(self.applied, self.namespace.zxid());
+            if ready.is_empty() {
+                return;
+            }
+            let view = self.namespace.view();
+            let mut unblocked: Vec<SessionId> = Vec::new();
+            for waiting in ready {
+                unblocked.extend(waiting.read.session);
+                let result = look(&view, &waiting.read.op);
+                let (ticket, zxid) = (waiting.ticket, view.zxid());
+                self.outputs.push(Output::Read {
+                    ticket,
+                    zxid,
+                    result,
+                });
+            }
+            unblocked.dedup();
+            unblocked
+                .into_iter()
+                .for_each(|session| self.unblock(session));
+        }
+    }
+
+    /// Lets watches that lag read on.
+    pub(super) fn read_on(&mut self) {
+        if self.ended.is_some() || !self.cursors.wants_catch_up() {
+            return;
+        }
+        let namespace = &self.namespace;
+        let floor = namespace.history_floor();
+        let after = |zxid: Zxid| namespace.history_after(zxid).map_err(|_| floor);
+        let _ = self
+            .cursors
+            .catch_up(namespace.zxid(), CATCH_UP_MAX, after, &mut self.outputs);
+    }
+
+    /// Requests that are past their time, rounds that nobody answers, membership changes that were
+    /// lost with a leader.
+    pub(super) fn tick_waiting(&mut self) {
+        let zxid = self.namespace.zxid();
+        let give_up = u64::from(self.config.limits.request_ticks_max);
+        let election = u64::from(self.config.election_ticks);
+        self.origin
+            .tick(self.tick, election, give_up, zxid, &mut self.outputs);
+        for Waiting { ticket, read, .. } in self.reads.tick(self.tick, election / 2 + 1, give_up) {
+            let result = Err(RequestError::TimedOut);
+            self.outputs.push(Output::Read {
+                ticket,
+                zxid,
+                result,
+            });
+            read.session
+                .into_iter()
+                .for_each(|session| self.unblock(session));
+        }
+        if let Some(change) = self
+            .change
+            .take_if(|change| self.tick - change.tick >= give_up)
+        {
+            let result = Err(RequestError::Unknown(Unknown::TimedOut));
+            self.outputs.push(Output::Reply {
+                ticket: change.ticket,
+                zxid,
+                result,
+            });
+        }
+        self.pin_members();
+        if self.identity.is_recovering() && self.consensus.may_vote() {
+            self.identity.set_recovering(false);
+        }
+    }
+
+    /// What an origin lets go when its session has ended or moved.
+    pub(super) fn detach(&mut self, session: SessionId, cause: Detach) {
+        let zxid = self.namespace.zxid();
+        let unknown = Unknown::SessionEnded;
+        let Some(epoch) = self
+            .origin
+            .detach(session, unknown, zxid, &mut self.outputs)
+        else {
+            return;
+        };
+        for Waiting { ticket, .. } in self.reads.drain_session(session) {
+            let result = Err(RequestError::Op(OpError::SessionEnded { session }));
+            self.outputs.push(Output::Read {
+                ticket,
+                zxid,
+                result,
+            });
+        }
+        self.outputs.push(Output::Detached {
+            session,
+            epoch,
+            cause,
+        });
+    }
+
+    /// A session's earliest moment of ending, on this node's clock, if its lease was renewed by
+    /// what was asked for at `sent`.
+    pub(super) fn until(&self, sent: std::time::Duration, ttl_us: u64) -> std::time::Duration {
+        let drift = u128::from(self.config.max_drift_ppm);
+        let safe_us = u128::from(ttl_us) * (1_000_000 - drift) / 1_000_000;
+        sent + std::time::Duration::from_micros(u64::try_from(safe_us).unwrap_or(0))
+    }
+
+    fn apply_entry(&mut self, index: u64, data: Bytes) {
+        if data.is_empty() {
+            // A new leader's own entry, or a membership change that raft has replaced (H10).
+            return;
+        }
+        let entry = match Entry::decode(data) {
+            Ok(entry) => entry,
+            Err(error) => return self.end(Ended::Command { index, error }),
+        };
+        self.namespace.begin_entry(entry.advance_us, entry.wall_ms);
+        let Entry {
+            commands: mut batch,
+            ..
+        } = entry;
+        while let Some(command) = Batch::next_command(&mut batch) {
+            match command {
+                Ok(Command::PinStore { node, store }) => self.membership.pin(node, store),
+                Ok(command) => self.apply_command(command),
+                Err(error) => return self.end(Ended::Command { index, error }),
+            }
+        }
+    }
+
+    fn apply_command(&mut self, command: Command) {
+        let applied = self.namespace.apply(command);
+        let changes = self.namespace.drain_changes();
+        if !changes.is_empty() {
+            self.cursors.fire(&changes, &mut self.outputs);
+        }
+        match applied {
+            Applied::Sequenced {
+                session,
+                epoch,
+                seq,
+                reply,
+                ended,
+            } => {
+                self.answer_seq(session, epoch, seq, reply);
+                if ended {
+                    self.detach(session, Detach::Closed);
+                }
+            }
+            Applied::Plain {
+                origin,
+                reply: Reply { zxid, result },
+            } => {
+                if let Some((ticket, _)) = self.take_plain(&origin) {
+                    let result = result.map(Some).map_err(RequestError::Op);
+                    self.outputs.push(Output::Reply {
+                        ticket,
+                        zxid,
+                        result,
+                    });
+                }
+            }
+            Applied::Session { origin, result, .. } => self.answer_session(&origin, result),
+            Applied::KeepAlives { accepted, .. } => {
+                for it in accepted {
+                    if let Some((sent, ttl_us)) = self.origin.renewed(&it) {
+                        let until = self.until(sent, ttl_us);
+                        let (session, epoch) = (it.session, it.epoch);
+                        self.outputs.push(Output::Renewed {
+                            session,
+                            epoch,
+                            until,
+                        });
+                    }
+                }
+            }
+            Applied::Expired { session, .. } => self.detach(session, Detach::Expired),
+            _ => {}
+        }
+    }
+
+    fn answer_seq(&mut self, session: SessionId, epoch: u64, seq: u64, reply: Reply) {
+        match &reply.result {
+            // Nothing happened, and the number is not consumed: it is sent again, in order. A full
+            // window empties with the acknowledgements that keep-alives carry.
+            Err(OpError::Gap { .. }) => {
+                let attached = self.origin.attachment(session);
+                if attached.is_some_and(|attachment| attachment.epoch == epoch) {
+                    self.origin.resend(session);
+                }
+                return;
+            }
+            Err(OpError::Limit { limit, .. }) if limit.is_window() => return,
+            Err(OpError::Moved { .. }) => {
+                let attached = self.origin.attachment(session);
+                if attached.is_some_and(|attachment| attachment.epoch == epoch) {
+                    self.detach(session, Detach::Moved);
+                }
+                return;
+            }
+            Err(OpError::SessionEnded { .. }) => return self.detach(session, Detach::Expired),
+            _ => {}
+        }
+        self.outputs
+            .extend(self.origin.answer_seq(session, epoch, seq, reply));
+        self.unblock(session);
+    }
+
+    fn answer_session(&mut self, origin: &OriginId, result: Result<SessionState, OpError>) {
+        if let Ok(state) = &result {
+            let older = self.origin.attachment(state.id).map(|it| it.epoch);
+            if older.is_some_and(|epoch| epoch < state.epoch) {
+                self.detach(state.id, Detach::Moved);
+            }
+        }
+        let Some((ticket, Some(asked))) = self.take_plain(origin) else {
+            return;
+        };
+        let result = result.map_err(RequestError::Op).map(|state| {
+            if self.origin.attachment(state.id).is_none() {
+                let lease = (state.epoch, state.ttl_us);
+                self.origin.attach(state.id, lease, state.last_seq);
+            }
+            let tick_us = self.namespace.parameters().tick_us;
+            let fresh = self.namespace.clock_us() + state.ttl_us + tick_us;
+            // A repeat of an opening renews nothing: it promises nothing.
+            let until = match state.deadline_us == fresh {
+                true => self.until(asked, state.ttl_us),
+                false => asked,
+            };
+            let ttl = std::time::Duration::from_micros(state.ttl_us);
+            let (session, epoch, last_seq) = (state.id, state.epoch, state.last_seq);
+            Attachment {
+                session,
+                epoch,
+                ttl,
+                until,
+                last_seq,
+            }
+        });
+        self.outputs.push(Output::Session { ticket, result });
+    }
+
+    /// The command without a sequence that was made here, in this opening, if it still waits.
+    fn take_plain(
+        &mut self,
+        origin: &OriginId,
+    ) -> Option<(super::Ticket, Option<std::time::Duration>)> {
+        let ours =
+            origin.node == self.config.id && origin.boot_nonce == self.identity.own().boot.nonce;
+        let plain = ours
+            .then(|| self.origin.take_plain(origin.counter))
+            .flatten()?;
+        Some((plain.ticket, plain.session))
+    }
+
+    pub(super) fn unblock(&mut self, session: SessionId) {
+        let answered = self
+            .origin
+            .attachment(session)
+            .map_or(u64::MAX, |it| it.answered());
+        self.reads.unblock(session, answered);
+    }
+
+    fn apply_change(&mut self, entry: &LogEntry) {
+        let applied = match self.consensus.applied_change(entry) {
+            Ok(applied) => applied,
+            Err(error) => {
+                let why = error.to_string();
+                return self.end(Ended::Consensus { why });
+            }
+        };
+        match applied.change {
+            Some(MembershipChange::AddLearner(id)) => self.membership.add_learner(id),
+            Some(MembershipChange::Promote(id)) => self.membership.promote(id),
+            Some(MembershipChange::Remove(id)) => {
+                self.membership.remove(id);
+                self.transfers.outgoing.remove(&id);
+            }
+            None => return,
+        }
+        let ours = |change: &mut super::PendingChange| change.context == applied.context;
+        if let Some(change) = self.change.take_if(ours) {
+            let zxid = self.namespace.zxid();
+            self.outputs.push(Output::Reply {
+                ticket: change.ticket,
+                zxid,
+                result: Ok(None),
+            });
+        }
+        if applied.removed_self {
+            self.end(Ended::Removed { id: self.config.id });
+        }
+    }
+
+    /// Drops the part of the log in memory that is past its bound, unless a transfer needs it.
+    fn compact_tail(&mut self) {
+        let bytes_max = self.config.limits.log_tail_bytes_max;
+        if self.tail_bytes <= bytes_max {
+            return;
+        }
+        if self.tail_bytes > bytes_max.saturating_mul(2) {
+            // A transfer that lags so far behind begins anew.
+            for to in std::mem::take(&mut self.transfers.outgoing).into_keys() {
+                self.consensus.report_snapshot(to, false);
+            }
+        }
+        let pinned = self.transfers.pinned().unwrap_or(u64::MAX);
+        let mut to = None;
+        while let Some(&(index, bytes)) = self.tail.front() {
+            if self.tail_bytes <= bytes_max || index > pinned {
+                break;
+            }
+            self.tail.pop_front();
+            self.tail_bytes -= bytes;
+            to = Some(index);
+        }
+        if let Some(to) = to {
+            self.consensus.compact(to);
+        }
+    }
+
+    /// Goes on with snapshots that are on their way, and begins one when the log has grown.
+    pub(super) fn tick_transfers(&mut self) {
+        let limits = &self.config.limits;
+        let stalled = u64::from(limits.transfer_ticks_max);
+        let tick = self.tick;
+        let lost = self
+            .transfers
+            .outgoing
+            .iter()
+            .filter(|(_, it)| it.stalls(tick, stalled));
+        for to in lost.map(|(&to, _)| to).collect::<Vec<_>>() {
+            self.transfers.outgoing.remove(&to);
+            self.consensus.report_snapshot(to, false);
+        }
+        let incoming = self.transfers.incoming.as_ref();
+        if incoming.is_some_and(|it| tick - it.progress_tick >= stalled) {
+            self.drop_incoming();
+        }
+        self.write_snapshot();
+    }
+
+    /// Writes on at the local snapshot, by a bounded number of chunks a tick.
+    fn write_snapshot(&mut self) {
+        let chunk_bytes = self.config.limits.snapshot_chunk_bytes;
+        let grown = self.log_bytes >= self.config.limits.snapshot_log_bytes;
+        let idle = self.transfers.local.is_none() && self.transfers.incoming.is_none();
+        if grown && idle && self.applied > self.snapshot_index {
+            let Some(term) = self.consensus.term_at(self.applied) else {
+                return;
+            };
+            let source = self.source();
+            self.transfers.local = Some(Local::new((self.applied, term), &source, chunk_bytes));
+            self.log_bytes = 0;
+        }
+        let Some(local) = self.transfers.local.as_mut() else {
+            return;
+        };
+        if local.write(CHUNKS_PER_TICK, chunk_bytes, &mut self.next_write.snapshot) {
+            let (index, term) = (local.index, local.term);
+            let install = SnapshotWrite::Install {
+                index,
+                term,
+                reset_log: false,
+            };
+            self.next_write.snapshot.push(install);
+            self.next_write.compact_to = Some(index);
+            self.snapshot_index = index;
+            self.garbage.items.extend(
+                self.transfers
+                    .local
+                    .take()
+                    .map(|it| Box::new(it) as Box<dyn std::any::Any + Send>),
+            );
+        }
+    }
+}
+
+/// Reads the tree.
+fn look(view: &super::View, op: &ReadOp) -> Result<ReadOutcome, RequestError> {
+    let no_node = |path: &crate::Path| RequestError::Op(OpError::NoNode { path: path.clone() });
+    match op {
+        ReadOp::Get(path) => {
+            let (data, stat) = view.read(path).ok_or_else(|| no_node(path))?;
+            Ok(ReadOutcome::Node { data, stat })
+        }
+        ReadOp::Exists(path) => Ok(ReadOutcome::Exists(view.stat(path))),
+        ReadOp::Children { path, after, limit } => {
+            let page = view.children(path, after.as_deref(), *limit);
+            let (names, more, stat) = page.ok_or_else(|| no_node(path))?;
+            Ok(ReadOutcome::Children { names, more, stat })
+        }
+        ReadOp::Barrier => Ok(ReadOutcome::Barrier),
+    }
+}
+
+/// What an entry costs in memory beside its data.
+const ENTRY_OVERHEAD: usize = 64;
+/// Changes that lagging watches read in one drain.
+const CATCH_UP_MAX: usize = 16_384;
+/// Chunks of the local snapshot that one tick writes.
+const CHUNKS_PER_TICK: usize = 16;

@@ -1,0 +1,260 @@
+//! Watches: cursors over the history of changes.
+//!
+//! A watch that keeps up is told of each transaction as it is applied; one that has no credit left
+//! is only a cursor, and reads on in the bounded history when it has credit again. Past the history
+//! it ends with `Compacted`: there is never a silent gap.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use foldhash::fast::FixedState;
+
+use crate::{
+    id::Zxid,
+    node::request::{Output, Watch, WatchEnd, WatchId},
+    op::{Event, EventKind, Filter},
+    path::Path,
+};
+
+/// The watches of one node.
+#[derive(Debug, Default)]
+pub(crate) struct Cursors {
+    cursors: BTreeMap<WatchId, Cursor>,
+    /// Never iterated.
+    by_node: HashMap<Path, BTreeSet<WatchId>, FixedState>,
+    by_parent: HashMap<Path, BTreeSet<WatchId>, FixedState>,
+    by_subtree: HashMap<Path, BTreeSet<WatchId>, FixedState>,
+    /// Those that lag and have credit to read on.
+    eager: BTreeSet<WatchId>,
+}
+
+#[derive(Debug)]
+struct Cursor {
+    filter: Filter,
+    /// Every event up to here was handed out or does not match.
+    last: Zxid,
+    credit: u32,
+    lags: bool,
+}
+
+impl Cursors {
+    /// Adds a watch on what comes after `from`; the node has applied `zxid`.
+    pub(crate) fn insert(&mut self, id: WatchId, watch: Watch, from: Zxid, zxid: Zxid) {
+        self.index(&watch.filter)
+            .entry(watch.filter.path().clone())
+            .or_default()
+            .insert(id);
+        let lags = from < zxid;
+        if lags && watch.credit > 0 {
+            self.eager.insert(id);
+        }
+        let cursor = Cursor {
+            filter: watch.filter,
+            last: from,
+            credit: watch.credit,
+            lags,
+        };
+        self.cursors.insert(id, cursor);
+    }
+
+    pub(crate) fn remove(&mut self, id: WatchId) {
+        let Some(cursor) = self.cursors.remove(&id) else {
+            return;
+        };
+        self.eager.remove(&id);
+        let path = cursor.filter.path();
+        let index = self.index(&cursor.filter);
+        if let Some(ids) = index.get_mut(path) {
+            ids.remove(&id);
+            if ids.is_empty() {
+                index.remove(path);
+            }
+        }
+    }
+
+    /// A watch may be told of `events` more.
+    pub(crate) fn credit(&mut self, id: WatchId, events: u32) {
+        if let Some(cursor) = self.cursors.get_mut(&id) {
+            cursor.credit = cursor.credit.saturating_add(events);
+            if cursor.lags && cursor.credit > 0 {
+                self.eager.insert(id);
+            }
+        }
+    }
+
+    /// Tells of one transaction, whose events all have the same zxid.
+    pub(crate) fn fire(&mut self, events: &[Event], out: &mut Vec<Output>) {
+        if self.cursors.is_empty() {
+            return;
+        }
+        let Some(zxid) = events.first().map(|event| event.zxid) else {
+            return;
+        };
+        let mut told: BTreeMap<WatchId, Vec<Event>> = BTreeMap::new();
+        for event in events {
+            self.each_match(event, |id| told.entry(id).or_default().push(event.clone()));
+        }
+        for (id, events) in told {
+            let Some(cursor) = self.cursors.get_mut(&id) else {
+                continue;
+            };
+            if cursor.lags || cursor.last >= zxid {
+                continue;
+            }
+            if cursor.credit == 0 {
+                // A watch that keeps up has seen, or need not see, all before this transaction.
+                cursor.last = cursor.last.max(zxid.before());
+                cursor.lags = true;
+                continue;
+            }
+            cursor.hand_out(id, zxid, events, out);
+        }
+    }
+
+    /// Lets watches that lag read on, at most `budget` changes in all. `after` gives the history
+    /// after a zxid, or the oldest zxid to resume from. Returns whether more is to be done.
+    pub(crate) fn catch_up<'a, I>(
+        &mut self,
+        zxid: Zxid,
+        mut budget: usize,
+        after: impl Fn(Zxid) -> Result<I, Zxid>,
+        out: &mut Vec<Output>,
+    ) -> bool
+    where
+        I: Iterator<Item = &'a Event>,
+    {
+        while let Some(&id) = self.eager.first() {
+            if budget == 0 {
+                return true;
+            }
+            let Some(cursor) = self.cursors.get_mut(&id) else {
+                self.eager.remove(&id);
+                continue;
+            };
+            match after(cursor.last) {
+                Ok(history) => {
+                    let done = cursor.read_on(id, history.peekable(), zxid, &mut budget, out);
+                    if done {
+                        self.eager.remove(&id);
+                    }
+                }
+                Err(resume_at) => {
+                    self.remove(id);
+                    out.push(Output::WatchEnded {
+                        watch: id,
+                        cause: WatchEnd::Compacted { resume_at },
+                    });
+                }
+            }
+        }
+        false
+    }
+
+    /// A snapshot is installed over a tree at `zxid`: every watch reads on from the history inside
+    /// it, or ends there.
+    pub(crate) fn installed(&mut self, zxid: Zxid) {
+        for (&id, cursor) in &mut self.cursors {
+            if !cursor.lags {
+                cursor.last = cursor.last.max(zxid);
+            }
+            cursor.lags = true;
+            if cursor.credit > 0 {
+                self.eager.insert(id);
+            }
+        }
+    }
+
+    /// The node has ended.
+    pub(crate) fn end_all(&mut self, out: &mut Vec<Output>) {
+        let ended = |&watch| Output::WatchEnded {
+            watch,
+            cause: WatchEnd::NodeEnded,
+        };
+        out.extend(self.cursors.keys().map(ended));
+        *self = Self::default();
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.cursors.len()
+    }
+
+    pub(crate) fn wants_catch_up(&self) -> bool {
+        !self.eager.is_empty()
+    }
+
+    fn index(&mut self, filter: &Filter) -> &mut HashMap<Path, BTreeSet<WatchId>, FixedState> {
+        match filter {
+            Filter::Node(_) => &mut self.by_node,
+            Filter::Children(_) => &mut self.by_parent,
+            Filter::Subtree(_) => &mut self.by_subtree,
+        }
+    }
+
+    fn each_match(&self, event: &Event, mut tell: impl FnMut(WatchId)) {
+        if let Some(ids) = self.by_node.get(&event.path) {
+            ids.iter().copied().for_each(&mut tell);
+        }
+        if event.kind != EventKind::DataChanged && !self.by_parent.is_empty() {
+            let parent = event.path.parent();
+            let ids = parent.and_then(|parent| self.by_parent.get(&parent));
+            ids.into_iter().flatten().copied().for_each(&mut tell);
+        }
+        if !self.by_subtree.is_empty() {
+            let mut above = Some(event.path.clone());
+            while let Some(path) = above {
+                let ids = self.by_subtree.get(&path);
+                ids.into_iter().flatten().copied().for_each(&mut tell);
+                above = path.parent();
+            }
+        }
+    }
+}
+
+impl Cursor {
+    /// Hands out whole transactions while there is credit. Returns whether it has stopped, because
+    /// it has caught up or because the credit is used.
+    fn read_on<'a>(
+        &mut self,
+        id: WatchId,
+        mut history: std::iter::Peekable<impl Iterator<Item = &'a Event>>,
+        zxid: Zxid,
+        budget: &mut usize,
+        out: &mut Vec<Output>,
+    ) -> bool {
+        loop {
+            let Some(at) = history.peek().map(|event| event.zxid) else {
+                self.last = self.last.max(zxid);
+                self.lags = false;
+                return true;
+            };
+            if self.credit == 0 {
+                return true;
+            }
+            if *budget == 0 {
+                return false;
+            }
+            let mut events = Vec::new();
+            while let Some(event) = history.next_if(|event| event.zxid == at) {
+                *budget = budget.saturating_sub(1);
+                if self.filter.matches(event) {
+                    events.push(event.clone());
+                }
+            }
+            if events.is_empty() {
+                self.last = at;
+            } else {
+                self.hand_out(id, at, events, out);
+            }
+        }
+    }
+
+    fn hand_out(&mut self, id: WatchId, zxid: Zxid, events: Vec<Event>, out: &mut Vec<Output>) {
+        self.last = zxid;
+        let count = u32::try_from(events.len()).unwrap_or(u32::MAX);
+        self.credit = self.credit.saturating_sub(count);
+        out.push(Output::Events {
+            watch: id,
+            zxid,
+            events,
+        });
+    }
+}

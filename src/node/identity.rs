@@ -1,0 +1,369 @@
+//! Who a member is, and whom it listens to (PROTOCOL.md, rule 1).
+//!
+//! A store is pinned durably by its peers, together with its newest opening. Another store under a
+//! known member is a wiped disk; a lower opening, or the same one with another nonce, is a disk that
+//! was rolled back. Founders take no part in consensus before each has seen that all of them have
+//! durably pinned each other.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::{Bytes, BytesMut};
+use prost::Message as _;
+use thiserror::Error;
+
+use crate::{
+    id::{Incarnation, NodeId, StoreId},
+    node::{
+        membership::Membership,
+        status::{Ended, Waiting},
+    },
+    proto,
+    wire::{Hello, Pin, Refusal, put_delimited},
+};
+
+/// What a member knows of its own store and of those of its peers.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    id: NodeId,
+    own: Incarnation,
+    /// CRC32C of the bootstrap snapshot; founders must agree on it.
+    bootstrap: u32,
+    /// The founding members, while this member is a founder.
+    founders: Option<BTreeSet<NodeId>>,
+    founded: bool,
+    /// Newest incarnation of each member that was heard of, this one included.
+    pins: BTreeMap<NodeId, Incarnation>,
+    /// What of `pins` is on the disk.
+    durable: BTreeMap<NodeId, Incarnation>,
+    /// Founders whose durable pins were seen to be complete.
+    confirmed: BTreeSet<NodeId>,
+    other_bootstrap: Option<NodeId>,
+    /// Who has said hello to this opening.
+    greeted: BTreeSet<NodeId>,
+    recovering: bool,
+    changed: bool,
+}
+
+/// Why a restored local record is refused.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
+pub enum LocalRecordError {
+    /// The bytes are no local record of this release.
+    #[error(
+        "the member's own record is damaged or of version {version}, which needs another release"
+    )]
+    Malformed {
+        /// The version that it claims.
+        version: u32,
+    },
+    /// The store was founded with other members, intervals or limits.
+    #[error(
+        "the store was founded with other members, intervals or replicated limits (bootstrap \
+         {stored:08x}, now {configured:08x}); start with those that it was founded with"
+    )]
+    OtherBootstrap {
+        /// As it was founded.
+        stored: u32,
+        /// As it is set up now.
+        configured: u32,
+    },
+}
+
+impl Identity {
+    pub(crate) fn new(
+        id: NodeId,
+        own: Incarnation,
+        bootstrap: u32,
+        founders: Option<BTreeSet<NodeId>>,
+    ) -> Self {
+        let founded = founders.as_ref().is_none_or(|founders| founders.len() == 1);
+        Self {
+            id,
+            own,
+            bootstrap,
+            founders,
+            founded,
+            pins: BTreeMap::from([(id, own)]),
+            durable: BTreeMap::new(),
+            confirmed: BTreeSet::new(),
+            other_bootstrap: None,
+            greeted: BTreeSet::new(),
+            recovering: false,
+            changed: true,
+        }
+    }
+
+    /// Takes up what an earlier opening has written.
+    pub(crate) fn restore(&mut self, record: Bytes) -> Result<(), LocalRecordError> {
+        let malformed = |version| LocalRecordError::Malformed { version };
+        let record = proto::LocalRecord::decode(record).map_err(|_| malformed(0))?;
+        if record.version != RECORD_VERSION {
+            return Err(malformed(record.version));
+        }
+        if record.founder && self.founders.is_some() && record.bootstrap != self.bootstrap {
+            let (stored, configured) = (record.bootstrap, self.bootstrap);
+            return Err(LocalRecordError::OtherBootstrap { stored, configured });
+        }
+        let pins = Pin::decode_all(record.pins).map_err(|_| malformed(record.version))?;
+        self.pins
+            .extend(pins.into_iter().map(|pin| (pin.node, pin.incarnation)));
+        self.pins.insert(self.id, self.own);
+        self.founded |= record.founded;
+        self.recovering |= record.recovering;
+        if !record.founder {
+            self.founders = None;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn set_recovering(&mut self, recovering: bool) {
+        self.changed |= self.recovering != recovering;
+        self.recovering = recovering;
+    }
+
+    /// The record to write, if it has changed since the last call.
+    pub(crate) fn take_record(&mut self) -> Option<Bytes> {
+        if !std::mem::take(&mut self.changed) {
+            return None;
+        }
+        let mut pins = BytesMut::new();
+        for pin in pins_of(&self.pins) {
+            put_delimited(&mut pins, &pin.to_record());
+        }
+        let record = proto::LocalRecord {
+            version: RECORD_VERSION,
+            bootstrap: self.bootstrap,
+            founder: self.founders.is_some(),
+            founded: self.founded,
+            recovering: self.recovering,
+            pins: pins.freeze(),
+        };
+        Some(record.encode_to_vec().into())
+    }
+
+    /// The last record is on the disk.
+    pub(crate) fn persisted(&mut self) {
+        if !self.changed {
+            self.durable.clone_from(&self.pins);
+        }
+        self.conclude();
+    }
+
+    /// Checks who sent a frame. `Ok` pins the sender's store or its newer opening.
+    pub(crate) fn admit(
+        &mut self,
+        from: NodeId,
+        sender: Incarnation,
+        membership: &Membership,
+    ) -> Result<(), Refusal> {
+        if membership.removed.contains(&from) {
+            return Err(Refusal::Removed);
+        }
+        if membership
+            .store(from)
+            .is_some_and(|store| store != sender.store)
+        {
+            return Err(Refusal::Wiped);
+        }
+        if let Some(&known) = self.pins.get(&from) {
+            if known.store != sender.store && membership.store(from).is_none() {
+                return Err(Refusal::Wiped);
+            }
+            if known.store == sender.store && !is_newer_or_same(known, sender) {
+                return Err(Refusal::RolledBack);
+            }
+            if known == sender {
+                return Ok(());
+            }
+        } else if !self.expects(from, membership) {
+            return Err(Refusal::NotAMember);
+        }
+        self.pins.insert(from, sender);
+        self.changed = true;
+        Ok(())
+    }
+
+    /// Takes a peer's word for what it has pinned: newer openings of others, and its confirmation
+    /// of the founding.
+    pub(crate) fn hello(&mut self, from: NodeId, hello: &Hello) -> Result<(), Refusal> {
+        self.greeted.insert(from);
+        for pin in hello.pins.iter().filter(|pin| pin.node != self.id) {
+            let told = pin.incarnation;
+            let known = self
+                .pins
+                .get(&pin.node)
+                .filter(|known| known.store == told.store);
+            if known.is_some_and(|known| told.boot.counter > known.boot.counter) {
+                self.pins.insert(pin.node, told);
+                self.changed = true;
+            }
+        }
+        let Some(founders) = self.founders.as_ref() else {
+            return Ok(());
+        };
+        if self.founded || !hello.founder || !founders.contains(&from) {
+            return Ok(());
+        }
+        if hello.bootstrap != self.bootstrap {
+            self.other_bootstrap = Some(from);
+            return Err(Refusal::OtherBootstrap);
+        }
+        self.other_bootstrap = self.other_bootstrap.filter(|&peer| peer != from);
+        let told: BTreeMap<NodeId, StoreId> = hello
+            .pins
+            .iter()
+            .map(|pin| (pin.node, pin.incarnation.store))
+            .collect();
+        let agrees = founders.iter().all(|id| {
+            let ours = self.pins.get(id).map(|pin| pin.store);
+            ours.is_some() && ours == told.get(id).copied()
+        });
+        if agrees {
+            self.confirmed.insert(from);
+        }
+        self.conclude();
+        Ok(())
+    }
+
+    /// What it means for this member that a peer has pinned it so: a later opening of its store, or
+    /// the same one with another nonce, was not this one.
+    pub(crate) fn told(&self, hello: &Hello) -> Option<Ended> {
+        let known = hello.pins.iter().find(|pin| pin.node == self.id)?;
+        let same = known.incarnation.store == self.own.store;
+        let later = same && !is_newer_or_same(known.incarnation, self.own);
+        later
+            .then(|| self.refused(Refusal::RolledBack, Some(*known)))
+            .flatten()
+    }
+
+    /// What a peer's refusal means for this member.
+    pub(crate) fn refused(&self, reason: Refusal, known: Option<Pin>) -> Option<Ended> {
+        let known = known
+            .filter(|pin| pin.node == self.id)
+            .map(|pin| pin.incarnation);
+        match (reason, known) {
+            (Refusal::Wiped, Some(known)) if known.store != self.own.store => Some(Ended::Wiped {
+                id: self.id,
+                known: known.store,
+                own: self.own.store,
+            }),
+            (Refusal::RolledBack, Some(known)) if known.store == self.own.store => {
+                Some(Ended::RolledBack {
+                    id: self.id,
+                    store: self.own.store,
+                    known: known.boot,
+                    own: self.own.boot,
+                })
+            }
+            (Refusal::Removed, _) => Some(Ended::Removed { id: self.id }),
+            _ => None,
+        }
+    }
+
+    /// Whether this member may campaign, vote and acknowledge.
+    pub(crate) fn takes_part(&self) -> bool {
+        self.founded
+    }
+
+    pub(crate) fn is_recovering(&self) -> bool {
+        self.recovering
+    }
+
+    pub(crate) fn own(&self) -> Incarnation {
+        self.own
+    }
+
+    pub(crate) fn pin(&self, id: NodeId) -> Option<Pin> {
+        self.pins.get(&id).map(|&incarnation| Pin {
+            node: id,
+            incarnation,
+        })
+    }
+
+    /// What this member has durably pinned, for its peers.
+    pub(crate) fn greeting(&self, reply: bool) -> Hello {
+        Hello {
+            bootstrap: self.bootstrap,
+            founder: self.founders.is_some(),
+            founded: self.founded,
+            pins: pins_of(&self.durable).collect(),
+            reply,
+        }
+    }
+
+    /// Members that have not answered a greeting of this opening.
+    pub(crate) fn ungreeted(&self, membership: &Membership) -> Vec<NodeId> {
+        let others = membership
+            .members
+            .keys()
+            .copied()
+            .filter(|&id| id != self.id);
+        others.filter(|id| !self.greeted.contains(id)).collect()
+    }
+
+    /// The founders to greet while founding goes on.
+    pub(crate) fn unconfirmed(&self) -> Vec<NodeId> {
+        match &self.founders {
+            Some(founders) if !self.founded => founders
+                .iter()
+                .copied()
+                .filter(|&id| id != self.id)
+                .collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    pub(crate) fn waiting(&self) -> Option<Waiting> {
+        if let Some(peer) = self.other_bootstrap {
+            return Some(Waiting::OtherBootstrap(peer));
+        }
+        if !self.founded {
+            let unconfirmed = self.unconfirmed().into_iter();
+            let missing = unconfirmed
+                .filter(|id| !self.confirmed.contains(id))
+                .collect();
+            return Some(Waiting::Founders(missing));
+        }
+        self.recovering.then_some(Waiting::CatchUp)
+    }
+
+    /// Whether a first frame from `from` may pin its store.
+    fn expects(&self, from: NodeId, membership: &Membership) -> bool {
+        if membership.members.contains_key(&from) {
+            return true;
+        }
+        // A joiner knows nobody yet, and learns the stores with its first snapshot.
+        membership.members.is_empty()
+    }
+
+    fn conclude(&mut self) {
+        let Some(founders) = &self.founders else {
+            return;
+        };
+        if self.founded {
+            return;
+        }
+        let pinned = founders.iter().all(|id| {
+            let durable = self.durable.get(id).map(|pin| pin.store);
+            durable.is_some() && durable == self.pins.get(id).map(|pin| pin.store)
+        });
+        let confirmed = founders
+            .iter()
+            .all(|id| *id == self.id || self.confirmed.contains(id));
+        if pinned && confirmed {
+            self.founded = true;
+            self.changed = true;
+        }
+    }
+}
+
+fn is_newer_or_same(known: Incarnation, sender: Incarnation) -> bool {
+    known == sender || sender.boot.counter > known.boot.counter
+}
+
+fn pins_of(pins: &BTreeMap<NodeId, Incarnation>) -> impl Iterator<Item = Pin> {
+    pins.iter()
+        .map(|(&node, &incarnation)| Pin { node, incarnation })
+}
+
+const RECORD_VERSION: u32 = 1;

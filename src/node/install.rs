@@ -1,0 +1,101 @@
+//! Taking over a snapshot from a leader (PROTOCOL.md, rules 8 and 11).
+//!
+//! By the time raft hears of it, the snapshot is durable, verified and decoded. After the switch,
+//! watches go on from the history inside it, then sequenced commands are answered from its session
+//! table, then everything else that was sent has an unknown outcome.
+
+use super::{Detach, Ended, Node, Output};
+use crate::{
+    id::SessionId,
+    node::request::{RequestError, Unknown},
+    wire::{Body, SnapshotMeta},
+};
+
+impl Node {
+    /// The snapshot that was received is whole and durable: the leader may tell raft.
+    pub(super) fn staged(&mut self) {
+        let Some(incoming) = self.transfers.incoming.as_mut().filter(|it| it.is_whole()) else {
+            return;
+        };
+        incoming.durable = true;
+        let (index, term, crc) = (incoming.index, incoming.term, incoming.crc);
+        let sender = incoming.from;
+        self.consensus.expect_snapshot(Some((index, term)));
+        let leader = self.consensus.leader().unwrap_or(sender);
+        self.send(leader, Body::SnapshotStaged { index, term, crc });
+    }
+
+    /// The manifest names the snapshot: the state is switched.
+    pub(super) fn install(&mut self, meta: &SnapshotMeta) {
+        let staged = self
+            .transfers
+            .incoming
+            .take()
+            .filter(|it| it.index == meta.index);
+        let Some((namespace, membership)) = staged.and_then(|it| it.into_staged()) else {
+            let why = format!(
+                "snapshot {} was installed without having been received",
+                meta.index
+            );
+            return self.end(Ended::Consensus { why });
+        };
+        let before = self.namespace.zxid();
+        let old = std::mem::replace(&mut self.namespace, namespace);
+        self.garbage.items.push(Box::new(old));
+        self.membership = membership;
+        self.applied = meta.index;
+        self.snapshot_index = meta.index;
+        self.log_bytes = 0;
+        self.tail.clear();
+        self.tail_bytes = 0;
+        self.consensus.expect_snapshot(None);
+        self.consensus.applied(meta.index);
+        self.cursors.installed(before);
+        self.read_on();
+        self.answer_from_snapshot();
+        if self.membership.removed.contains(&self.config.id) {
+            self.end(Ended::Removed { id: self.config.id });
+        }
+    }
+
+    fn answer_from_snapshot(&mut self) {
+        let zxid = self.namespace.zxid();
+        for (session, epoch, seqs) in self.origin.unanswered() {
+            match self.namespace.session(session) {
+                None => self.detach(session, Detach::Expired),
+                Some(state) if state.epoch != epoch => self.detach(session, Detach::Moved),
+                Some(state) => {
+                    for seq in seqs.into_iter().filter(|&seq| seq <= state.last_seq) {
+                        self.answer_applied(session, epoch, seq);
+                    }
+                    self.origin.resend(session);
+                    self.unblock(session);
+                }
+            }
+        }
+        self.origin
+            .fail_sent_plain(Unknown::SnapshotInstalled, zxid, &mut self.outputs);
+    }
+
+    /// The command was applied before the snapshot was taken.
+    fn answer_applied(&mut self, session: SessionId, epoch: u64, seq: u64) {
+        let reply = self.namespace.cached_reply(session, seq);
+        let known = reply.is_some();
+        let reply = reply.unwrap_or_else(|| crate::op::Reply {
+            zxid: self.namespace.zxid(),
+            result: Err(crate::op::OpError::AlreadyAcknowledged { seq }),
+        });
+        let output = self.origin.answer_seq(session, epoch, seq, reply);
+        self.outputs.extend(output.map(|output| match output {
+            Output::Reply { ticket, zxid, .. } if !known => {
+                let result = Err(RequestError::Unknown(Unknown::SnapshotInstalled));
+                Output::Reply {
+                    ticket,
+                    zxid,
+                    result,
+                }
+            }
+            output => output,
+        }));
+    }
+}

@@ -1,0 +1,269 @@
+//! Opening a node over what its log gives back.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+use thiserror::Error;
+
+use super::{Node, identity::LocalRecordError};
+use crate::{
+    config::Config,
+    consensus::{Consensus, Options, RestoredLog},
+    id::Incarnation,
+    namespace::{Decoder, Namespace},
+    node::{
+        cursors::Cursors,
+        identity::Identity,
+        membership::Membership,
+        origin::Origin,
+        reads::Reads,
+        ready::{Garbage, Restored, SnapshotWrite, Write},
+        transfer::{Source, Transfers, decode},
+    },
+    time::Now,
+    wire::{HardState, SnapshotMeta},
+};
+
+/// Why a node does not open. The log is untouched.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The member's own record cannot be used.
+    #[error(transparent)]
+    Local(#[from] LocalRecordError),
+    /// The snapshot cannot be decoded.
+    #[error(
+        "snapshot {index} cannot be used: {why}; if its data directory is beyond repair, remove this \
+         member and add a new id as a learner"
+    )]
+    Snapshot {
+        /// The last entry that it covers.
+        index: u64,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The log holds entries or votes but no snapshot that they stand on.
+    #[error(
+        "the log has entries or votes but no snapshot to stand on; put the lost files back, or \
+             remove this member and add a new id as a learner"
+    )]
+    NoSnapshot,
+    /// What the log gives back contradicts itself.
+    #[error("the log cannot be used: {why}")]
+    Log {
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+impl Node {
+    /// Opens a member over what its log gives back; a new store founds the cluster or joins it, as
+    /// `config` says. Drain the node before its first tick.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] says what cannot be used, and what to do.
+    pub fn open(config: Config, restored: Restored) -> Result<Self, OpenError> {
+        let own = Incarnation {
+            store: restored.store,
+            boot: restored.boot,
+        };
+        let founding = config
+            .founders
+            .as_ref()
+            .map(|founders| bootstrap(&config, founders));
+        let crc = founding.as_ref().map_or(0, |writes| writes.1);
+        let mut identity = Identity::new(config.id, own, crc, config.founders.clone());
+        let was_used = restored.local.is_some();
+        if let Some(record) = restored.local.clone() {
+            identity.restore(record)?;
+        }
+        if restored.tail_cut {
+            identity.set_recovering(true);
+        }
+        let is_new = restored.snapshot.is_none();
+        if is_new && (!restored.entries.is_empty() || (was_used && founding.is_some())) {
+            return Err(OpenError::NoSnapshot);
+        }
+        let (namespace, membership, next_write) = match &restored.snapshot {
+            Some(snapshot) => {
+                let chunks = snapshot.chunks.iter().cloned();
+                let restored = restore(&config, chunks);
+                let index = snapshot.index;
+                let (namespace, membership) =
+                    restored.map_err(|why| OpenError::Snapshot { index, why })?;
+                (namespace, membership, Write::default())
+            }
+            None => {
+                let namespace = Namespace::new(config.parameters());
+                let founders = config.founders.as_ref();
+                let membership = founders.map(Membership::founding).unwrap_or_default();
+                (
+                    namespace,
+                    membership,
+                    founding.map(|it| it.0).unwrap_or_default(),
+                )
+            }
+        };
+        let place = match (&restored.snapshot, &config.founders) {
+            (Some(snapshot), _) => (snapshot.index, snapshot.term),
+            (None, Some(_)) => FOUNDING,
+            (None, None) => (0, 0),
+        };
+        Self::assemble(
+            config,
+            restored,
+            (identity, namespace, membership),
+            next_write,
+            place,
+        )
+    }
+
+    fn assemble(
+        config: Config,
+        restored: Restored,
+        (identity, namespace, membership): (Identity, Namespace, Membership),
+        next_write: Write,
+        (index, term): (u64, u64),
+    ) -> Result<Self, OpenError> {
+        let hard_state = restored
+            .hard_state
+            .or(next_write.hard_state)
+            .unwrap_or_default();
+        let log_bytes = restored.entries.iter().map(|entry| entry.data.len()).sum();
+        let meta = match index {
+            0 => SnapshotMeta::default(),
+            _ => membership.meta(index, term),
+        };
+        let log = RestoredLog {
+            hard_state,
+            snapshot: meta,
+            entries: restored.entries,
+            may_vote: !identity.is_recovering(),
+        };
+        let consensus = Consensus::open(options(&config), log).map_err(|error| OpenError::Log {
+            why: error.to_string(),
+        })?;
+        Ok(Self {
+            following: (None, 0),
+            identity,
+            membership,
+            consensus,
+            namespace,
+            origin: Origin::default(),
+            reads: Reads::default(),
+            cursors: Cursors::default(),
+            transfers: Transfers::default(),
+            leadership: None,
+            change: None,
+            now: Now {
+                mono: Duration::ZERO,
+                wall_ms: 0,
+            },
+            tick: 0,
+            applied: index,
+            tail: VecDeque::new(),
+            tail_bytes: 0,
+            snapshot_index: index,
+            log_bytes,
+            outputs: Vec::new(),
+            messages: Vec::new(),
+            garbage: Garbage::default(),
+            next_write,
+            in_flight: None,
+            next_number: 1,
+            next_ticket: 1,
+            token_dropped: Arc::new(AtomicBool::new(false)),
+            undrained: true,
+            ended: None,
+            refused: BTreeSet::new(),
+            refused_frames: 0,
+            config,
+        })
+    }
+
+    /// Greets the founders that have not confirmed the founding; later, every member that has not
+    /// heard of this opening, so that an older image of this store is refused by all of them.
+    pub(super) fn tick_greetings(&mut self) {
+        let founding = !self.identity.takes_part();
+        let every = match founding {
+            true => self.config.heartbeat_ticks,
+            false => self.config.election_ticks,
+        };
+        if self.tick % u64::from(every) != 1 % u64::from(every) {
+            return;
+        }
+        let greeted = match founding {
+            true => self.identity.unconfirmed(),
+            false => self.identity.ungreeted(&self.membership),
+        };
+        for member in greeted {
+            let greeting = self.identity.greeting(true);
+            self.send(member, crate::wire::Body::Hello(greeting));
+        }
+    }
+}
+
+/// The bootstrap snapshot as a write, and its checksum: alike on every founder.
+fn bootstrap(config: &Config, founders: &BTreeSet<crate::NodeId>) -> (Write, u32) {
+    let source = Source {
+        frozen: Namespace::new(config.parameters()).freeze(),
+        cluster: config.cluster,
+        membership: Membership::founding(founders),
+    };
+    let (index, term) = FOUNDING;
+    let mut local = super::transfer::Local::new(FOUNDING, &source, 1 << 20);
+    let mut snapshot = Vec::new();
+    while !local.write(1, 1 << 20, &mut snapshot) {}
+    let crc = match snapshot.last() {
+        Some(SnapshotWrite::Finish { crc, .. }) => *crc,
+        _ => 0,
+    };
+    snapshot.push(SnapshotWrite::Install {
+        index,
+        term,
+        reset_log: true,
+    });
+    let hard_state = Some(HardState::new(term, 0, index));
+    (
+        Write {
+            snapshot,
+            hard_state,
+            ..Write::default()
+        },
+        crc,
+    )
+}
+
+fn restore(
+    config: &Config,
+    chunks: impl Iterator<Item = bytes::Bytes>,
+) -> Result<(Namespace, Membership), String> {
+    let mut decoder = Decoder::new(config.cluster);
+    for chunk in chunks {
+        decoder.feed(chunk).map_err(|error| error.to_string())?;
+    }
+    decode(decoder)
+}
+
+fn options(config: &Config) -> Options {
+    Options {
+        id: config.id,
+        seed: config.seed,
+        election_ticks: config.election_ticks,
+        heartbeat_ticks: config.heartbeat_ticks,
+        message_bytes_max: config.limits.message_bytes_max,
+        inflight_max: config.limits.inflight_max,
+        uncommitted_bytes_max: config.limits.uncommitted_bytes_max,
+        committed_bytes_max: COMMITTED_BYTES_MAX,
+        logger: config.logger.clone(),
+    }
+}
+
+/// Where the bootstrap snapshot stands: raft wants an index and a term that are not 0.
+const FOUNDING: (u64, u64) = (1, 1);
+/// Bytes of committed entries that one drain applies.
+const COMMITTED_BYTES_MAX: usize = 4 << 20;

@@ -1,0 +1,499 @@
+//! The origin's side of commands: attachments of sessions, and what waits for its own apply.
+//!
+//! A sequenced command is sent again until this node's own apply answers it: the replicated session
+//! table makes a repeat harmless. A command without a sequence is sent at most once (PROTOCOL.md,
+//! rules 7 and 9). Everything is kept in the order of its ids, so that a run repeats.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use bytes::Bytes;
+
+use crate::{
+    command::KeepAlive,
+    config::Limits,
+    id::{SessionId, Zxid},
+    node::request::{Output, RequestError, SubmitError, Ticket, Unknown},
+    op::Reply,
+};
+
+/// Commands that were submitted here and are not answered.
+#[derive(Debug, Default)]
+pub(crate) struct Origin {
+    attachments: BTreeMap<SessionId, Attachment>,
+    /// By counter, which is the ticket's number.
+    plain: BTreeMap<u64, Plain>,
+    count: usize,
+    bytes: usize,
+    /// Sessions whose commands are to be sent again.
+    resend: BTreeSet<SessionId>,
+    /// Encoded commands for the leader, each behind its length.
+    outbox: Vec<Bytes>,
+    /// Tickets of `plain` that lie in the outbox.
+    unsent: Vec<u64>,
+    keep_alives: BTreeMap<SessionId, KeepAlive>,
+}
+
+/// A session that is attached to this node.
+#[derive(Debug)]
+pub(crate) struct Attachment {
+    pub(crate) epoch: u64,
+    pub(crate) ttl_us: u64,
+    next_seq: u64,
+    /// Every command up to here was answered.
+    answered: u64,
+    acked: u64,
+    pending: VecDeque<Sequenced>,
+    sent_tick: u64,
+    /// Of the newest keep-alive.
+    keep_alive: u64,
+    /// When each keep-alive that is not committed was first asked for.
+    keep_alive_sent: VecDeque<(u64, Duration)>,
+}
+
+#[derive(Debug)]
+struct Sequenced {
+    /// `None` once the client was told that the outcome is unknown.
+    ticket: Option<Ticket>,
+    seq: u64,
+    command: Bytes,
+    tick: u64,
+}
+
+/// A command without a sequence.
+#[derive(Debug)]
+pub(crate) struct Plain {
+    pub(crate) ticket: Ticket,
+    /// `None` for a transaction; else when the session was asked for, and that it may be sent again.
+    pub(crate) session: Option<Duration>,
+    command: Bytes,
+    sent: bool,
+    tick: u64,
+}
+
+impl Origin {
+    /// Takes a session's command, which must be the next one.
+    pub(crate) fn check_seq(
+        &self,
+        session: SessionId,
+        epoch: u64,
+        seq: u64,
+        acked: u64,
+        window_max: u64,
+    ) -> Result<(), SubmitError> {
+        let attached = self
+            .attachments
+            .get(&session)
+            .filter(|it| it.epoch == epoch);
+        let Some(attachment) = attached else {
+            return Err(SubmitError::NotAttached { session, epoch });
+        };
+        if seq != attachment.next_seq {
+            return Err(SubmitError::OutOfSequence {
+                expected: attachment.next_seq,
+                actual: seq,
+            });
+        }
+        let window = seq
+            - attachment
+                .acked
+                .max(acked.min(attachment.answered))
+                .min(seq);
+        if window > window_max {
+            return Err(SubmitError::Limit {
+                limit: crate::op::LimitName::WindowCount,
+                value: window,
+                max: window_max,
+            });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn check_room(&self, bytes: usize, limits: &Limits) -> Result<(), SubmitError> {
+        if self.count >= limits.pending_count_max {
+            let max = limits.pending_count_max as u64;
+            return Err(SubmitError::Overloaded {
+                what: "pending_count_max",
+                max,
+            });
+        }
+        if self.bytes + bytes > limits.pending_bytes_max {
+            let max = limits.pending_bytes_max as u64;
+            return Err(SubmitError::Overloaded {
+                what: "pending_bytes_max",
+                max,
+            });
+        }
+        Ok(())
+    }
+
+    /// Keeps and sends a command that passed both checks.
+    pub(crate) fn push_seq(
+        &mut self,
+        ticket: Ticket,
+        session: SessionId,
+        (seq, acked): (u64, u64),
+        command: Bytes,
+        tick: u64,
+    ) {
+        let Some(attachment) = self.attachments.get_mut(&session) else {
+            return;
+        };
+        attachment.next_seq = seq + 1;
+        attachment.acked = attachment.acked.max(acked.min(attachment.answered));
+        if attachment.pending.is_empty() {
+            attachment.sent_tick = tick;
+        }
+        self.count += 1;
+        self.bytes += command.len();
+        self.outbox.push(command.clone());
+        let ticket = Some(ticket);
+        attachment.pending.push_back(Sequenced {
+            ticket,
+            seq,
+            command,
+            tick,
+        });
+    }
+
+    /// Keeps and sends a command without a sequence.
+    pub(crate) fn push_plain(
+        &mut self,
+        ticket: Ticket,
+        session: Option<Duration>,
+        command: Bytes,
+        tick: u64,
+    ) {
+        self.count += 1;
+        self.bytes += command.len();
+        self.outbox.push(command.clone());
+        self.unsent.push(ticket.0);
+        self.plain.insert(
+            ticket.0,
+            Plain {
+                ticket,
+                session,
+                command,
+                sent: false,
+                tick,
+            },
+        );
+    }
+
+    /// Numbers a keep-alive and sends it with the next ones.
+    pub(crate) fn keep_alive(
+        &mut self,
+        session: SessionId,
+        epoch: u64,
+        acked: u64,
+        now: Duration,
+    ) -> Result<(), SubmitError> {
+        let attached = self
+            .attachments
+            .get_mut(&session)
+            .filter(|it| it.epoch == epoch);
+        let Some(attachment) = attached else {
+            return Err(SubmitError::NotAttached { session, epoch });
+        };
+        attachment.acked = attachment.acked.max(acked.min(attachment.answered));
+        attachment.keep_alive += 1;
+        let number = attachment.keep_alive;
+        if attachment.keep_alive_sent.len() == KEEP_ALIVES_MAX {
+            // The oldest is the most conservative, and the newest the most useful: drop the second.
+            attachment.keep_alive_sent.remove(1);
+        }
+        attachment.keep_alive_sent.push_back((number, now));
+        let acked = attachment.acked;
+        self.keep_alives.insert(
+            session,
+            KeepAlive {
+                session,
+                epoch,
+                number,
+                acked,
+            },
+        );
+        Ok(())
+    }
+
+    /// A new leader is known: everything that may be sent again is, the newest keep-alives first.
+    pub(crate) fn leader_changed(&mut self) {
+        self.outbox.clear();
+        self.unsent.clear();
+        self.resend.extend(self.attachments.keys());
+        for (&session, attachment) in &self.attachments {
+            if let Some(&(number, _)) = attachment.keep_alive_sent.back() {
+                let (epoch, acked) = (attachment.epoch, attachment.acked);
+                let newest = KeepAlive {
+                    session,
+                    epoch,
+                    number,
+                    acked,
+                };
+                self.keep_alives.insert(session, newest);
+            }
+        }
+        for (&counter, plain) in &self.plain {
+            if !plain.sent || plain.session.is_some() {
+                self.outbox.push(plain.command.clone());
+                self.unsent.push(counter);
+            }
+        }
+    }
+
+    /// A session's commands are to be sent again, in order.
+    pub(crate) fn resend(&mut self, session: SessionId) {
+        self.resend.insert(session);
+    }
+
+    /// What is to go to the leader now, and the keep-alives among it.
+    pub(crate) fn take_outbox(&mut self, tick: u64) -> (Vec<Bytes>, Vec<KeepAlive>) {
+        let mut commands = std::mem::take(&mut self.outbox);
+        for counter in self.unsent.drain(..) {
+            if let Some(plain) = self.plain.get_mut(&counter) {
+                plain.sent = true;
+            }
+        }
+        for session in std::mem::take(&mut self.resend) {
+            if let Some(attachment) = self.attachments.get_mut(&session) {
+                attachment.sent_tick = tick;
+                // What is in the outbox already is sent twice; its repeat changes nothing.
+                commands.extend(attachment.pending.iter().map(|it| it.command.clone()));
+            }
+        }
+        let keep_alives = std::mem::take(&mut self.keep_alives)
+            .into_values()
+            .collect();
+        (commands, keep_alives)
+    }
+
+    pub(crate) fn has_outbox(&self) -> bool {
+        !(self.outbox.is_empty() && self.resend.is_empty() && self.keep_alives.is_empty())
+    }
+
+    /// Sends again what was not answered for `resend_ticks`, and gives up what is past its time.
+    pub(crate) fn tick(
+        &mut self,
+        tick: u64,
+        resend_ticks: u64,
+        give_up_ticks: u64,
+        zxid: Zxid,
+        out: &mut Vec<Output>,
+    ) {
+        for (&session, attachment) in &mut self.attachments {
+            if attachment.pending.is_empty() {
+                continue;
+            }
+            if tick - attachment.sent_tick >= resend_ticks {
+                self.resend.insert(session);
+            }
+            for it in &mut attachment.pending {
+                if tick - it.tick < give_up_ticks {
+                    break;
+                }
+                // It stays in the sequence; only its client is told.
+                if let Some(ticket) = it.ticket.take() {
+                    let result = Err(RequestError::Unknown(Unknown::TimedOut));
+                    out.push(Output::Reply {
+                        ticket,
+                        zxid,
+                        result,
+                    });
+                }
+            }
+        }
+        let late = self
+            .plain
+            .iter()
+            .filter(|(_, it)| tick - it.tick >= give_up_ticks);
+        for counter in late.map(|(&counter, _)| counter).collect::<Vec<_>>() {
+            let sent = self.plain.get(&counter).is_some_and(|it| it.sent);
+            let error = match sent {
+                true => RequestError::Unknown(Unknown::TimedOut),
+                false => RequestError::NoLeader,
+            };
+            self.fail_plain(counter, error, zxid, out);
+        }
+    }
+
+    /// A session is attached here from now on.
+    pub(crate) fn attach(
+        &mut self,
+        session: SessionId,
+        (epoch, ttl_us): (u64, u64),
+        last_seq: u64,
+    ) {
+        self.attachments.insert(
+            session,
+            Attachment {
+                epoch,
+                ttl_us,
+                next_seq: last_seq + 1,
+                answered: last_seq,
+                acked: 0,
+                pending: VecDeque::new(),
+                sent_tick: 0,
+                keep_alive: 0,
+                keep_alive_sent: VecDeque::new(),
+            },
+        );
+    }
+
+    /// The attachment is over; what it still waits for has an unknown outcome.
+    pub(crate) fn detach(
+        &mut self,
+        session: SessionId,
+        unknown: Unknown,
+        zxid: Zxid,
+        out: &mut Vec<Output>,
+    ) -> Option<u64> {
+        let attachment = self.attachments.remove(&session)?;
+        self.keep_alives.remove(&session);
+        for it in attachment.pending {
+            self.count -= 1;
+            self.bytes -= it.command.len();
+            if let Some(ticket) = it.ticket {
+                let result = Err(RequestError::Unknown(unknown));
+                out.push(Output::Reply {
+                    ticket,
+                    zxid,
+                    result,
+                });
+            }
+        }
+        Some(attachment.epoch)
+    }
+
+    /// The apply of a session's command answers it. Numbers at or below it that are still pending
+    /// were answered before a snapshot was installed.
+    pub(crate) fn answer_seq(
+        &mut self,
+        session: SessionId,
+        epoch: u64,
+        seq: u64,
+        reply: Reply,
+    ) -> Option<Output> {
+        let attachment = self
+            .attachments
+            .get_mut(&session)
+            .filter(|it| it.epoch == epoch)?;
+        if attachment.pending.front()?.seq != seq {
+            return None;
+        }
+        let it = attachment.pending.pop_front()?;
+        attachment.answered = seq;
+        self.count -= 1;
+        self.bytes -= it.command.len();
+        let result = reply.result.map(Some).map_err(RequestError::Op);
+        Some(Output::Reply {
+            ticket: it.ticket?,
+            zxid: reply.zxid,
+            result,
+        })
+    }
+
+    /// Takes the command without a sequence that this apply answers.
+    pub(crate) fn take_plain(&mut self, counter: u64) -> Option<Plain> {
+        let plain = self.plain.remove(&counter)?;
+        self.count -= 1;
+        self.bytes -= plain.command.len();
+        Some(plain)
+    }
+
+    /// A keep-alive was committed: when was the newest one that it covers first asked for?
+    pub(crate) fn renewed(&mut self, it: &KeepAlive) -> Option<(Duration, u64)> {
+        let attached = self.attachments.get_mut(&it.session);
+        let attachment = attached.filter(|attachment| attachment.epoch == it.epoch)?;
+        let mut sent = None;
+        while let Some(&(number, at)) = attachment.keep_alive_sent.front() {
+            if number > it.number {
+                break;
+            }
+            sent = Some(at);
+            attachment.keep_alive_sent.pop_front();
+        }
+        sent.map(|at| (at, attachment.ttl_us))
+    }
+
+    /// After a snapshot was installed: the first command of each session that is not answered.
+    pub(crate) fn unanswered(&self) -> Vec<(SessionId, u64, Vec<u64>)> {
+        let seqs = |it: &Attachment| it.pending.iter().map(|it| it.seq).collect();
+        let attachments = self.attachments.iter();
+        attachments
+            .map(|(&session, it)| (session, it.epoch, seqs(it)))
+            .collect()
+    }
+
+    /// Every command without a sequence that was sent may lie inside an installed snapshot.
+    pub(crate) fn fail_sent_plain(&mut self, unknown: Unknown, zxid: Zxid, out: &mut Vec<Output>) {
+        let sent: Vec<u64> = self
+            .plain
+            .iter()
+            .filter(|(_, it)| it.sent)
+            .map(|(&counter, _)| counter)
+            .collect();
+        for counter in sent {
+            // Opening and attaching are repeated without harm (rule 9).
+            if let Some(plain) = self.plain.get(&counter).filter(|it| it.session.is_some()) {
+                self.outbox.push(plain.command.clone());
+                continue;
+            }
+            self.fail_plain(counter, RequestError::Unknown(unknown), zxid, out);
+        }
+    }
+
+    /// The node has ended: nobody knows what becomes of what was sent.
+    pub(crate) fn fail_all(&mut self, zxid: Zxid, out: &mut Vec<Output>) {
+        for session in self.attachments.keys().copied().collect::<Vec<_>>() {
+            self.detach(session, Unknown::NodeEnded, zxid, out);
+        }
+        for counter in self.plain.keys().copied().collect::<Vec<_>>() {
+            let error = RequestError::Unknown(Unknown::NodeEnded);
+            self.fail_plain(counter, error, zxid, out);
+        }
+        *self = Self::default();
+    }
+
+    pub(crate) fn attachment(&self, session: SessionId) -> Option<&Attachment> {
+        self.attachments.get(&session)
+    }
+
+    pub(crate) fn pending(&self) -> usize {
+        self.count
+    }
+
+    fn fail_plain(&mut self, counter: u64, error: RequestError, zxid: Zxid, out: &mut Vec<Output>) {
+        let Some(plain) = self.take_plain(counter) else {
+            return;
+        };
+        let ticket = plain.ticket;
+        out.push(match plain.session {
+            Some(_) => Output::Session {
+                ticket,
+                result: Err(error),
+            },
+            None => Output::Reply {
+                ticket,
+                zxid,
+                result: Err(error),
+            },
+        });
+    }
+}
+
+impl Attachment {
+    /// The last number that was submitted.
+    pub(crate) fn submitted(&self) -> u64 {
+        self.next_seq - 1
+    }
+
+    /// Every command up to here was answered.
+    pub(crate) fn answered(&self) -> u64 {
+        self.answered
+    }
+}
+
+/// Keep-alives of one session that are not committed.
+const KEEP_ALIVES_MAX: usize = 32;

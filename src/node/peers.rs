@@ -1,0 +1,343 @@
+//! What comes from other members: checked in full, then handed to the part that it is for.
+
+use bytes::Bytes;
+use thiserror::Error;
+
+use super::{
+    Ended, Misuse, Node,
+    transfer::{Incoming, Received},
+};
+use crate::{
+    command::{Batch, Command},
+    consensus::Rejected,
+    id::NodeId,
+    node::ready::SnapshotWrite,
+    wire::{Body, Chunk, Frame, FrameError, Refusal},
+};
+
+/// Why a frame was not taken. Nothing of it had an effect.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
+pub enum StepError {
+    /// The bytes are no frame of this release.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The frame is not from the member that the transport names, or not for this one.
+    #[error("the frame goes from {from} to {to}; it came from {peer} to {here}")]
+    Address {
+        /// As the frame says.
+        from: NodeId,
+        /// As the frame says.
+        to: NodeId,
+        /// As the transport says.
+        peer: NodeId,
+        /// This member.
+        here: NodeId,
+    },
+    /// The frame belongs to another cluster.
+    #[error("the frame belongs to another cluster")]
+    OtherCluster,
+    /// The sender is not who the cluster knows under its id.
+    #[error("node {from} is refused: {why}")]
+    Refused {
+        /// The sender.
+        from: NodeId,
+        /// Why.
+        why: &'static str,
+    },
+    /// The message cannot be, or comes at a wrong time.
+    #[error("a message from node {from} is refused: {why}")]
+    Message {
+        /// The sender.
+        from: NodeId,
+        /// Why.
+        why: String,
+    },
+    /// The run loop was not kept to.
+    #[error(transparent)]
+    Misuse(#[from] Misuse),
+    /// The node has ended.
+    #[error("the node has ended: {0}")]
+    Ended(Ended),
+}
+
+impl Node {
+    /// Takes a frame from another member. A frame that cannot be used is refused and counted; it
+    /// has no effect, and the caller needs to do no more than to log it.
+    ///
+    /// # Errors
+    ///
+    /// [`StepError`] says why the frame was not taken.
+    pub fn step(&mut self, from: NodeId, bytes: Bytes) -> Result<(), StepError> {
+        self.check_loop()?;
+        if let Some(ended) = &self.ended {
+            return Err(StepError::Ended(ended.clone()));
+        }
+        let result = self.take_frame(from, &bytes);
+        self.undrained = true;
+        if result.is_err() {
+            self.refused_frames += 1;
+        }
+        result
+    }
+
+    fn take_frame(&mut self, peer: NodeId, bytes: &Bytes) -> Result<(), StepError> {
+        let here = self.config.id;
+        let frame = Frame::decode(bytes, self.frame_bytes_max())?;
+        if frame.cluster != self.config.cluster {
+            return Err(StepError::OtherCluster);
+        }
+        let (from, to) = (frame.from, frame.to);
+        if from != peer || to != here || from == here {
+            return Err(StepError::Address {
+                from,
+                to,
+                peer,
+                here,
+            });
+        }
+        if let Body::Refused { reason, known } = frame.body {
+            let stranger = self
+                .identity
+                .pin(from)
+                .is_some_and(|pin| pin.incarnation.store != frame.incarnation.store);
+            if !stranger && let Some(ended) = self.identity.refused(reason, known) {
+                self.end(ended);
+            }
+            return Ok(());
+        }
+        if let Err(reason) = self
+            .identity
+            .admit(from, frame.incarnation, &self.membership)
+        {
+            return Err(self.refuse(from, reason));
+        }
+        match frame.body {
+            Body::Hello(hello) => {
+                if let Some(ended) = self.identity.told(&hello) {
+                    self.end(ended);
+                    return Ok(());
+                }
+                if let Err(reason) = self.identity.hello(from, &hello) {
+                    return Err(self.refuse(from, reason));
+                }
+                if hello.reply {
+                    let greeting = self.identity.greeting(false);
+                    self.send(from, Body::Hello(greeting));
+                }
+                Ok(())
+            }
+            // Before the founding is over this member does not even listen to consensus.
+            _ if !self.identity.takes_part() => Ok(()),
+            Body::Raft(message) => {
+                let result = self.consensus.step(from, message);
+                self.check_consensus();
+                match result {
+                    // Late, or not for now: ordinary on a network.
+                    Ok(()) | Err(Rejected::Ignored(_)) => Ok(()),
+                    Err(error) => Err(StepError::Message {
+                        from,
+                        why: error.to_string(),
+                    }),
+                }
+            }
+            Body::Forward(commands) => self.take_forward(from, commands),
+            Body::ReadIndex { context } => {
+                if self.leadership.is_some() {
+                    self.reads
+                        .push_remote(from, context, crate::config::MEMBERS_MAX);
+                }
+                Ok(())
+            }
+            Body::ReadIndexReply {
+                context,
+                index,
+                term,
+            } => {
+                if term == self.consensus.term() {
+                    self.reads.confirm(context, term, index);
+                }
+                Ok(())
+            }
+            Body::SnapshotOffer { index, term } => {
+                self.take_offer(from, index, term);
+                Ok(())
+            }
+            Body::SnapshotPull {
+                index,
+                term,
+                offset,
+            } => {
+                self.serve_pull(from, index, term, offset);
+                Ok(())
+            }
+            Body::SnapshotChunk(chunk) => self.take_chunk(from, chunk),
+            Body::SnapshotStaged { index, term, .. } => {
+                if let Some(message) = self.consensus.snapshot_message(from, index, term) {
+                    self.send(from, Body::Raft(message));
+                    self.consensus.report_snapshot(from, true);
+                }
+                Ok(())
+            }
+            Body::Refused { .. } => Ok(()),
+        }
+    }
+
+    /// The longest frame that a member of this configuration sends.
+    fn frame_bytes_max(&self) -> usize {
+        let limits = &self.config.limits;
+        let entry = limits
+            .entry_bytes_max
+            .max(limits.payload_bytes_max + (64 << 10));
+        limits.message_bytes_max.max(entry) + entry + (64 << 10)
+    }
+
+    fn refuse(&mut self, from: NodeId, reason: Refusal) -> StepError {
+        if self.refused.insert(from) {
+            let known = self.identity.pin(from).map(|mut pin| {
+                if let Some(store) = self.membership.store(from) {
+                    pin.incarnation.store = store;
+                }
+                pin
+            });
+            self.send(from, Body::Refused { reason, known });
+        }
+        let why = match reason {
+            Refusal::Wiped => "it has another store than the one that is pinned",
+            Refusal::RolledBack => "its store was put back from an older image",
+            Refusal::Removed => "it was removed from the cluster",
+            Refusal::NotAMember => "it is not a member",
+            Refusal::OtherBootstrap => "it was set up with other members, intervals or limits",
+        };
+        StepError::Refused { from, why }
+    }
+
+    /// Takes commands for the next entry, if this node leads. They are checked here, because what
+    /// is in the log must be readable for every member.
+    fn take_forward(&mut self, from: NodeId, commands: Bytes) -> Result<(), StepError> {
+        let bytes_max = self.config.limits.pending_bytes_max;
+        let Some(leadership) = &mut self.leadership else {
+            return Ok(());
+        };
+        let malformed = |why: String| StepError::Message { from, why };
+        let mut batch = Batch(commands.clone());
+        let mut keep_alives = Vec::new();
+        let mut others = 0;
+        while let Some(command) = batch.next_command() {
+            match command.map_err(|error| malformed(error.to_string()))? {
+                Command::KeepAlives(items) => keep_alives.extend(items),
+                Command::ExpireSession { .. } | Command::PinStore { .. } => {
+                    return Err(malformed("only a leader makes this command".into()));
+                }
+                _ => others += 1,
+            }
+        }
+        keep_alives.into_iter().for_each(|it| leadership.hold(it));
+        if others > 0 {
+            // Past the bound they are dropped, and their origins send them again.
+            leadership.push(commands, bytes_max);
+        }
+        Ok(())
+    }
+
+    /// A leader has no log for this member, and holds a snapshot for it.
+    fn take_offer(&mut self, from: NodeId, index: u64, term: u64) {
+        if index <= self.applied {
+            return;
+        }
+        let stalled = u64::from(self.config.election_ticks);
+        if let Some(incoming) = &self.transfers.incoming {
+            let same = (incoming.index, incoming.term) == (index, term);
+            let fresh = self.tick - incoming.progress_tick < stalled;
+            let staged = incoming.durable.then_some(Body::SnapshotStaged {
+                index: incoming.index,
+                term: incoming.term,
+                crc: incoming.crc,
+            });
+            let pull = Body::SnapshotPull {
+                index,
+                term,
+                offset: incoming.offset,
+            };
+            if let Some(staged) = staged {
+                self.send(from, staged);
+            } else if same {
+                self.send(from, pull);
+            }
+            // What is on its way, or here, is nearer than what would begin now.
+            if same || fresh {
+                return;
+            }
+        }
+        self.drop_incoming();
+        self.transfers.local = None;
+        let cluster = self.config.cluster;
+        self.transfers.incoming = Some(Incoming::new(from, (index, term), cluster, self.tick));
+        self.next_write
+            .snapshot
+            .push(SnapshotWrite::Begin { index, term });
+        self.send(
+            from,
+            Body::SnapshotPull {
+                index,
+                term,
+                offset: 0,
+            },
+        );
+    }
+
+    fn serve_pull(&mut self, to: NodeId, index: u64, term: u64, offset: u64) {
+        let chunk_bytes = self.config.limits.snapshot_chunk_bytes;
+        let outgoing = self.transfers.outgoing.get_mut(&to);
+        let Some(outgoing) = outgoing.filter(|it| (it.index, it.term) == (index, term)) else {
+            return;
+        };
+        if let Some(chunk) = outgoing.pull(offset, chunk_bytes, self.tick) {
+            self.send(to, Body::SnapshotChunk(chunk));
+        }
+    }
+
+    fn take_chunk(&mut self, from: NodeId, chunk: Chunk) -> Result<(), StepError> {
+        let Some(incoming) = self.transfers.incoming.as_mut() else {
+            return Ok(());
+        };
+        match incoming.receive(chunk, self.tick) {
+            Received::Stale => Ok(()),
+            Received::More(write) => {
+                incoming.from = from;
+                let (index, term, offset) = (incoming.index, incoming.term, incoming.offset);
+                self.next_write.snapshot.push(write);
+                self.send(
+                    from,
+                    Body::SnapshotPull {
+                        index,
+                        term,
+                        offset,
+                    },
+                );
+                Ok(())
+            }
+            Received::Finished(writes) => {
+                self.next_write.snapshot.extend(writes);
+                Ok(())
+            }
+            Received::Corrupt(why) => {
+                self.drop_incoming();
+                Err(StepError::Message {
+                    from,
+                    why: format!("its snapshot is damaged: {why}"),
+                })
+            }
+        }
+    }
+
+    /// Drops what was received of a snapshot, here and on the disk.
+    pub(super) fn drop_incoming(&mut self) {
+        if let Some(incoming) = self.transfers.incoming.take() {
+            self.consensus.expect_snapshot(None);
+            self.next_write.snapshot.clear();
+            self.next_write.snapshot.push(SnapshotWrite::Discard);
+            self.garbage.items.push(Box::new(incoming));
+        }
+    }
+}

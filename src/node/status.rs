@@ -1,0 +1,160 @@
+//! What a node tells of itself, and how it ends.
+
+use std::collections::BTreeMap;
+
+use thiserror::Error;
+
+use crate::{
+    command::CommandError,
+    id::{Boot, Incarnation, NodeId, StoreId, Zxid},
+};
+
+/// What a node knows of itself and its cluster.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Status {
+    /// This member.
+    pub id: NodeId,
+    /// This opening of its store.
+    pub incarnation: Incarnation,
+    /// What it does.
+    pub role: Role,
+    /// The latest term that it has seen.
+    pub term: u64,
+    /// The leader, if one is known.
+    pub leader: Option<NodeId>,
+    /// The highest index that it knows to be committed.
+    pub commit: u64,
+    /// The highest index that it has applied.
+    pub applied: u64,
+    /// The last index of its log.
+    pub last_index: u64,
+    /// The last transaction that it has applied.
+    pub zxid: Zxid,
+    /// The members as of `applied`.
+    pub members: BTreeMap<NodeId, Member>,
+    /// What it waits for before it takes part, if anything.
+    pub waiting: Option<Waiting>,
+    /// Why it has ended, if it has.
+    pub ended: Option<Ended>,
+    /// Frames from peers that were refused.
+    pub refused_frames: u64,
+    /// Requests that wait for an answer.
+    pub pending: usize,
+    /// Watches.
+    pub watches: usize,
+    /// Sessions of the cluster.
+    pub sessions: usize,
+}
+
+/// What a member does in the current term.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[non_exhaustive]
+pub enum Role {
+    /// Follows a leader, or waits for one.
+    Follower,
+    /// Asks whether it could win an election.
+    PreCandidate,
+    /// Campaigns.
+    Candidate,
+    /// Leads.
+    Leader,
+    /// Follows without a vote.
+    Learner,
+}
+
+/// A member as the replicated log knows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Member {
+    /// Whether it votes; otherwise it is a learner.
+    pub voter: bool,
+    /// Its store, once it is known.
+    pub store: Option<StoreId>,
+}
+
+impl Member {
+    pub(crate) fn new(voter: bool, store: Option<StoreId>) -> Self {
+        Self { voter, store }
+    }
+}
+
+/// What a node waits for before it takes part.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Waiting {
+    /// These founders have not yet confirmed every founder's store.
+    Founders(Vec<NodeId>),
+    /// This founder was set up with other members, intervals or limits.
+    OtherBootstrap(NodeId),
+    /// A damaged tail was cut off the log: the node votes once it has caught up with the leader.
+    CatchUp,
+    /// A leader must add this node as a learner.
+    Admission,
+}
+
+/// Why a node has ended: it votes no more, acknowledges nothing and answers nothing.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
+pub enum Ended {
+    /// A write or fsync failed: what is on the disk is not known.
+    #[error("the disk failed: {why}; mend it and start the process again on the same data")]
+    DiskFailed {
+        /// The first error.
+        why: String,
+    },
+    /// A token was dropped: what is on the disk is not known.
+    #[error(
+        "a write's token was dropped, so nobody knows what is on the disk; start the process again"
+    )]
+    TokenDropped,
+    /// The peers know this member by another store: its data was lost or exchanged.
+    #[error(
+        "node {id} is known by store {known}, not {own}: its data directory was wiped or exchanged; \
+         put the old one back, or remove node {id} and add a new id as a learner"
+    )]
+    Wiped {
+        /// This member.
+        id: NodeId,
+        /// The store that the peers have pinned.
+        known: StoreId,
+        /// The store that it has.
+        own: StoreId,
+    },
+    /// The peers have seen a later opening of this store: it was put back from an older image.
+    #[error(
+        "store {store} was seen at boot {} but opens as boot {}: it was rolled back to an older image; \
+         remove node {id} and add a new id as a learner with an empty directory",
+        known.counter, own.counter
+    )]
+    RolledBack {
+        /// This member.
+        id: NodeId,
+        /// Its store.
+        store: StoreId,
+        /// The newest opening that a peer has seen.
+        known: Boot,
+        /// This opening.
+        own: Boot,
+    },
+    /// The cluster removed this member; its id is never used again.
+    #[error("node {id} was removed from the cluster; to return, join as a learner under a new id")]
+    Removed {
+        /// This member.
+        id: NodeId,
+    },
+    /// The log holds what this release does not know.
+    #[error("log entry {index} cannot be applied: {error}")]
+    Command {
+        /// Where it stands.
+        index: u64,
+        /// What is wrong with it.
+        error: CommandError,
+    },
+    /// The log or what a leader says of it contradicts what was committed here.
+    #[error("{why}")]
+    Consensus {
+        /// What happened, and the remedy.
+        why: String,
+    },
+}

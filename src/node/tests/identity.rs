@@ -1,0 +1,207 @@
+//! PROTOCOL.md, rule 1: stores are pinned, and lost or exchanged ones are refused.
+
+use super::*;
+use crate::wire::Body;
+
+#[test]
+fn rule_1_no_founder_takes_part_before_all_have_pinned_all() {
+    let mut cluster = Cluster::new(3);
+    // Member 3 hears nobody, so nobody sees that it has pinned the others.
+    cluster.lose = Box::new(|frame| frame.to == id(3));
+    cluster.run(100);
+    for node in cluster.nodes.values() {
+        assert_eq!(
+            node.status().term,
+            1,
+            "nobody campaigns: {:?}",
+            node.status()
+        );
+        assert!(matches!(node.status().waiting, Some(Waiting::Founders(_))));
+    }
+    cluster.lose = Box::new(|_| false);
+    cluster.elect();
+    cluster.run(5);
+    for node in cluster.nodes.values() {
+        assert_eq!(node.status().waiting, None);
+        let members = node.status().members;
+        assert!(
+            members.values().all(|member| member.store.is_some()),
+            "the log records them"
+        );
+    }
+}
+
+#[test]
+fn rule_1_the_first_committed_entry_records_the_stores() {
+    let mut cluster = Cluster::elected(3);
+    cluster.run(2);
+    let entries = &cluster.disks[&id(1)].entries;
+    let first = entries
+        .iter()
+        .find(|entry| !entry.data.is_empty())
+        .expect("an entry");
+    let entry = crate::command::Entry::decode(first.data.clone()).expect("decodes");
+    let mut batch = entry.commands;
+    let mut pinned = Vec::new();
+    while let Some(command) = batch.next_command() {
+        match command.expect("decodes") {
+            Command::PinStore { node, .. } => pinned.push(node),
+            other => panic!("the stores come first: {other:?}"),
+        }
+    }
+    assert_eq!(pinned.len(), 3);
+}
+
+#[test]
+fn rule_1_a_founder_wiped_in_the_middle_of_the_first_election_is_refused() {
+    let mut refused = 0;
+    for after in 1..40 {
+        let mut cluster = Cluster::new(3);
+        cluster.run(after);
+        let wiped = id(2);
+        let pinned_by = |cluster: &Cluster, peer| {
+            let pin = cluster.nodes[&peer].identity.pin(wiped);
+            pin.is_some_and(|pin| pin.incarnation.store == StoreId::from_bytes([2; 16]))
+        };
+        let pinned = pinned_by(&cluster, id(1)) || pinned_by(&cluster, id(3));
+        let voted = cluster.disks[&wiped]
+            .hard_state
+            .map(|it| (it.term, it.vote));
+        cluster.kill(wiped);
+        cluster.disks.insert(wiped, Disk::new(99));
+        cluster.start(wiped);
+        cluster.run(60);
+        let status = cluster.nodes[&wiped].status();
+        if !pinned {
+            // Nobody had heard of the first store, which has never voted: the new one founds.
+            assert!(voted.is_none_or(|(term, _)| term == 1));
+            cluster.elect();
+            continue;
+        }
+        refused += 1;
+        assert!(
+            matches!(status.ended, Some(Ended::Wiped { .. })),
+            "after {after} ticks, voted {voted:?}: {status:?}"
+        );
+        assert_eq!(status.term, 1, "it never votes again");
+        let remedy = status.ended.expect("ended").to_string();
+        assert!(remedy.contains("remove node 2"), "{remedy}");
+        // Whoever took part before goes on without it.
+        if voted.is_some_and(|(term, _)| term > 1) {
+            cluster.kill(wiped);
+            cluster.elect();
+        }
+    }
+    assert!(refused > 30);
+}
+
+#[test]
+fn rule_1_a_rolled_back_disk_is_refused() {
+    let mut cluster = Cluster::elected(3);
+    let leader = cluster.leader().expect("elected");
+    let victim = (1..=3)
+        .map(id)
+        .find(|&it| it != leader)
+        .expect("a follower");
+    cluster.run(3);
+    let mut image = cluster.disks[&victim].clone();
+    cluster.restart(victim);
+    cluster.run(5);
+    cluster.kill(victim);
+    // The older image counts its next opening with the number that the peers have seen.
+    image.image = 1;
+    cluster.disks.insert(victim, image);
+    cluster.start(victim);
+    cluster.run(20);
+    let ended = cluster.nodes[&victim].ended().cloned();
+    assert!(matches!(ended, Some(Ended::RolledBack { .. })), "{ended:?}");
+    cluster.kill(victim);
+    assert!(cluster.write(leader, create("/b")).is_ok());
+}
+
+#[test]
+fn rule_1_the_newest_opening_is_durable_at_the_peers() {
+    let mut cluster = Cluster::elected(3);
+    let leader = cluster.leader().expect("elected");
+    let victim = (1..=3)
+        .map(id)
+        .find(|&it| it != leader)
+        .expect("a follower");
+    let mut image = cluster.disks[&victim].clone();
+    cluster.restart(victim);
+    cluster.run(5);
+    cluster.kill(victim);
+    for peer in cluster.nodes.keys().copied().collect::<Vec<_>>() {
+        cluster.restart(peer);
+    }
+    image.image = 1;
+    cluster.disks.insert(victim, image);
+    cluster.start(victim);
+    cluster.run(30);
+    let ended = cluster.nodes[&victim].ended().cloned();
+    assert!(matches!(ended, Some(Ended::RolledBack { .. })), "{ended:?}");
+}
+
+#[test]
+fn rule_1_founders_that_were_set_up_differently_say_so() {
+    let mut cluster = Cluster::new(3);
+    cluster.kill(id(3));
+    cluster.disks.insert(id(3), Disk::new(3));
+    cluster.limits.payload_bytes_max = 1_000;
+    cluster.start(id(3));
+    cluster.run(20);
+    for node in cluster.nodes.values() {
+        assert!(node.ended().is_none());
+        assert!(
+            matches!(node.status().waiting, Some(Waiting::OtherBootstrap(_))),
+            "{:?}",
+            node.status()
+        );
+    }
+}
+
+#[test]
+fn frames_of_others_are_refused_and_have_no_effect() {
+    let mut cluster = Cluster::elected(3);
+    let before = cluster.nodes[&id(1)].status();
+    let frame = |cluster: &Cluster, from: u64, to: u64| Frame {
+        cluster: ClusterId::named("test"),
+        from: id(from),
+        to: id(to),
+        incarnation: cluster.nodes[&id(2)].identity.own(),
+        body: Body::Forward(Bytes::new()),
+    };
+    let good = frame(&cluster, 2, 1);
+    let other_cluster = Frame {
+        cluster: ClusterId::named("other"),
+        ..good.clone()
+    };
+    let stranger = frame(&cluster, 9, 1);
+    let node = cluster.node(id(1));
+    assert!(node.step(id(2), good.encode()).is_ok());
+    assert!(matches!(
+        node.step(id(3), good.encode()),
+        Err(StepError::Address { .. })
+    ));
+    assert_eq!(
+        node.step(id(2), other_cluster.encode()),
+        Err(StepError::OtherCluster)
+    );
+    assert!(matches!(
+        node.step(id(9), stranger.encode()),
+        Err(StepError::Refused {
+            why: "it is not a member",
+            ..
+        })
+    ));
+    let bytes = good.encode();
+    for at in 0..bytes.len() {
+        let mut flipped = bytes.to_vec();
+        flipped[at] ^= 1;
+        assert!(node.step(id(2), flipped.into()).is_err(), "byte {at}");
+        assert!(node.step(id(2), bytes.slice(..at)).is_err(), "length {at}");
+    }
+    let after = node.status();
+    assert_eq!((before.term, before.commit), (after.term, after.commit));
+    assert!(after.refused_frames > 100);
+}

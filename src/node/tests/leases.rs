@@ -1,0 +1,243 @@
+//! PROTOCOL.md, rules 3, 4 and 10: which keep-alive was acknowledged, and replicated time.
+
+use super::*;
+use crate::wire::Body;
+
+const TTL: Duration = Duration::from_secs(2);
+
+fn renewals(cluster: &Cluster, at: NodeId) -> Vec<Duration> {
+    let outputs = cluster.outputs[&at].iter();
+    outputs
+        .filter_map(|output| match output {
+            Output::Renewed { until, .. } => Some(*until),
+            _ => None,
+        })
+        .collect()
+}
+
+fn keep_alive(cluster: &mut Cluster, at: NodeId, session: SessionId) {
+    cluster.submit(
+        at,
+        Request::KeepAlive {
+            session,
+            epoch: 1,
+            acked: 0,
+        },
+    );
+}
+
+fn follower(cluster: &Cluster) -> NodeId {
+    let leader = cluster.leader().expect("elected");
+    (1..=3)
+        .map(id)
+        .find(|&it| it != leader)
+        .expect("a follower")
+}
+
+/// A dropped keep-alive is not the one that was acknowledged: `until` names the older one.
+#[test]
+fn rule_3_until_counts_from_the_keep_alive_that_was_committed() {
+    let mut cluster = Cluster::elected(3);
+    let at = follower(&cluster);
+    let session = cluster.open_session(at, 1, TTL).session;
+    keep_alive(&mut cluster, at, session);
+    let sent = cluster.now;
+    cluster.settle();
+    // Held by the leader for its next renewal; the newer one is lost on its way.
+    cluster.run(4);
+    keep_alive(&mut cluster, at, session);
+    cluster.lose = Box::new(|frame| matches!(frame.body, Body::Forward(_)));
+    cluster.run(10);
+    let safe = TTL.mul_f64(0.99);
+    assert_eq!(renewals(&cluster, at), [sent + safe]);
+    // The session ends on the cluster, and not before that moment.
+    let mut ended = None;
+    for _ in 0..60 {
+        cluster.run(1);
+        if ended.is_none() && cluster.nodes[&at].status().sessions == 0 {
+            ended = Some(cluster.now);
+        }
+    }
+    assert!(ended.expect("expires") >= sent + safe);
+}
+
+/// Random keep-alives, losses, kills and transfers: no session ends before its TTL has passed
+/// since the last acknowledged keep-alive was sent, and each one ends once they stop.
+#[test]
+fn rules_3_4_10_no_lease_ends_early_and_each_ends() {
+    for seed in 1..40u64 {
+        let mut state = seed;
+        let mut draw = move |n: u64| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state % n
+        };
+        let mut cluster = Cluster::elected(3);
+        let at = follower(&cluster);
+        let opened = cluster.open_session(at, 1, TTL);
+        let (session, mut until) = (opened.session, opened.until);
+        let mut lost = draw(4);
+        cluster.lose = Box::new(move |_| {
+            lost = lost.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            lost >> 61 == 0
+        });
+        let quiet_from = 60 + draw(100);
+        let mut lived = true;
+        for tick in 0..600 {
+            if lived && tick < quiet_from && draw(6) == 0 {
+                keep_alive(&mut cluster, at, session);
+            }
+            if tick < quiet_from && draw(25) == 0 {
+                let leader = cluster.nodes.values().find(|node| node.is_leader());
+                match leader.map(|node| node.config.id) {
+                    Some(leader) if leader != at && draw(2) == 0 => cluster.restart(leader),
+                    Some(leader) => {
+                        let to = id(1 + draw(3));
+                        let _ = cluster.node(leader).transfer_leader(to);
+                    }
+                    None => {}
+                }
+            }
+            cluster.run(1);
+            until = renewals(&cluster, at)
+                .into_iter()
+                .fold(until, Duration::max);
+            let gone = cluster
+                .nodes
+                .values()
+                .any(|node| node.status().sessions == 0);
+            // Of a restarted node, the state is replayed: only what was committed counts.
+            let gone = gone && cluster.nodes[&at].status().sessions == 0;
+            if lived && gone {
+                lived = false;
+                assert!(
+                    cluster.now >= until,
+                    "seed {seed}: {:?} before {until:?}",
+                    cluster.now
+                );
+            }
+        }
+        assert!(!lived, "seed {seed}: it ends once nobody keeps it alive");
+        cluster.lose = Box::new(|_| false);
+        cluster.run(20);
+        cluster.assert_agreement();
+    }
+}
+
+/// A renewal 1 ms before a tick, then a transfer: the new leader's first tick does not count.
+#[test]
+fn rule_4_a_leaders_first_tick_does_not_count() {
+    let mut cluster = Cluster::elected(3);
+    let leader = cluster.leader().expect("elected");
+    let at = follower(&cluster);
+    let session = cluster.open_session(at, 1, TTL).session;
+    let clock = |cluster: &Cluster, member| cluster.nodes[&member].namespace.clock_us();
+    keep_alive(&mut cluster, at, session);
+    cluster.run(11);
+    let before = clock(&cluster, leader);
+    // Time that this leader has measured and not proposed is lost with it.
+    cluster.node(leader).transfer_leader(at).expect("a voter");
+    cluster.settle();
+    assert_eq!(cluster.leader(), Some(at));
+    cluster.run(1);
+    cluster.write(at, create("/a")).expect("written");
+    let after = clock(&cluster, at);
+    assert!(after - before <= 11 * 50_000, "{}", after - before);
+    let carried = after;
+    cluster.write(at, create("/b")).expect("written");
+    assert_eq!(
+        clock(&cluster, at),
+        carried,
+        "no time has passed since the last entry"
+    );
+    cluster.run(1);
+    cluster.write(at, create("/c")).expect("written");
+    assert_eq!(
+        clock(&cluster, at),
+        carried + 50_000,
+        "its second tick counts"
+    );
+}
+
+/// A driver that was held up for an hour ticks once: one tick interval passes.
+#[test]
+fn rule_4_missed_ticks_are_not_made_up_for() {
+    let mut cluster = Cluster::elected(1);
+    let session = cluster.open_session(id(1), 1, TTL).session;
+    cluster.run(20);
+    let before = cluster.nodes[&id(1)].namespace.clock_us();
+    cluster.now += Duration::from_secs(3_600);
+    cluster.run(1);
+    cluster.write(id(1), create("/a")).expect("written");
+    assert!(cluster.nodes[&id(1)].namespace.clock_us() - before <= 11 * 50_000);
+    assert!(cluster.nodes[&id(1)].namespace.session(session).is_some());
+}
+
+#[test]
+fn rule_10_the_clock_moves_while_a_deadline_exists_and_an_idle_cluster_writes_nothing() {
+    let mut cluster = Cluster::elected(3);
+    cluster.run(20);
+    let idle = cluster.disks[&id(1)].writes;
+    let last = cluster.nodes[&id(1)].status().last_index;
+    cluster.run(200);
+    assert_eq!(
+        cluster.nodes[&id(1)].status().last_index,
+        last,
+        "no deadline, no entry"
+    );
+    assert_eq!(cluster.disks[&id(1)].writes, idle);
+    let at = follower(&cluster);
+    cluster.open_session(at, 1, Duration::from_secs(3_600));
+    let last = cluster.nodes[&at].status().last_index;
+    cluster.run(200);
+    let entries = cluster.nodes[&at].status().last_index - last;
+    // 200 ticks of 50 ms are 20 renewal intervals of 500 ms.
+    assert!((18..=21).contains(&entries), "{entries}");
+}
+
+/// The clock stands still while there is no leader, and the lease goes on with what is left.
+#[test]
+fn rule_10_a_lease_survives_an_outage_and_still_ends() {
+    let mut cluster = Cluster::elected(3);
+    let at = follower(&cluster);
+    let session = cluster.open_session(at, 1, TTL).session;
+    cluster.run(20);
+    for member in 1..=3 {
+        cluster.kill(id(member));
+    }
+    cluster.now += Duration::from_secs(3_600);
+    for member in 1..=3 {
+        cluster.start(id(member));
+    }
+    let leader = cluster.elect();
+    cluster.run(5);
+    assert!(
+        cluster.nodes[&leader].namespace.session(session).is_some(),
+        "an outage ends nothing"
+    );
+    // What was left, the deadline's tick, the grace and the spread: it ends.
+    cluster.run(80);
+    assert!(cluster.nodes[&leader].namespace.session(session).is_none());
+}
+
+#[test]
+fn ephemeral_nodes_end_with_their_session() {
+    let mut cluster = Cluster::elected(3);
+    let at = follower(&cluster);
+    let session = cluster.open_session(at, 1, TTL).session;
+    let txn = create_as("/mine", CreateMode::Ephemeral);
+    cluster.submit_seq(at, session, 1, txn).expect("taken");
+    cluster.run(2);
+    assert!(cluster.exists(at, "/mine"));
+    cluster.run(70);
+    assert!(!cluster.exists(at, "/mine"));
+    let ended = Output::Detached {
+        session,
+        epoch: 1,
+        cause: Detach::Expired,
+    };
+    assert!(cluster.outputs[&at].contains(&ended));
+    let refused = cluster.submit_seq(at, session, 2, create("/late"));
+    assert_eq!(refused, Err(SubmitError::NotAttached { session, epoch: 1 }));
+}

@@ -1,0 +1,184 @@
+//! Elections, failover, and changes of the membership.
+
+use super::*;
+
+#[test]
+fn three_founders_elect_one_leader_and_every_member_takes_writes() {
+    let mut cluster = Cluster::elected(3);
+    for member in 1..=3 {
+        let path = format!("/from-{member}");
+        assert!(matches!(
+            cluster.write(id(member), create(&path)),
+            Ok(Outcome::Created { .. })
+        ));
+        assert!(
+            cluster.exists(id(member), &path),
+            "the origin reads its own write"
+        );
+    }
+    cluster.run(3);
+    cluster.assert_agreement();
+}
+
+#[test]
+fn a_single_member_is_a_cluster() {
+    let mut cluster = Cluster::elected(1);
+    assert!(cluster.write(id(1), create("/a")).is_ok());
+    cluster.restart(id(1));
+    cluster.elect();
+    assert!(cluster.exists(id(1), "/a"));
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_when_the_leader_dies() {
+    let mut cluster = Cluster::elected(3);
+    let mut acknowledged = Vec::new();
+    for round in 0..12 {
+        let leader = cluster.elect();
+        let at = id(1 + round % 3);
+        for n in 0..5 {
+            let path = format!("/r{round}-{n}");
+            if cluster.nodes.contains_key(&at) && cluster.write(at, create(&path)).is_ok() {
+                acknowledged.push(path);
+            }
+        }
+        cluster.kill(leader);
+        let next = cluster.elect();
+        assert_ne!(leader, next);
+        cluster.start(leader);
+        cluster.run(5);
+        for member in 1..=3 {
+            for path in &acknowledged {
+                assert!(cluster.exists(id(member), path), "{path} at {member}");
+            }
+        }
+    }
+    assert!(
+        acknowledged.len() >= 50,
+        "most rounds write: {}",
+        acknowledged.len()
+    );
+    cluster.assert_agreement();
+}
+
+#[test]
+fn a_lost_member_is_replaced_by_a_learner_that_is_promoted() {
+    let mut cluster = Cluster::elected(3);
+    let leader = cluster.leader().expect("elected");
+    for n in 0..20 {
+        cluster
+            .write(leader, create(&format!("/n{n}")))
+            .expect("written");
+    }
+    let lost = (1..=3)
+        .map(id)
+        .find(|&it| it != leader)
+        .expect("a follower");
+    cluster.kill(lost);
+    cluster.join(4);
+    assert_eq!(
+        cluster.nodes[&id(4)].status().waiting,
+        Some(Waiting::Admission)
+    );
+    let added = cluster.submit(leader, Request::AddLearner(id(4)));
+    cluster.run(10);
+    assert!(matches!(
+        cluster.answer(leader, added),
+        Some(Output::Reply {
+            result: Ok(None),
+            ..
+        })
+    ));
+    assert_eq!(cluster.nodes[&id(4)].status().role, Role::Learner);
+    assert!(
+        cluster.exists(id(4), "/n19"),
+        "{:?}",
+        cluster.nodes[&id(4)].status()
+    );
+    let promoted = cluster.submit(leader, Request::Promote(id(4)));
+    cluster.run(3);
+    assert!(matches!(
+        cluster.answer(leader, promoted),
+        Some(Output::Reply {
+            result: Ok(None),
+            ..
+        })
+    ));
+    let removed = cluster.submit(leader, Request::Remove(lost));
+    cluster.run(3);
+    assert!(matches!(
+        cluster.answer(leader, removed),
+        Some(Output::Reply {
+            result: Ok(None),
+            ..
+        })
+    ));
+    let again = cluster.node(leader).submit(Request::AddLearner(lost));
+    assert_eq!(
+        again,
+        Err(SubmitError::Membership(MembershipError::IdReused(lost)))
+    );
+    cluster.start(lost);
+    cluster.run(30);
+    assert_eq!(
+        cluster.nodes[&lost].ended(),
+        Some(&Ended::Removed { id: lost })
+    );
+    cluster.kill(lost);
+    cluster
+        .write(id(4), create("/by-the-new-one"))
+        .expect("written");
+    cluster.run(2);
+    cluster.assert_agreement();
+    // The new member's vote counts: the two others cannot elect without it.
+    cluster.kill(leader);
+    cluster.elect();
+}
+
+#[test]
+fn the_leadership_is_transferred() {
+    let mut cluster = Cluster::elected(3);
+    let leader = cluster.leader().expect("elected");
+    let to = (1..=3)
+        .map(id)
+        .find(|&it| it != leader)
+        .expect("a follower");
+    cluster.node(leader).transfer_leader(to).expect("a voter");
+    cluster.run(2);
+    assert_eq!(cluster.leader(), Some(to));
+    assert!(matches!(
+        cluster.node(leader).transfer_leader(leader),
+        Err(SubmitError::NotLeader { leader: Some(it) }) if it == to
+    ));
+}
+
+#[test]
+fn the_same_inputs_give_the_same_bytes() {
+    let run = || {
+        let mut cluster = Cluster::new(3);
+        cluster.record = true;
+        let mut count = 0u64;
+        cluster.lose = Box::new(move |_| {
+            count += 1;
+            count.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 60 == 0
+        });
+        for round in 0..300 {
+            cluster.run(1);
+            if round % 10 == 5 {
+                let at = id(1 + round % 3);
+                let txn = create(&format!("/{round}"));
+                cluster.submit(at, Request::Txn { seq: None, txn });
+            }
+            if round == 150 {
+                let leader = cluster.nodes.values().find(|node| node.is_leader());
+                if let Some(leader) = leader.map(|node| node.config.id) {
+                    cluster.restart(leader);
+                }
+            }
+        }
+        cluster.sent
+    };
+    let (first, second) = (run(), run());
+    assert!(first.len() > 500, "{}", first.len());
+    assert!(first == second, "every byte that was sent is the same");
+}

@@ -1,0 +1,219 @@
+//! PROTOCOL.md, rule 5: the token, the order of the loop, and what may leave before a write.
+
+use super::*;
+use crate::wire::Body;
+
+fn single() -> (Node, Disk) {
+    let mut disk = Disk::new(1);
+    let config = Config::founding(ClusterId::named("test"), id(1), [id(1)]).build();
+    let node = Node::open(config.expect("valid"), disk.open()).expect("opens");
+    (node, disk)
+}
+
+fn drain(node: &mut Node, disk: &mut Disk) -> Vec<Output> {
+    let mut outputs = Vec::new();
+    while let Some(ready) = node.ready() {
+        if let Some((write, token)) = ready.write {
+            disk.persist(&write);
+            node.persisted(token).expect("its own token");
+        }
+        outputs.extend(ready.outputs);
+    }
+    outputs
+}
+
+fn lead(node: &mut Node, disk: &mut Disk) {
+    drain(node, disk);
+    for n in 1..100 {
+        node.tick(Now {
+            mono: TICK * n,
+            wall_ms: 0,
+        })
+        .expect("drained");
+        drain(node, disk);
+    }
+    assert!(node.is_leader());
+}
+
+/// A write that is out, and its token.
+fn write_out(node: &mut Node) -> (Write, Token) {
+    node.submit(Request::Txn {
+        seq: None,
+        txn: create("/a"),
+    })
+    .expect("taken");
+    loop {
+        if let Some(write) = node.ready().expect("something to write").write {
+            return write;
+        }
+    }
+}
+
+#[test]
+fn rule_5_inputs_are_refused_while_a_write_is_out() {
+    let (mut node, mut disk) = single();
+    lead(&mut node, &mut disk);
+    let (write, token) = write_out(&mut node);
+    let now = Now {
+        mono: Duration::from_secs(60),
+        wall_ms: 0,
+    };
+    assert_eq!(node.tick(now), Err(Misuse::WriteOut));
+    assert!(matches!(
+        node.step(id(2), Bytes::new()),
+        Err(StepError::Misuse(Misuse::WriteOut))
+    ));
+    let request = Request::Txn {
+        seq: None,
+        txn: create("/b"),
+    };
+    assert_eq!(
+        node.submit(request),
+        Err(SubmitError::Misuse(Misuse::WriteOut))
+    );
+    assert!(
+        node.ready().is_none(),
+        "nothing comes out before the token is back"
+    );
+    disk.persist(&write);
+    node.persisted(token).expect("its own token");
+    let outputs = drain(&mut node, &mut disk);
+    assert!(matches!(
+        outputs[..],
+        [Output::Reply {
+            result: Ok(Some(_)),
+            ..
+        }]
+    ));
+}
+
+#[test]
+fn rule_5_a_node_that_is_not_drained_is_not_ticked() {
+    let (mut node, mut disk) = single();
+    lead(&mut node, &mut disk);
+    let now = Now {
+        mono: Duration::from_secs(60),
+        wall_ms: 0,
+    };
+    node.tick(now).expect("drained");
+    assert_eq!(node.tick(now), Err(Misuse::NotDrained));
+    drain(&mut node, &mut disk);
+    node.tick(now).expect("drained");
+}
+
+#[test]
+fn rule_5_a_dropped_token_ends_the_node() {
+    let (mut node, mut disk) = single();
+    lead(&mut node, &mut disk);
+    let (_, token) = write_out(&mut node);
+    drop(token);
+    let request = Request::Txn {
+        seq: None,
+        txn: create("/b"),
+    };
+    assert_eq!(
+        node.submit(request),
+        Err(SubmitError::Misuse(Misuse::TokenDropped))
+    );
+    assert_eq!(
+        node.tick(Now {
+            mono: TICK,
+            wall_ms: 0
+        }),
+        Err(Misuse::TokenDropped)
+    );
+    let ready = node.ready().expect("the pending request is answered");
+    assert!(ready.messages.is_empty() && ready.write.is_none());
+    assert!(matches!(
+        ready.outputs[..],
+        [Output::Reply {
+            result: Err(RequestError::Unknown(Unknown::NodeEnded)),
+            ..
+        }]
+    ));
+    assert_eq!(node.ended(), Some(&Ended::TokenDropped));
+}
+
+#[test]
+fn rule_5_a_foreign_or_older_token_is_refused() {
+    let (mut node, mut disk) = single();
+    let (mut other, mut other_disk) = single();
+    lead(&mut node, &mut disk);
+    other_disk.open();
+    lead(&mut other, &mut other_disk);
+    let (write, token) = write_out(&mut node);
+    disk.persist(&write);
+    // The same node in a later opening: another boot.
+    let config = Config::founding(ClusterId::named("test"), id(1), [id(1)]).build();
+    let mut reopened = Node::open(config.expect("valid"), disk.open()).expect("opens");
+    assert_eq!(reopened.persisted(token).err(), Some(Misuse::ForeignToken));
+}
+
+#[test]
+fn rule_5_a_failed_write_ends_the_node_and_leaves_requests_unknown() {
+    let (mut node, mut disk) = single();
+    lead(&mut node, &mut disk);
+    let (_, token) = write_out(&mut node);
+    node.failed(token, "fsync: input/output error");
+    let ready = node.ready().expect("the pending request is answered");
+    let Output::Reply {
+        result: Err(error), ..
+    } = &ready.outputs[0]
+    else {
+        panic!("a reply")
+    };
+    assert!(error.outcome_unknown());
+    assert!(ready.messages.is_empty() && ready.write.is_none());
+    let ended = node.ended().expect("ended").to_string();
+    assert!(ended.contains("input/output error"), "{ended}");
+    let refused = node.submit(Request::Txn {
+        seq: None,
+        txn: create("/b"),
+    });
+    assert!(matches!(refused, Err(SubmitError::Ended(_))));
+}
+
+/// A single voter wins a term within one turn: nothing of that term may leave before it is durable,
+/// or a learner keeps an entry that never was.
+#[test]
+fn rule_5_a_new_term_releases_nothing_before_it_is_durable() {
+    let mut cluster = Cluster::elected(1);
+    cluster.join(2);
+    cluster.submit(id(1), Request::AddLearner(id(2)));
+    cluster.run(5);
+    assert_eq!(cluster.nodes[&id(2)].status().role, Role::Learner);
+    cluster.restart(id(1));
+    let mut term = cluster.nodes[&id(1)].status().term;
+    let mut elections = 0;
+    for _ in 0..60 {
+        cluster.now += TICK;
+        let now = Now {
+            mono: cluster.now,
+            wall_ms: 0,
+        };
+        cluster.node(id(1)).tick(now).expect("drained");
+        while let Some(ready) = cluster.node(id(1)).ready() {
+            let hard_state = ready.write.as_ref().and_then(|(write, _)| write.hard_state);
+            if hard_state.is_some_and(|it| it.term > term) {
+                elections += 1;
+                for message in &ready.messages {
+                    let frame = Frame::decode(&message.bytes, usize::MAX).expect("ours");
+                    assert!(
+                        !matches!(frame.body, Body::Raft(_)),
+                        "left too early: {frame:?}"
+                    );
+                }
+            }
+            if let Some((write, token)) = ready.write {
+                cluster
+                    .disks
+                    .get_mut(&id(1))
+                    .expect("a disk")
+                    .persist(&write);
+                cluster.node(id(1)).persisted(token).expect("its own token");
+            }
+        }
+        term = cluster.nodes[&id(1)].status().term;
+    }
+    assert_eq!(elections, 1);
+}

@@ -1,0 +1,287 @@
+//! Snapshots on their way: written locally, sent to a member that lags, received from one.
+//!
+//! A transfer is pulled by its receiver, one chunk at a time, so it delays no heartbeat and resumes
+//! where it stopped. The sender serves it in any role, and pins its log from the snapshot on, within
+//! bounds; raft hears of it only when the receiver has durably staged and verified every byte
+//! (PROTOCOL.md, rule 11).
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::{
+    id::{ClusterId, NodeId},
+    namespace::{Decoder, Encoder, Frozen, Namespace},
+    node::{membership::Membership, ready::SnapshotWrite},
+    wire::Chunk,
+};
+
+/// A snapshot that this node sends to one member.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) index: u64,
+    pub(crate) term: u64,
+    source: Source,
+    stream: Stream,
+    last: Option<Chunk>,
+    progress_tick: u64,
+}
+
+/// A snapshot that this node writes for itself.
+#[derive(Debug)]
+pub(crate) struct Local {
+    pub(crate) index: u64,
+    pub(crate) term: u64,
+    stream: Stream,
+    begun: bool,
+}
+
+/// A snapshot that this node receives.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    pub(crate) from: NodeId,
+    pub(crate) index: u64,
+    pub(crate) term: u64,
+    pub(crate) offset: u64,
+    pub(crate) crc: u32,
+    decoder: Option<Decoder>,
+    staged: Option<Box<(Namespace, Membership)>>,
+    /// The finished snapshot is on the disk.
+    pub(crate) durable: bool,
+    pub(crate) progress_tick: u64,
+}
+
+/// What a chunk did.
+#[derive(Debug)]
+pub(crate) enum Received {
+    /// Not the next bytes: nothing.
+    Stale,
+    /// The bytes are to be staged; the next ones are at the new offset.
+    More(SnapshotWrite),
+    /// The last bytes: they are to be staged, and then the snapshot is whole.
+    Finished([SnapshotWrite; 2]),
+    /// The bytes are no snapshot: nothing of them is used.
+    Corrupt(String),
+}
+
+/// A frozen state and what goes with it into a snapshot.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    pub(crate) frozen: Frozen,
+    pub(crate) cluster: ClusterId,
+    pub(crate) membership: Membership,
+}
+
+/// The bytes of one snapshot, in order.
+#[derive(Debug)]
+struct Stream {
+    encoder: Encoder,
+    next: Option<Bytes>,
+    offset: u64,
+    crc: u32,
+}
+
+impl Source {
+    fn stream(&self, chunk_bytes: usize) -> Stream {
+        let (members, removed) = self.membership.encode();
+        let mut encoder = Encoder::new(self.frozen.clone(), self.cluster, members, removed);
+        let next = encoder.next_chunk(chunk_bytes);
+        Stream {
+            encoder,
+            next,
+            offset: 0,
+            crc: 0,
+        }
+    }
+}
+
+impl Stream {
+    /// The next chunk: its offset and bytes, and in the last one the checksum of them all.
+    fn next(&mut self, chunk_bytes: usize) -> Option<(u64, Bytes, Option<u32>)> {
+        let bytes = self.next.take()?;
+        self.next = self.encoder.next_chunk(chunk_bytes);
+        let offset = self.offset;
+        self.offset += bytes.len() as u64;
+        self.crc = crc32c::crc32c_append(self.crc, &bytes);
+        let crc = self.next.is_none().then_some(self.crc);
+        Some((offset, bytes, crc))
+    }
+}
+
+impl Outgoing {
+    pub(crate) fn new(
+        (index, term): (u64, u64),
+        source: Source,
+        chunk_bytes: usize,
+        tick: u64,
+    ) -> Self {
+        let stream = source.stream(chunk_bytes);
+        Self {
+            index,
+            term,
+            source,
+            stream,
+            last: None,
+            progress_tick: tick,
+        }
+    }
+
+    /// The chunk at `offset`: the next one, the last one again, or the first one of all.
+    pub(crate) fn pull(&mut self, offset: u64, chunk_bytes: usize, tick: u64) -> Option<Chunk> {
+        if let Some(last) = self.last.as_ref().filter(|last| last.offset == offset) {
+            return Some(last.clone());
+        }
+        if offset == 0 {
+            self.stream = self.source.stream(chunk_bytes);
+        }
+        if offset != self.stream.offset {
+            return None;
+        }
+        let (offset, bytes, crc) = self.stream.next(chunk_bytes)?;
+        self.progress_tick = tick;
+        let chunk = Chunk {
+            index: self.index,
+            term: self.term,
+            offset,
+            bytes,
+            crc,
+        };
+        self.last = Some(chunk.clone());
+        Some(chunk)
+    }
+
+    pub(crate) fn stalls(&self, tick: u64, ticks_max: u64) -> bool {
+        tick - self.progress_tick >= ticks_max
+    }
+}
+
+impl Local {
+    pub(crate) fn new((index, term): (u64, u64), source: &Source, chunk_bytes: usize) -> Self {
+        Self {
+            index,
+            term,
+            stream: source.stream(chunk_bytes),
+            begun: false,
+        }
+    }
+
+    /// Writes on by at most `chunks` chunks. Returns whether the snapshot is whole.
+    pub(crate) fn write(
+        &mut self,
+        chunks: usize,
+        chunk_bytes: usize,
+        out: &mut Vec<SnapshotWrite>,
+    ) -> bool {
+        if !self.begun {
+            self.begun = true;
+            out.push(SnapshotWrite::Begin {
+                index: self.index,
+                term: self.term,
+            });
+        }
+        for _ in 0..chunks {
+            let Some((offset, bytes, crc)) = self.stream.next(chunk_bytes) else {
+                return true;
+            };
+            let length = offset + bytes.len() as u64;
+            out.push(SnapshotWrite::Chunk { offset, bytes });
+            if let Some(crc) = crc {
+                out.push(SnapshotWrite::Finish { length, crc });
+                return true;
+            }
+        }
+        false
+    }
+}
+
+impl Incoming {
+    pub(crate) fn new(
+        from: NodeId,
+        (index, term): (u64, u64),
+        cluster: ClusterId,
+        tick: u64,
+    ) -> Self {
+        Self {
+            from,
+            index,
+            term,
+            offset: 0,
+            crc: 0,
+            decoder: Some(Decoder::new(cluster)),
+            staged: None,
+            durable: false,
+            progress_tick: tick,
+        }
+    }
+
+    /// Takes a chunk: it is checked and decoded before raft hears of the snapshot.
+    pub(crate) fn receive(&mut self, chunk: Chunk, tick: u64) -> Received {
+        let same = (chunk.index, chunk.term, chunk.offset) == (self.index, self.term, self.offset);
+        if !same || (chunk.bytes.is_empty() && chunk.crc.is_none()) {
+            return Received::Stale;
+        }
+        let Some(decoder) = self.decoder.as_mut() else {
+            return Received::Stale;
+        };
+        self.progress_tick = tick;
+        self.crc = crc32c::crc32c_append(self.crc, &chunk.bytes);
+        self.offset += chunk.bytes.len() as u64;
+        if let Err(error) = decoder.feed(chunk.bytes.clone()) {
+            return Received::Corrupt(error.to_string());
+        }
+        let write = SnapshotWrite::Chunk {
+            offset: chunk.offset,
+            bytes: chunk.bytes,
+        };
+        let Some(crc) = chunk.crc else {
+            return Received::More(write);
+        };
+        if crc != self.crc {
+            return Received::Corrupt(format!("checksum {:08x}, not {crc:08x}", self.crc));
+        }
+        let Some(decoder) = self.decoder.take() else {
+            return Received::Stale;
+        };
+        match decode(decoder) {
+            Ok(staged) => self.staged = Some(Box::new(staged)),
+            Err(why) => return Received::Corrupt(why),
+        }
+        Received::Finished([
+            write,
+            SnapshotWrite::Finish {
+                length: self.offset,
+                crc,
+            },
+        ])
+    }
+
+    pub(crate) fn is_whole(&self) -> bool {
+        self.staged.is_some()
+    }
+
+    pub(crate) fn into_staged(self) -> Option<(Namespace, Membership)> {
+        self.staged.map(|staged| *staged)
+    }
+}
+
+/// Finishes a decoder and reads the members that the snapshot names.
+pub(crate) fn decode(decoder: Decoder) -> Result<(Namespace, Membership), String> {
+    let (namespace, members, removed) = decoder.finish().map_err(|error| error.to_string())?;
+    let membership = Membership::decode(members, &removed).ok_or("its members are not valid")?;
+    Ok((namespace, membership))
+}
+
+/// All snapshots of one node that are on their way.
+#[derive(Debug, Default)]
+pub(crate) struct Transfers {
+    pub(crate) outgoing: BTreeMap<NodeId, Outgoing>,
+    pub(crate) incoming: Option<Incoming>,
+    pub(crate) local: Option<Local>,
+}
+
+impl Transfers {
+    /// The log is needed from behind this index on, for transfers that are under way.
+    pub(crate) fn pinned(&self) -> Option<u64> {
+        self.outgoing.values().map(|outgoing| outgoing.index).min()
+    }
+}
