@@ -1,5 +1,7 @@
 //! quorate: a ZooKeeper inside your application.
 
+#[cfg(feature = "driver")]
+pub mod client;
 mod command;
 mod config;
 mod consensus;

@@ -6,15 +6,15 @@ use bytes::Bytes;
 
 use crate::{
     client::{
-        Answer, Error, LeaderGuard, LockGuard, Observed, Session, Watcher, Written,
-        completion::Promise, recipe::PlaceCell, session::SessionCell, watcher::WatchCell,
+        Answer, Error, LeaderGuard, LockGuard, Session, Watcher, Written, completion::Promise,
+        recipe::PlaceCell, session::SessionCell, watcher::Stream,
     },
     id::{NodeId, Secret, SessionId, Zxid},
     namespace::View,
-    node::{Read, Request, Status, WatchId},
-    op::{Filter, Txn},
+    node::{Consistency, Read, Request, Status, WatchId},
+    op::{Filter, Stat, Txn},
     path::Path,
-    recipes::Layout,
+    recipes::{Layout, Leadership},
 };
 
 /// One call. The host answers every promise in it.
@@ -34,6 +34,16 @@ pub(crate) enum Call {
     Read {
         read: Read,
         promise: Promise<Answer>,
+    },
+    Get {
+        path: Path,
+        consistency: Consistency,
+        promise: Promise<(Bytes, Stat)>,
+    },
+    Exists {
+        path: Path,
+        consistency: Consistency,
+        promise: Promise<Option<Stat>>,
     },
     Watch {
         filter: Filter,
@@ -60,7 +70,8 @@ pub(crate) enum Call {
     /// Stops the keep-alives; the session lives on.
     Leave(Arc<SessionCell>),
     Lock {
-        session: Arc<SessionCell>,
+        /// Keeps the session open until the place is given up.
+        session: Session,
         layout: Layout,
         path: Path,
         data: Bytes,
@@ -68,7 +79,7 @@ pub(crate) enum Call {
         promise: Promise<LockGuard>,
     },
     Campaign {
-        session: Arc<SessionCell>,
+        session: Session,
         layout: Layout,
         path: Path,
         proposal: Bytes,
@@ -82,9 +93,9 @@ pub(crate) enum Call {
     },
     Observe {
         path: Path,
-        cell: Arc<WatchCell<Observed>>,
+        cell: Arc<Stream<Leadership>>,
     },
-    Unobserve(Arc<WatchCell<Observed>>),
+    Unobserve(Arc<Stream<Leadership>>),
     Member {
         request: Request,
         promise: Promise<()>,
@@ -118,6 +129,8 @@ impl Call {
                 promise.fill(Err(error));
             }
             Self::Read { promise, .. } => promise.fill(Err(error)),
+            Self::Get { promise, .. } => promise.fill(Err(error)),
+            Self::Exists { promise, .. } => promise.fill(Err(error)),
             Self::Watch { promise, .. } => promise.fill(Err(error)),
             Self::Open { promise, .. } | Self::Attach { promise, .. } => promise.fill(Err(error)),
             Self::Lock { promise, .. } => promise.fill(Err(error)),

@@ -248,7 +248,10 @@ mod tests {
     }
 
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "a completion is waited for by another thread")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a completion is waited for by another thread"
+    )]
     fn a_thread_waits_and_is_woken_once_filled() {
         let pairs: Vec<_> = (0..100).map(|_| Completion::<u64>::pair()).collect();
         let (completions, promises): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
@@ -272,10 +275,7 @@ mod tests {
         assert_eq!(completion.try_take(), None);
         promise.fill(Ok(7));
         assert_eq!(counter.0.load(Ordering::SeqCst), 1);
-        assert_eq!(
-            Pin::new(&mut completion).poll(&mut cx),
-            Poll::Ready(Ok(7))
-        );
+        assert_eq!(Pin::new(&mut completion).poll(&mut cx), Poll::Ready(Ok(7)));
         assert_eq!(
             Pin::new(&mut completion).poll(&mut cx),
             Poll::Ready(Err(Error::Taken))

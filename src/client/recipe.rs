@@ -113,7 +113,9 @@ impl<T> Future for Acquire<T> {
 
 impl<T> fmt::Debug for Acquire<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Acquire").field("place", &self.place).finish()
+        f.debug_struct("Acquire")
+            .field("place", &self.place)
+            .finish()
     }
 }
 

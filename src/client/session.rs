@@ -13,8 +13,11 @@ use bytes::Bytes;
 
 use crate::{
     client::{
-        Acquire, Answer, Client, Completion, Error, Written, call::Call, create, delete, set,
+        Acquire, Answer, Client, Completion, Error, Written,
+        call::Call,
+        create, delete,
         recipe::{LeaderGuard, LockGuard, Place, PlaceCell},
+        set,
     },
     id::{Secret, SessionId},
     node::{Consistency, Detach, Read, ReadOp},
@@ -148,7 +151,7 @@ impl Session {
         let cell = Arc::new(PlaceCell::new(self.handle.client.next_id()));
         let place = Place::new(Arc::clone(&cell), self.clone());
         self.call(Call::Lock {
-            session: Arc::clone(&self.handle.cell),
+            session: self.clone(),
             layout,
             path: path.clone(),
             data: data.into(),
@@ -178,7 +181,7 @@ impl Session {
         let cell = Arc::new(PlaceCell::new(self.handle.client.next_id()));
         let place = Place::new(Arc::clone(&cell), self.clone());
         self.call(Call::Campaign {
-            session: Arc::clone(&self.handle.cell),
+            session: self.clone(),
             layout,
             path: path.clone(),
             proposal: proposal.into(),
@@ -329,7 +332,8 @@ impl SessionCell {
     /// What a write gets once the session is over.
     pub(crate) fn over_error(&self) -> Option<Error> {
         let session = self.id;
-        self.over().map(|cause| Error::SessionOver { session, cause })
+        self.over()
+            .map(|cause| Error::SessionOver { session, cause })
     }
 }
 

@@ -288,6 +288,11 @@ impl<T> StreamState<T> {
 impl<T> fmt::Debug for Stream<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.state.lock();
-        write!(f, "Stream({} items, open {})", state.items.len(), state.open)
+        write!(
+            f,
+            "Stream({} items, open {})",
+            state.items.len(),
+            state.open
+        )
     }
 }
