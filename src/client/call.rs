@@ -92,10 +92,11 @@ pub(crate) enum Call {
         promise: Option<Promise<()>>,
     },
     Observe {
+        id: u64,
         path: Path,
         cell: Arc<Stream<Leadership>>,
     },
-    Unobserve(Arc<Stream<Leadership>>),
+    Unobserve(u64),
     Member {
         request: Request,
         promise: Promise<()>,

@@ -156,6 +156,12 @@ impl<T> Promise<T> {
         self.fill_adopting(result, None);
     }
 
+    /// Says that the node is gone.
+    pub(crate) fn close(self, why: &str) {
+        let (why, submitted) = (why.to_owned(), self.submitted);
+        self.fill(Err(Error::Closed { why, submitted }));
+    }
+
     /// Fills it; whoever looks at the answer, or drops it, adopts the generation.
     pub(crate) fn fill_adopting(mut self, result: Result<T, Error>, adopt: Option<Adopt>) {
         if let Some(slot) = self.slot.take() {

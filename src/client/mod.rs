@@ -31,7 +31,7 @@ use parking_lot::Mutex;
 
 use crate::{
     client::{call::Call, mailbox::Mailbox, watcher::Stream},
-    id::{NodeId, SessionId, Zxid},
+    id::{NodeId, Zxid},
     namespace::View,
     node::{Consistency, Read, ReadOp, ReadOutcome, Request, Status},
     op::{CreateMode, Filter, Op, Outcome, Stat, Txn},
@@ -192,11 +192,13 @@ impl Client {
     /// Follows an election of any layout.
     pub fn observe(&self, path: &Path) -> Observation {
         let cell = Arc::new(Stream::new());
+        let id = self.next_id();
         self.call(Call::Observe {
+            id,
             path: path.clone(),
             cell: Arc::clone(&cell),
         });
-        Observation::new(cell, Arc::clone(&self.shared.mailbox))
+        Observation::new(id, cell, Arc::clone(&self.shared.mailbox))
     }
 
     /// Opens a session that lives for `ttl` without renewal; the handle renews it.

@@ -152,13 +152,14 @@ impl fmt::Debug for Watcher {
 /// # }
 /// ```
 pub struct Observation {
+    id: u64,
     cell: Arc<Stream<Leadership>>,
     mailbox: Arc<Mailbox>,
 }
 
 impl Observation {
-    pub(crate) fn new(cell: Arc<Stream<Leadership>>, mailbox: Arc<Mailbox>) -> Self {
-        Self { cell, mailbox }
+    pub(crate) fn new(id: u64, cell: Arc<Stream<Leadership>>, mailbox: Arc<Mailbox>) -> Self {
+        Self { id, cell, mailbox }
     }
 
     /// Blocks until the next leadership, at most for `timeout`. `None` when none came in time, and
@@ -184,7 +185,7 @@ impl Iterator for Observation {
 
 impl Drop for Observation {
     fn drop(&mut self) {
-        self.mailbox.call(Call::Unobserve(Arc::clone(&self.cell)));
+        self.mailbox.call(Call::Unobserve(self.id));
     }
 }
 

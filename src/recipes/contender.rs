@@ -151,10 +151,6 @@ impl Contender {
         Some(action)
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     pub(crate) fn phase(&self) -> &Phase {
         &self.phase
     }

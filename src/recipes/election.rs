@@ -92,10 +92,6 @@ impl Election {
     pub fn fence(&self) -> Option<Guard> {
         self.contender.held().map(Own::fence)
     }
-
-    pub(crate) fn contender(&self) -> &Contender {
-        &self.contender
-    }
 }
 
 pub(crate) fn proclaim(own: &Own, proposal: Bytes) -> Txn {

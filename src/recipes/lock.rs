@@ -86,10 +86,6 @@ impl Lock {
     pub fn fence(&self) -> Option<Guard> {
         self.contender.held().map(Own::fence)
     }
-
-    pub(crate) fn contender(&self) -> &Contender {
-        &self.contender
-    }
 }
 
 pub(super) fn state(contender: &Contender, until: Duration, now: Duration) -> State {

@@ -13,7 +13,7 @@
 //! Layouts and order are those of the ZooKeeper recipes (Curator `LockInternals`, kazoo `Lock`):
 //! the number at the end of the name decides, whoever made the node.
 
-mod contender;
+pub(crate) mod contender;
 mod election;
 mod layout;
 mod lock;
