@@ -160,15 +160,11 @@ impl Batch {
 }
 
 impl Command {
-    /// Appends this command, behind its length.
-    pub(crate) fn append_to(&self, out: &mut BytesMut) {
-        put_delimited(out, &self.to_record());
-    }
-
     /// This command behind its length, as it stands in a [`Batch`].
     pub(crate) fn encode(&self) -> Bytes {
-        let mut out = BytesMut::new();
-        self.append_to(&mut out);
+        let record = self.to_record();
+        let mut out = BytesMut::with_capacity(record.encoded_len() + LENGTH_BYTES_MAX);
+        put_delimited(&mut out, &record);
         out.freeze()
     }
 
@@ -453,6 +449,8 @@ fn secret(hash: &[u8]) -> Result<SecretHash, CommandError> {
     ))
 }
 
+/// The longest varint.
+const LENGTH_BYTES_MAX: usize = 10;
 /// The number of `EntryRecord.commands` in proto/quorate.proto.
 const ENTRY_COMMANDS_TAG: u32 = 4;
 /// The version of log entries and commands.

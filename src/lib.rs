@@ -15,7 +15,11 @@ mod path;
 #[allow(missing_docs, unreachable_pub, clippy::all, rustdoc::all)] // generated code
 mod proto;
 pub mod recipes;
+#[cfg(feature = "tcp")]
+pub mod tcp;
 mod time;
+#[cfg(feature = "wal")]
+pub mod wal;
 mod wire;
 
 pub use command::CommandError;

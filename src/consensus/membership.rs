@@ -151,7 +151,8 @@ pub(crate) struct AppliedChange {
     pub(crate) change: Option<MembershipChange>,
     /// What the proposer gave along; opaque here.
     pub(crate) context: Bytes,
-    /// Whether this node itself was removed: it is to stop.
+    /// Whether this node itself was removed: it is to stop, but if it just led, only after the
+    /// others had an election: until they know of the removal, they may need its vote.
     pub(crate) removed_self: bool,
 }
 

@@ -73,6 +73,8 @@ pub(crate) struct Consensus {
     may_vote: bool,
     /// Until the node may vote: a leader's term, and the highest commit that it announced.
     announced: (u64, u64),
+    /// The term in which the node started, and who leads in it, once that is known.
+    opened: (u64, Option<NodeId>),
     /// The last read contexts; a fresh one is none of them.
     contexts: VecDeque<[u8; 16]>,
     ended: Option<Ended>,
@@ -146,6 +148,7 @@ impl Consensus {
             term_leader: None,
             may_vote,
             announced: (0, hard_state.commit),
+            opened: (hard_state.term, None),
             contexts: VecDeque::new(),
             ended: None,
             rejected: BTreeMap::new(),
@@ -158,11 +161,14 @@ impl Consensus {
 
     /// One tick has passed. While something waits to be drained, time stands still.
     pub(crate) fn tick(&mut self) {
-        let may_campaign = self.may_vote && !self.undrained();
-        if self.out.is_none() && (self.role() == Role::Leader || may_campaign) {
-            self.call("tick", |raw| {
-                raw.tick();
-            });
+        let undrained = self.undrained();
+        if self.out.is_some() || (undrained && self.role() != Role::Leader) {
+            return;
+        }
+        if self.may_vote {
+            self.call("tick", |raw| raw.tick());
+        } else if !undrained {
+            self.leave_opening_term();
         }
     }
 
@@ -182,7 +188,8 @@ impl Consensus {
         self.call("unreachable", |raw| raw.report_unreachable(peer.as_u64()));
     }
 
-    /// The one snapshot (index, term) that is staged and verified, if any.
+    /// The one snapshot (index, term) that is staged and verified, if any; forgotten once it is
+    /// installed.
     pub(crate) fn expect_snapshot(&mut self, staged: Option<(u64, u64)>) {
         self.staged = staged;
     }
@@ -301,6 +308,7 @@ impl Consensus {
             term_at: &|index| self.term_at(index),
             staged: self.staged,
             may_vote: self.may_vote,
+            trusted: self.opened.1,
             joiner: self.raw.store().members().is_empty(),
             undrained: self.undrained(),
         };
@@ -451,14 +459,35 @@ impl Consensus {
         if let Some(leader) = NodeId::new(raft.leader_id) {
             self.term_leader = Some((term, leader));
         }
+        if term == self.opened.0 && self.opened.1.is_none() {
+            self.opened.1 = NodeId::new(raft.leader_id);
+        }
         if !self.may_vote {
-            let (announced_term, commit) = self.announced;
-            let store = self.raw.store();
-            // Only a commit in the leader's own term covers all that was ever committed before it.
-            self.may_vote = announced_term == term
-                && announced_term > 0
-                && store.term_at(commit) == Some(term)
-                && self.out.is_none();
+            self.may_vote = self.has_caught_up() && term > self.opened.0;
+        }
+    }
+
+    /// Whether all is durable here that the leader of this term has committed, by an entry of its
+    /// own term: only then does its commit cover all that was ever committed before.
+    fn has_caught_up(&self) -> bool {
+        let (announced_term, commit) = self.announced;
+        let reached = self.raw.store().term_at(commit) == Some(announced_term);
+        announced_term > 0 && announced_term == self.term() && reached && self.out.is_none()
+    }
+
+    /// A node that lost its tail moves on from the term in which it started, when it has caught up.
+    ///
+    /// The leader of that term may still count an acknowledgement of what was lost, also for
+    /// entries that it commits later, so to have caught up with it proves nothing. A leader of a
+    /// later term starts to count from nothing. To wait for one would leave the cluster with a
+    /// voter less, and nobody would know.
+    fn leave_opening_term(&mut self) {
+        let same_term = self.term() == self.opened.0;
+        if same_term && self.has_caught_up() && self.raw.raft.promotable() {
+            self.call("leave_opening_term", |raw| {
+                let term = raw.raft.term + 1;
+                raw.raft.become_follower(term, raft::INVALID_ID);
+            });
         }
     }
 

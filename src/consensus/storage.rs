@@ -236,3 +236,62 @@ fn bytes_of(entry: &Entry) -> usize {
 
 /// Changes of the membership that are remembered along the tail.
 const MEMBERSHIPS_MAX: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store() -> TailStore {
+        let members = |learners: &[u64]| Members {
+            voters: vec![1, 2],
+            learners: learners.to_vec(),
+        };
+        let mut store = TailStore::new((1, 1), (1, members(&[])), HardState::default());
+        let entry = |index| Entry {
+            index,
+            term: 2,
+            data: vec![0; 36].into(),
+            ..Entry::default()
+        };
+        store.append((2..=9).map(entry).collect());
+        store.set_applied(4);
+        store.set_members(5, members(&[3]));
+        store
+    }
+
+    #[test]
+    fn l2_a_snapshot_waits_until_the_change_that_names_its_receiver_is_applied() {
+        let mut store = store();
+        let unavailable = StorageError::SnapshotTemporarilyUnavailable.into();
+        assert_eq!(store.snapshot(0, 3), Err(unavailable));
+        let snapshot = store.snapshot(0, 2).unwrap();
+        assert_eq!(snapshot.get_metadata().index, 4);
+        assert!(snapshot.get_metadata().get_conf_state().learners.is_empty());
+        store.set_applied(5);
+        let snapshot = store.snapshot(0, 3).unwrap();
+        assert_eq!(snapshot.get_metadata().get_conf_state().learners, [3]);
+    }
+
+    #[test]
+    fn c2_the_tail_is_cut_at_both_ends_and_counted() {
+        let mut store = store();
+        assert_eq!(store.bytes(), 800);
+        store.append(vec![Entry {
+            index: 7,
+            term: 3,
+            ..Entry::default()
+        }]);
+        assert_eq!((store.last(), store.bytes()), (7, 564));
+        store.compact(9);
+        assert_eq!((store.first(), store.bytes()), (5, 264));
+        assert_eq!(store.term_at(4), Some(2), "kept for the place before");
+        assert_eq!(store.term_at(3), None);
+        assert_eq!(store.members_at(3), None);
+        assert_eq!(store.members_at(4).map(|m| m.learners.len()), Some(0));
+        let context = || GetEntriesContext::empty(false);
+        assert_eq!(store.entries(5, 8, Some(150), context()).unwrap().len(), 1);
+        assert_eq!(store.entries(5, 8, None, context()).unwrap().len(), 3);
+        let compacted = StorageError::Compacted.into();
+        assert_eq!(store.entries(4, 6, None, context()), Err(compacted));
+    }
+}

@@ -33,6 +33,9 @@ pub(super) struct View<'a> {
     /// The snapshot that the node has staged and verified.
     pub(super) staged: Option<(u64, u64)>,
     pub(super) may_vote: bool,
+    /// Whom a node without its tail may vote for all the same: the leader of the term in which it
+    /// started has everything that it ever acknowledged.
+    pub(super) trusted: Option<NodeId>,
     /// A joiner knows no members, and nothing that its votes could stand for.
     pub(super) joiner: bool,
     /// Whether the node holds entries or a snapshot that are not durable yet.
@@ -161,7 +164,7 @@ fn check(view: &View<'_>, from: NodeId, message: &RaftMessage) -> Result<Message
             MessageType::MsgAppendResponse => check_append_response(view, message)?,
             MessageType::MsgTimeoutNow => check_timeout_now(view, from, message)?,
             MessageType::MsgRequestVote | MessageType::MsgRequestPreVote => {
-                check_vote_request(view, message)?;
+                check_vote_request(view, from, message)?;
             }
             MessageType::MsgRequestPreVoteResponse => check_pre_vote(view, message)?,
             _ => {}
@@ -308,17 +311,22 @@ fn check_timeout_now(view: &View<'_>, from: NodeId, message: &RaftMessage) -> Re
     if message.term != view.term || view.leader != Some(from) || view.leads {
         return Err(ignored(Ignored::NotTheLeader));
     }
-    check_may_vote(view)?;
+    if view.joiner || !view.may_vote {
+        return Err(ignored(Ignored::MayNotVote));
+    }
     if view.undrained {
         return Err(ignored(Ignored::Undrained));
     }
     Ok(())
 }
 
-fn check_vote_request(view: &View<'_>, message: &RaftMessage) -> Result<(), Verdict> {
+fn check_vote_request(view: &View<'_>, from: NodeId, message: &RaftMessage) -> Result<(), Verdict> {
     let standing = message.index > 0 && message.log_term > 0 && message.log_term < message.term;
     require(standing, Misbehaving::LogTerm)?;
-    check_may_vote(view)
+    if view.joiner || !(view.may_vote || view.trusted == Some(from)) {
+        return Err(ignored(Ignored::MayNotVote));
+    }
+    Ok(())
 }
 
 fn check_pre_vote(view: &View<'_>, message: &RaftMessage) -> Result<(), Verdict> {
@@ -366,13 +374,6 @@ fn check_committed(
         }
         _ => Ok(()),
     }
-}
-
-fn check_may_vote(view: &View<'_>) -> Result<(), Verdict> {
-    if view.joiner || !view.may_vote {
-        return Err(ignored(Ignored::MayNotVote));
-    }
-    Ok(())
 }
 
 /// What is committed is applied everywhere, so what nobody can read is stopped before.

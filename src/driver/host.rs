@@ -4,7 +4,9 @@
 //! tick is taken on a drained node and never made up for; no turn takes more than its share of
 //! what has arrived.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, path::Path, sync::Arc, time::Duration};
+
+use thiserror::Error;
 
 use crate::{
     client::{Client, Clock, Shared, mailbox::Arrivals},
@@ -13,6 +15,7 @@ use crate::{
     id::NodeId,
     node::{Ended, Garbage, Node, OpenError, Restored},
     time::Now,
+    wal::{OsFs, WalError},
 };
 
 /// A node with its log, its transport and the requests of its handles.
@@ -60,6 +63,18 @@ pub struct Host {
     over: bool,
 }
 
+/// Why a host cannot be opened.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum HostError {
+    /// The data directory cannot be opened.
+    #[error(transparent)]
+    Wal(#[from] WalError),
+    /// What it holds does not fit the configuration.
+    #[error(transparent)]
+    Node(#[from] OpenError),
+}
+
 /// What a turn has led to.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -84,25 +99,45 @@ pub struct Housework {
 #[derive(Debug)]
 enum Chore {
     Drop(Garbage),
+    Log(crate::wal::Chore),
 }
 
 /// What came of [`Housework`]: to be handed to [`Host::housework_done`].
 #[derive(Debug)]
 pub struct HouseworkDone {
-    never: std::convert::Infallible,
+    done: crate::wal::ChoreDone,
 }
 
 impl Housework {
     /// Does it.
     pub fn run(self) -> Option<HouseworkDone> {
         match self.chore {
-            Chore::Drop(garbage) => drop(garbage),
+            Chore::Drop(garbage) => {
+                drop(garbage);
+                None
+            }
+            Chore::Log(chore) => Some(HouseworkDone { done: chore.run() }),
         }
-        None
     }
 }
 
 impl Host {
+    /// A host for the member that `config` describes, on the data directory `dir`, which is made
+    /// if it is not there. `inbox` is where the transport delivers.
+    ///
+    /// # Errors
+    ///
+    /// [`HostError`] says what is wrong with the directory or the configuration, and the remedy.
+    pub fn open(
+        config: Config,
+        dir: &Path,
+        transport: impl Transport + 'static,
+        inbox: Inbox,
+    ) -> Result<Self, HostError> {
+        let (log, restored) = Log::open(Arc::new(OsFs), dir, config.cluster(), config.id())?;
+        Ok(Self::new(config, log, restored, transport, inbox)?)
+    }
+
     /// A host for the member that `config` describes, as `log` has restored it. `inbox` is where
     /// the transport delivers.
     ///
@@ -162,6 +197,7 @@ impl Host {
             let more = self.take();
             self.drain(now);
             self.publish(now.mono);
+            self.gather_housework();
             self.end_with_node();
             return self.done(more);
         }
@@ -170,7 +206,7 @@ impl Host {
 
     /// Takes back what [`Housework::run`] returned.
     pub fn housework_done(&mut self, done: HouseworkDone) {
-        match done.never {}
+        self.log.chore_done(done.done);
     }
 
     /// A handle; see [`client`](crate::client).
@@ -186,6 +222,11 @@ impl Host {
     /// The member's id.
     pub fn id(&self) -> NodeId {
         self.id
+    }
+
+    #[cfg(test)]
+    pub(super) fn next_due(&self) -> Duration {
+        self.next_tick
     }
 
     pub(super) fn system_clock(&self) -> SystemClock {
@@ -277,6 +318,13 @@ impl Host {
                 self.publish_until = None;
                 drop(published.publish(None));
             }
+        }
+    }
+
+    fn gather_housework(&mut self) {
+        while let Some(chore) = self.log.chore() {
+            let chore = Chore::Log(chore);
+            self.housework.push(Housework { chore });
         }
     }
 

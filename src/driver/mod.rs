@@ -17,7 +17,7 @@ mod thread;
 mod transport;
 
 pub use clock::SystemClock;
-pub use host::{Host, Housework, HouseworkDone, Turn};
+pub use host::{Host, HostError, Housework, HouseworkDone, Turn};
 pub use log::Log;
 pub use switchboard::{Line, Switchboard};
 pub use thread::Driver;

@@ -139,6 +139,28 @@ fn c3_nothing_is_fed_while_a_write_is_out() {
 }
 
 #[test]
+fn c3_raft_hears_of_a_change_only_when_no_write_is_out() {
+    let mut node = leader();
+    node.propose_change(MembershipChange::AddLearner(id(4)), Bytes::new())
+        .unwrap();
+    flush(&mut node);
+    node.propose(Bytes::from_static(b"x")).unwrap();
+    let ack = RaftMessage {
+        index: 7,
+        ..message(APPEND_RESPONSE, 3)
+    };
+    node.step(id(2), ack).unwrap();
+    let batch = node.drain().unwrap();
+    assert!(batch.write.is_some() && batch.committed.len() == 1);
+    let applied = node.applied_change(&batch.committed[0]).unwrap();
+    assert_eq!(applied.change, Some(MembershipChange::AddLearner(id(4))));
+    node.applied(7);
+    assert_eq!((node.learners(), node.progress(id(4))), (vec![id(4)], None));
+    node.persisted();
+    assert!(node.progress(id(4)).is_some());
+}
+
+#[test]
 fn c4_nobody_campaigns_on_entries_that_are_not_durable() {
     // A single voter would lead at once, and raft asserts that its log is durable by then.
     let mut node = Consensus::open(options(1), founding(&[1], &[])).unwrap();
@@ -270,6 +292,7 @@ fn rule_5_a_term_that_is_not_durable_sends_nothing() {
     node.campaign().unwrap();
     assert_eq!(node.role(), Role::Leader, "a single voter leads at once");
     node.propose(Bytes::from_static(b"x")).unwrap();
+    assert_eq!(node.snapshot_message(id(2), 1, 1), None);
     let batch = node.drain().unwrap();
     let hard_state = batch.write.unwrap().hard_state.unwrap();
     assert_eq!((hard_state.term, hard_state.vote), (2, 1));
@@ -365,6 +388,42 @@ fn s5_without_its_tail_a_node_neither_votes_nor_campaigns_until_it_caught_up() {
 }
 
 #[test]
+fn s5_the_leader_that_may_count_a_lost_acknowledgement_proves_nothing() {
+    // 2 leads in term 2, and has an acknowledgement of entry 5 from node 1, which lost it.
+    let restored = RestoredLog {
+        hard_state: HardState::new(2, 0, 3),
+        entries: entries(2, 4, 2),
+        may_vote: false,
+        ..founding(&[1, 2, 3], &[])
+    };
+    let mut node = Consensus::open(options(1), restored).unwrap();
+    node.step(id(2), append(2, (4, 2), 4, vec![])).unwrap();
+    flush(&mut node);
+    assert!(
+        !node.may_vote(),
+        "2 may commit 5 now, by its own copy and the lost one"
+    );
+    let may_not = Err(Rejected::Ignored(Ignored::MayNotVote));
+    assert_eq!(node.step(id(3), vote_request(VOTE, 3, 4, 2)), may_not);
+    // Caught up with 2, it asks for a leader that counts anew, and helps none but 2 to be it.
+    node.tick();
+    let (sent, _) = flush(&mut node);
+    assert_eq!((node.term(), sent), (3, vec![]));
+    node.tick();
+    assert_eq!(node.term(), 3, "once");
+    node.step(id(2), heartbeat(2, 4)).unwrap();
+    let (sent, _) = flush(&mut node);
+    assert_eq!((sent[0].1.kind, sent[0].1.term), (APPEND_RESPONSE, 3));
+    assert_eq!(node.step(id(3), vote_request(VOTE, 4, 4, 2)), may_not);
+    node.step(id(2), vote_request(VOTE, 4, 5, 2)).unwrap();
+    assert_eq!(node.vote(), 2);
+    let list = vec![entry(5, 2), entry(6, 4)];
+    node.step(id(2), append(4, (4, 2), 6, list)).unwrap();
+    flush(&mut node);
+    assert!(node.may_vote());
+}
+
+#[test]
 fn rule_6_a_round_answers_with_a_commit_from_after_it_was_asked() {
     let mut cluster = Cluster::new(&[1, 2, 3], &[]);
     cluster.elect(1);
@@ -446,4 +505,44 @@ fn rule_11_only_the_staged_snapshot_is_stepped() {
     node.expect_snapshot(Some((3, 1)));
     node.step(id(2), install(3, 1)).unwrap_err();
     assert!(matches!(node.ended(), Some(Ended::Divergence(_))));
+}
+
+#[test]
+fn a_change_inside_a_snapshot_that_raft_took_already_is_not_made_twice() {
+    // Entry 6 adds a learner, and is to be applied; before it is, a snapshot comes in which that
+    // learner is gone again.
+    let mut node = follower();
+    let data = MembershipChange::AddLearner(id(4)).encode(Bytes::new());
+    let change = LogEntry::new(6, 2, EntryKind::Membership, data);
+    node.step(id(2), append(2, (5, 2), 6, vec![change]))
+        .unwrap();
+    node.drain().unwrap();
+    node.persisted();
+    node.expect_snapshot(Some((9, 2)));
+    let install = RaftMessage {
+        snapshot: Some(meta(9, 2, &[1, 2, 3], &[])),
+        ..message(SNAPSHOT, 2)
+    };
+    node.step(id(2), install).unwrap();
+    let batch = node.drain().unwrap();
+    assert_eq!(batch.committed.last().unwrap().index, 6);
+    assert_eq!(batch.write.unwrap().install.unwrap().index, 9);
+    for entry in &batch.committed {
+        if entry.kind == EntryKind::Membership {
+            node.applied_change(entry).unwrap();
+        }
+        node.applied(entry.index);
+    }
+    assert_eq!(node.learners(), [id(4)], "as of entry 6");
+    node.persisted();
+    flush(&mut node);
+    assert_eq!((node.applied_index(), node.learners()), (9, vec![]));
+    assert_eq!(node.progress(id(4)), None);
+    assert_eq!(node.ended(), None);
+}
+
+#[test]
+fn consensus_can_move_to_another_thread() {
+    fn is_send<T: Send>() {}
+    is_send::<Consensus>();
 }

@@ -33,6 +33,17 @@ fn learner() -> Consensus {
     node
 }
 
+/// As `follower`, after its tail was cut.
+fn without_tail() -> Consensus {
+    let restored = RestoredLog {
+        hard_state: HardState::new(2, 0, 4),
+        entries: entries(2, 5, 2),
+        may_vote: false,
+        ..founding(&[1, 2, 3], &[])
+    };
+    Consensus::open(options(1), restored).unwrap()
+}
+
 fn joiner() -> Consensus {
     Consensus::open(options(1), nothing()).unwrap()
 }
@@ -65,6 +76,11 @@ fn f2_100_000_messages_as_learner_never_panic() {
 #[test]
 fn f2_100_000_messages_as_joiner_never_panic() {
     hammer(6, joiner, |node| node.voters().is_empty());
+}
+
+#[test]
+fn f2_100_000_messages_without_the_tail_never_panic() {
+    hammer(7, without_tail, |node| !node.may_vote());
 }
 
 /// Steps messages until 100,000 came while the node was in its role.

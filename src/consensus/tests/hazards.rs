@@ -229,7 +229,7 @@ fn h10_a_restarted_node_gets_the_changes_after_its_snapshot_again() {
     cluster.elect(1);
     cluster.change(1, MembershipChange::AddLearner(id(4)));
     cluster.tick_all(3);
-    cluster.restart(2);
+    cluster.restart(2, true);
     assert!(cluster.node(2).learners().is_empty());
     cluster.tick_all(3);
     assert_eq!(cluster.node(2).learners(), [id(4)]);

@@ -152,11 +152,25 @@ fn l4_members_change_one_at_a_time() {
     cluster.tick_all(4);
     cluster.change(1, add(5));
     assert_eq!(cluster.node(1).learners(), [id(4), id(5)]);
-    // A new leader waits for a commit in its term.
-    let mut node = candidate();
-    node.step(id(2), message(VOTE_RESPONSE, 3)).unwrap();
+    // A new leader waits for a commit in its term, even if it has applied all of its log.
+    let mut node = follower();
+    node.step(id(2), heartbeat(2, 5)).unwrap();
     flush(&mut node);
+    node.campaign().unwrap();
+    flush(&mut node);
+    for kind in [PRE_VOTE_RESPONSE, VOTE_RESPONSE] {
+        node.step(id(2), message(kind, 3)).unwrap();
+        flush(&mut node);
+    }
+    assert_eq!((node.role(), node.applied_index()), (Role::Leader, 5));
     assert_eq!(node.propose_change(add(4), Bytes::new()), under_way);
+    let ack = RaftMessage {
+        index: 6,
+        ..message(APPEND_RESPONSE, 3)
+    };
+    node.step(id(2), ack).unwrap();
+    flush(&mut node);
+    node.propose_change(add(4), Bytes::new()).unwrap();
 }
 
 #[test]
@@ -310,7 +324,7 @@ fn a_cluster_elects_by_ticks_alone_replicates_and_survives_restarts() {
         cluster.propose(lead, data);
     }
     for node in [1, 2, 3] {
-        cluster.restart(node);
+        cluster.restart(node, true);
     }
     cluster.tick_all(40);
     let lead = cluster.lead().unwrap();

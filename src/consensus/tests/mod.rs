@@ -1,6 +1,7 @@
 //! One test per duty of RELIABILITY.md, section 3, named after it; most on a little cluster in
 //! memory that persists at once.
 
+mod churn;
 mod contract;
 mod fuzz;
 mod hazards;
@@ -236,13 +237,13 @@ impl Cluster {
     }
 
     /// The process dies and starts again from its disk.
-    pub(super) fn restart(&mut self, node: u64) {
+    pub(super) fn restart(&mut self, node: u64, may_vote: bool) {
         let member = self.members.get_mut(&node).unwrap();
         let restored = RestoredLog {
             hard_state: member.disk.hard_state,
             snapshot: member.disk.snapshot.clone(),
             entries: member.disk.entries.clone(),
-            may_vote: member.consensus.may_vote(),
+            may_vote,
         };
         member.state = member.disk.snapshot_state.clone();
         member.consensus = Consensus::open(options(node), restored).unwrap();

@@ -1,6 +1,7 @@
 //! Nodes of one cluster, driven by hand: a network that loses what it is told to, and disks that
 //! hold exactly what was persisted.
 
+mod hostile;
 mod identity;
 mod leases;
 mod members;

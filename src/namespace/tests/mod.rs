@@ -1,5 +1,11 @@
 //! The promises of the state machine, one by one.
 
+mod model;
+mod random;
+mod session;
+mod snapshot;
+mod tree;
+
 use bytes::Bytes;
 
 use super::*;
@@ -62,6 +68,8 @@ fn a_node_is_created_read_set_and_deleted() {
 struct Fixture {
     ns: Namespace,
     counter: u64,
+    /// Of every session.
+    epoch: u64,
 }
 
 impl Fixture {
@@ -73,6 +81,38 @@ impl Fixture {
         Self {
             ns: Namespace::new(parameters),
             counter: 0,
+            epoch: 1,
+        }
+    }
+
+    fn open(&mut self, number: u64, ttl_us: u64) -> SessionId {
+        let command = Command::OpenSession {
+            origin: origin(0),
+            secret: secret(number),
+            ttl_us,
+        };
+        match self.ns.apply(command) {
+            Applied::Session { result, .. } => result.unwrap().id,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn txn(&mut self, session: SessionId, seq: u64, acked: u64, txn: impl Into<Txn>) -> Reply {
+        let epoch = self.epoch;
+        let command = Command::SessionTxn {
+            session,
+            epoch,
+            seq,
+            acked,
+            txn: txn.into(),
+        };
+        match self.ns.apply(command) {
+            Applied::Sequenced {
+                reply,
+                ended: false,
+                ..
+            } => reply,
+            other => panic!("{other:?}"),
         }
     }
 
@@ -139,4 +179,60 @@ pub(super) fn delete(at: &str, version: Option<u64>) -> Op {
 
 pub(super) fn secret(number: u64) -> SecretHash {
     Secret::from_bytes(u128::from(number).to_le_bytes()).hash()
+}
+
+pub(super) fn encoder(ns: &Namespace) -> Encoder {
+    let (members, removed) = (Bytes::from_static(b"members"), Bytes::from_static(b"gone"));
+    Encoder::new(ns.freeze(), ClusterId::named("test"), members, removed)
+}
+
+pub(super) fn snapshot(ns: &Namespace) -> Vec<u8> {
+    let mut encoder = encoder(ns);
+    std::iter::from_fn(|| encoder.next_chunk(1 << 16))
+        .flatten()
+        .collect()
+}
+
+/// The same state after its snapshot was written and read in pieces of this size.
+pub(super) fn restored(ns: &Namespace, piece: usize) -> Namespace {
+    let bytes = snapshot(ns);
+    let mut decoder = Decoder::new(ClusterId::named("test"));
+    for piece in bytes.chunks(piece) {
+        decoder.feed(Bytes::copy_from_slice(piece)).unwrap();
+    }
+    let (restored, members, removed) = decoder.finish().unwrap();
+    assert_eq!(
+        (&members[..], &removed[..]),
+        (&b"members"[..], &b"gone"[..])
+    );
+    assert_eq!(snapshot(&restored), bytes);
+    restored
+}
+
+/// Makes every index anew from what it indexes.
+pub(super) fn check_indexes(ns: &Namespace) {
+    let state = &ns.state;
+    let (mut deadlines, mut secrets) = (Vec::new(), Vec::new());
+    let mut owned = Vec::new();
+    let mut next = state.sessions.after(None);
+    while let Some((id, session)) = next {
+        deadlines.push((session.deadline_us, id));
+        secrets.push((session.secret, id));
+        owned.extend(session.ephemerals.iter().map(|path| (path.to_string(), id)));
+        next = state.sessions.after(Some(id));
+    }
+    deadlines.sort();
+    secrets.sort();
+    owned.sort();
+    assert_eq!(state.sessions.indexes(), (deadlines, secrets));
+    let (mut count, mut owners) = (1, Vec::new());
+    let mut at = "/".to_string();
+    while let Some((path, znode)) = state.tree.next_depth_first(&at) {
+        count += 1;
+        owners.extend(znode.owner.map(|owner| (path.to_string(), owner)));
+        at = path.to_string();
+    }
+    owners.sort();
+    assert_eq!(owned, owners);
+    assert_eq!(state.tree.len(), count);
 }

@@ -1,0 +1,89 @@
+//! Rows of results: as a table for people, as JSON for programs.
+
+use std::{fmt::Write as _, fs, io, path::Path};
+
+/// One line of the table.
+pub struct Row {
+    pub scenario: &'static str,
+    pub storage: &'static str,
+    pub in_flight: usize,
+    pub ops_per_s: f64,
+    pub p50_us: f64,
+    pub p99_us: f64,
+    /// Of the node threads, all nodes together.
+    pub cpu_us_per_op: f64,
+    /// Of the clients' threads.
+    pub client_cpu_us_per_op: f64,
+    /// Operations per second divided by those of `ratio_to`.
+    pub ratio: Option<f64>,
+    pub ratio_to: &'static str,
+}
+
+/// Prints the head of the table.
+pub fn head() {
+    println!(
+        "{:<18} {:<7} {:>9} {:>12} {:>9} {:>9} {:>10} {:>11}  ratio",
+        "scenario", "storage", "in flight", "ops/s", "p50 us", "p99 us", "cpu us/op", "client cpu"
+    );
+}
+
+impl Row {
+    /// Prints this row.
+    pub fn print(&self) {
+        let ratio = match self.ratio {
+            Some(ratio) => format!("{ratio:.2} of {}", self.ratio_to),
+            None => String::new(),
+        };
+        println!(
+            "{:<18} {:<7} {:>9} {:>12.0} {:>9.1} {:>9.1} {:>10.2} {:>11.2}  {ratio}",
+            self.scenario,
+            self.storage,
+            self.in_flight,
+            self.ops_per_s,
+            self.p50_us,
+            self.p99_us,
+            self.cpu_us_per_op,
+            self.client_cpu_us_per_op
+        );
+    }
+
+    fn json(&self) -> String {
+        let mut out = String::new();
+        let number = |value: f64| match value.is_finite() {
+            true => format!("{value:.3}"),
+            false => "null".to_string(),
+        };
+        let _ = write!(
+            out,
+            "{{\"bench\":\"cluster\",\"scenario\":\"{}\",\"storage\":\"{}\",\"in_flight\":{},\
+             \"ops_per_s\":{},\"p50_us\":{},\"p99_us\":{},\"cpu_us_per_op\":{},\"ratio\":{},\
+             \"ratio_to\":\"{}\"}}",
+            self.scenario,
+            self.storage,
+            self.in_flight,
+            number(self.ops_per_s),
+            number(self.p50_us),
+            number(self.p99_us),
+            number(self.cpu_us_per_op),
+            self.ratio.map_or("null".to_string(), number),
+            self.ratio_to
+        );
+        out
+    }
+}
+
+/// Writes the rows as a JSON array.
+pub fn write_json(path: &Path, rows: &[Row]) -> io::Result<()> {
+    let rows: Vec<String> = rows.iter().map(Row::json).collect();
+    fs::write(path, format!("[\n{}\n]\n", rows.join(",\n")))
+}
+
+/// The value below which `share` of the samples lie; sorts them.
+pub fn percentile(samples_ns: &mut [u64], share: f64) -> f64 {
+    if samples_ns.is_empty() {
+        return f64::NAN;
+    }
+    let at = ((samples_ns.len() - 1) as f64 * share) as usize;
+    let (_, value, _) = samples_ns.select_nth_unstable(at);
+    *value as f64 / 1_000.0
+}

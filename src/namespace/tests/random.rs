@@ -1,0 +1,332 @@
+//! Random commands against the naive model, and against other replicas.
+
+use super::{
+    super::{Namespace, tests::*},
+    model::Model,
+};
+use crate::{
+    command::{Command, KeepAlive},
+    id::{SessionId, Zxid},
+    op::{Check, CreateMode, Guard, Txn},
+};
+
+/// Replies, changes, tree, sessions and history are those of the model, and a state that goes
+/// through its snapshot goes on as if nothing had been (rules 3, 4, 7 and 9 of PROTOCOL.md).
+#[test]
+fn two_hundred_thousand_random_commands_do_what_the_model_does() {
+    let parameters = tight();
+    let mut model = Model::new(parameters);
+    let mut ns = Namespace::new(parameters);
+    let mut random = Random(1);
+    for step in 0..200_000 {
+        if random.below(4) == 0 {
+            let (advance_us, wall_ms) = (random.below(4) * 40, random.below(1000) + step / 100);
+            model.begin_entry(advance_us, wall_ms);
+            ns.begin_entry(advance_us, wall_ms);
+        }
+        let command = random.command(&model);
+        let expected = model.apply(command.clone());
+        assert_eq!(ns.apply(command.clone()), expected, "{step}: {command:?}");
+        assert_eq!(ns.drain_changes(), std::mem::take(&mut model.changes));
+        assert_eq!(ns.zxid().as_u64(), model.zxid);
+        if step % 256 == 0 {
+            compare(&ns, &model, &mut random);
+        }
+        if random.below(500) == 0 {
+            ns = restored(&ns, 1 + random.below(200) as usize);
+            check_indexes(&ns);
+        }
+    }
+    // The generator reaches what it is to reach.
+    assert!(model.zxid > 50_000, "{}", model.zxid);
+    assert!(model.next_session > 1_000, "{}", model.next_session);
+    assert!(model.floor.as_u64() > 40_000, "{:?}", model.floor);
+}
+
+/// A replica that starts from another's snapshot halfway ends with the same bytes.
+#[test]
+fn replicas_end_with_the_same_bytes() {
+    for seed in 100..110 {
+        let parameters = tight();
+        let mut model = Model::new(parameters);
+        let mut first = Namespace::new(parameters);
+        let mut second = None::<Namespace>;
+        let mut random = Random(seed);
+        for step in 0..4_000 {
+            let (advance_us, wall_ms) = (random.below(50), random.below(1000));
+            let command = random.command(&model);
+            model.begin_entry(advance_us, wall_ms);
+            model.apply(command.clone());
+            first.begin_entry(advance_us, wall_ms);
+            let applied = first.apply(command.clone());
+            if let Some(second) = &mut second {
+                second.begin_entry(advance_us, wall_ms);
+                assert_eq!(second.apply(command), applied);
+            }
+            if step == 2_000 {
+                second = Some(restored(&first, 100));
+            }
+        }
+        let second = second.expect("it was made halfway");
+        assert_eq!(snapshot(&first), snapshot(&second));
+    }
+}
+
+/// RELIABILITY.md, S10: a snapshot is a point in time, however long it takes to write.
+#[test]
+fn a_snapshot_is_written_while_the_tree_changes() {
+    let parameters = tight();
+    let mut model = Model::new(parameters);
+    let mut ns = Namespace::new(parameters);
+    let mut random = Random(7);
+    for _ in 0..20 {
+        let at_once = snapshot(&ns);
+        let mut encoder = encoder(&ns);
+        let mut pieces = Vec::new();
+        while let Some(chunk) = encoder.next_chunk(50) {
+            assert!(chunk.len() == 50 || pieces.len() + chunk.len() == at_once.len());
+            pieces.extend_from_slice(&chunk);
+            for _ in 0..20 {
+                let command = random.command(&model);
+                model.apply(command.clone());
+                ns.apply(command);
+            }
+        }
+        assert!(
+            pieces == at_once,
+            "the snapshot changed while it was written"
+        );
+        assert!(encoder.into_state().zxid() < ns.zxid());
+        assert_ne!(snapshot(&ns), at_once);
+    }
+}
+
+fn compare(ns: &Namespace, model: &Model, random: &mut Random) {
+    let view = ns.view();
+    assert_eq!(view.zxid().as_u64(), model.zxid);
+    for (text, node) in &model.nodes {
+        let path = path(text);
+        let (data, stat) = view.read(&path).unwrap();
+        assert_eq!(&data[..], &node.data[..]);
+        assert_eq!(Some(stat), model.stat(text));
+        let limit = 1 + random.below(3) as usize;
+        let (mut names, mut after, mut more) = (Vec::new(), None::<String>, true);
+        while more {
+            let page = view.children(&path, after.as_deref(), limit).unwrap();
+            assert_eq!(page.2, stat);
+            assert!(page.0.len() <= limit);
+            after = page.0.last().cloned();
+            names.extend(page.0);
+            more = page.1;
+        }
+        assert_eq!(names, model.children(text));
+    }
+    assert_eq!(ns.state.tree.len(), model.nodes.len());
+    assert_eq!(ns.state.sessions.len(), model.sessions.len());
+    for (id, lease) in &model.sessions {
+        assert_eq!(ns.session(*id), model.session(*id));
+        for seq in 0..lease.last_seq + 2 {
+            assert_eq!(ns.cached_reply(*id, seq), lease.replies.get(&seq).cloned());
+        }
+    }
+    let mut due: Vec<_> = model
+        .sessions
+        .iter()
+        .map(|it| (it.1.deadline_us, *it.0))
+        .collect();
+    due.retain(|it| it.0 <= model.clock_us);
+    due.sort();
+    due.truncate(2);
+    let due: Vec<_> = due.into_iter().map(|it| it.1).collect();
+    assert_eq!(ns.due(model.clock_us, 2), due);
+    assert_eq!(ns.has_deadlines(), !model.sessions.is_empty());
+    assert_eq!(ns.history_floor(), model.floor);
+    for back in 0..3 {
+        let zxid = Zxid::new(model.zxid.saturating_sub(back * 9));
+        let events = ns
+            .history_after(zxid)
+            .map(|it| it.cloned().collect::<Vec<_>>());
+        let expected: Vec<_> = model
+            .history
+            .iter()
+            .filter(|it| it.zxid > zxid)
+            .cloned()
+            .collect();
+        let expected = if zxid < model.floor {
+            Err(model.floor)
+        } else {
+            Ok(expected)
+        };
+        assert_eq!(events, expected);
+    }
+    check_indexes(ns);
+}
+
+/// A seeded source of commands; most of them make sense in the model's state.
+pub(super) struct Random(pub(super) u64);
+
+impl Random {
+    /// SplitMix64.
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(super) fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+
+    pub(super) fn command(&mut self, model: &Model) -> Command {
+        let ids: Vec<_> = model.sessions.keys().copied().collect();
+        let session = match ids.len() as u64 {
+            0 => SessionId::new(1 + self.below(5)).unwrap(),
+            len if self.one_in(50) => SessionId::new(1 + self.below(len * 9)).unwrap(),
+            len => ids[self.below(len) as usize],
+        };
+        let lease = model.sessions.get(&session);
+        let mut epoch = lease.map_or(1, |it| it.epoch);
+        if self.one_in(20) {
+            epoch = self.below(epoch + 3);
+        }
+        let last_seq = lease.map_or(0, |it| it.last_seq);
+        let seq = match self.below(12) {
+            0 => last_seq + 2 + self.below(3),
+            1 | 2 => last_seq.saturating_sub(self.below(6)),
+            _ => last_seq + 1,
+        };
+        let acked = match self.below(3) {
+            0 => last_seq.saturating_sub(self.below(4)),
+            1 if self.one_in(20) => u64::MAX,
+            _ => 0,
+        };
+        match self.below(40) {
+            0 | 1 => Command::OpenSession {
+                origin: origin(self.below(100)),
+                secret: match lease {
+                    Some(lease) if self.one_in(4) => lease.secret,
+                    _ => secret(self.next()),
+                },
+                ttl_us: self.below(3_000),
+            },
+            2 => Command::AttachSession {
+                origin: origin(self.below(100)),
+                session,
+                secret: match lease {
+                    Some(lease) if !self.one_in(4) => lease.secret,
+                    _ => secret(0),
+                },
+                epoch: epoch + self.below(3),
+            },
+            3 if self.one_in(2) => Command::CloseSession {
+                session,
+                epoch,
+                seq,
+            },
+            4 | 5 => Command::KeepAlives(
+                (0..self.below(4))
+                    .map(|_| KeepAlive {
+                        session: ids.get(self.below(6) as usize).copied().unwrap_or(session),
+                        epoch,
+                        number: lease.map_or(0, |it| it.keep_alive) + self.below(3),
+                        acked,
+                    })
+                    .collect(),
+            ),
+            6 | 7 => Command::ExpireSession { session },
+            8..=15 => Command::PlainTxn {
+                origin: origin(self.below(100)),
+                txn: self.txn(model, session),
+            },
+            _ => Command::SessionTxn {
+                session,
+                epoch,
+                seq,
+                acked,
+                txn: self.txn(model, session),
+            },
+        }
+    }
+
+    fn txn(&mut self, model: &Model, session: SessionId) -> Txn {
+        let version = |random: &mut Self| random.one_in(4).then(|| random.below(3));
+        let data = "0123456789abcdefg"[..self.below(18) as usize].to_string();
+        let at = self.node(model);
+        let crowded = model.nodes.len() > 60;
+        let op = match self.below(if crowded { 5 } else { 10 }) {
+            0..=1 => set(&at, &data, version(self)),
+            2..=4 => delete(&at, version(self)),
+            kind => {
+                let mode = [
+                    CreateMode::Persistent,
+                    CreateMode::Persistent,
+                    CreateMode::Ephemeral,
+                    CreateMode::PersistentSequential,
+                    CreateMode::EphemeralSequential,
+                ][kind as usize - 5];
+                let name = NAMES[self.below(NAMES.len() as u64) as usize];
+                let at = format!("{}/{name}", at.trim_end_matches('/'));
+                if at.matches('/').count() > 4 {
+                    set("/", &data, None)
+                } else if mode.is_sequential() && self.one_in(3) {
+                    create(&at[..at.len() - name.len()], &data, mode)
+                } else {
+                    create(&at, &data, mode)
+                }
+            }
+        };
+        let mut txn = Txn::new(op);
+        while self.one_in(6) {
+            let at = self.node(model);
+            let stat = model.stat(&at).unwrap_or_default();
+            let check = match self.below(6) {
+                0 => Check::Exists(false),
+                1 | 2 => Check::Exists(true),
+                3 => Check::Version(stat.version),
+                4 => Check::Czxid(stat.czxid),
+                _ => Check::Owner(stat.owner.unwrap_or(session)),
+            };
+            txn = txn.guard(Guard {
+                path: path(&at),
+                check,
+            });
+        }
+        txn
+    }
+
+    /// Mostly one that exists.
+    fn node(&mut self, model: &Model) -> String {
+        let at = self.below(model.nodes.len() as u64) as usize;
+        let mut text = model.nodes.keys().nth(at).unwrap().clone();
+        if self.one_in(12) {
+            text = format!("{}/none", text.trim_end_matches('/'));
+        }
+        text
+    }
+}
+
+/// Limits that the generator meets often.
+fn tight() -> crate::config::Parameters {
+    crate::config::Parameters {
+        tick_us: 10,
+        advance_us_max: 100,
+        renewal_us: 50,
+        ttl_us_min: 200,
+        ttl_us_max: 2_000,
+        payload_bytes_max: 16,
+        window_count_max: 5,
+        window_bytes_max: 4096 + 5 * 192 + 20,
+        history_count_max: 30,
+        history_bytes_max: 30 * 72,
+        sessions_max: 6,
+    }
+}
+
+/// Bytes before `/` among them, and what collides with numbered names.
+const NAMES: [&str; 6] = ["a", "b", "a-", "a b", "b.x", "a-0000000003"];

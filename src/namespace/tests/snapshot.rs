@@ -1,0 +1,297 @@
+//! Snapshots: the same state gives the same bytes, and other bytes give a typed error.
+
+use prost::Message as _;
+
+use super::{model::Model, random::Random, *};
+use crate::{
+    namespace::{SnapshotError, session::Session, tree::Znode},
+    proto::{self, snapshot_record::Kind},
+    wire::put_delimited,
+};
+
+#[test]
+fn an_empty_state_comes_back() {
+    let ns = Namespace::new(parameters());
+    for piece in [1, 7, 1 << 20] {
+        let restored = restored(&ns, piece);
+        assert_eq!(restored.zxid(), Zxid::ZERO);
+        assert_eq!(restored.parameters(), ns.parameters());
+        assert!(restored.view().stat(&Path::root()).is_some());
+    }
+}
+
+#[test]
+fn chunks_are_cut_anywhere_and_hold_what_was_asked_for() {
+    let mut it = Fixture::new();
+    it.plain(create("/a", &"x".repeat(100_000), CreateMode::Persistent));
+    let whole = snapshot(&it.ns);
+    for bytes_max in [0, 1, 100, 4096, whole.len(), usize::MAX] {
+        let mut encoder = encoder(&it.ns);
+        let mut bytes = Vec::new();
+        while let Some(chunk) = encoder.next_chunk(bytes_max) {
+            bytes.extend_from_slice(&chunk);
+            assert!(chunk.len() == bytes_max.max(1) || bytes.len() == whole.len());
+        }
+        assert_eq!(encoder.next_chunk(10), None);
+        assert!(bytes == whole);
+    }
+}
+
+/// Every prefix of a snapshot is not one, and no bit of it can be another.
+#[test]
+fn a_torn_or_changed_snapshot_is_refused() {
+    let bytes = snapshot(&busy(3, 300));
+    for end in 0..bytes.len() {
+        let error = decode(&bytes[..end]).unwrap_err();
+        assert!(matches!(error, SnapshotError::Truncated { .. }), "{error}");
+    }
+    let mut longer = bytes.clone();
+    longer.push(0);
+    assert!(decode(&longer).is_err());
+    let (mut same, mut refused) = (0, 0);
+    for bit in 0..bytes.len() * 8 {
+        let mut bad = bytes.clone();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        match decode(&bad) {
+            Err(_) => refused += 1,
+            // A changed payload is a payload, too: the checksum is somebody else's.
+            Ok(parts) => {
+                same += 1;
+                assert!(encode(parts) == bad, "another state has these bytes");
+            }
+        }
+    }
+    assert!(refused > same, "{refused} refused, {same} taken");
+}
+
+#[test]
+fn random_bytes_never_panic() {
+    let bytes = snapshot(&busy(4, 600));
+    let mut random = Random(9);
+    for _ in 0..6_000 {
+        let mut bad = bytes.clone();
+        for _ in 0..=random.below(4) {
+            let at = random.below(bad.len() as u64) as usize;
+            let other = random.below(bad.len() as u64) as usize;
+            match random.below(5) {
+                0 => bad[at] = random.next() as u8,
+                1 => bad.truncate(at.max(1)),
+                2 => bad.insert(at, random.next() as u8),
+                3 => {
+                    let part = bad[at.min(other)..at.max(other)].to_vec();
+                    bad.splice(at..at, part);
+                }
+                _ => drop(bad.drain(at.min(other)..(at.max(other)).min(at.min(other) + 64))),
+            }
+            if bad.is_empty() {
+                bad.push(0);
+            }
+        }
+        let piece = 1 + random.below(bad.len() as u64) as usize;
+        if let Ok(parts) = decode_in(&bad, piece) {
+            assert!(encode(parts) == bad);
+        }
+        let noise: Vec<u8> = (0..random.below(60)).map(|_| random.next() as u8).collect();
+        assert!(decode(&noise).is_err());
+    }
+}
+
+#[test]
+fn a_later_version_and_another_cluster_are_named() {
+    let ns = Namespace::new(parameters());
+    let error = decode_records(&ns, |_, kind| {
+        if let Kind::Head(head) = kind {
+            head.version = 2;
+        }
+    });
+    assert_eq!(error, Err(SnapshotError::Version { version: 2 }));
+    let text = SnapshotError::Version { version: 2 }.to_string();
+    assert!(
+        text.contains("version 2") && text.contains("later"),
+        "{text}"
+    );
+    let other = ClusterId::named("other");
+    let mut decoder = Decoder::new(other);
+    let error = decoder.feed(snapshot(&ns).into()).unwrap_err();
+    let expected = SnapshotError::Cluster {
+        expected: other,
+        actual: ClusterId::named("test"),
+    };
+    assert_eq!(error, expected);
+    assert_eq!(
+        decoder.feed(Bytes::new()),
+        Err(expected),
+        "the first error is final"
+    );
+    assert!(decoder.finish().is_err());
+}
+
+/// A length that no member writes is refused before anything is kept for it.
+#[test]
+fn a_record_that_is_too_long_is_refused_at_once() {
+    let mut decoder = Decoder::new(ClusterId::named("test"));
+    let error = decoder.feed(Bytes::from_static(&[0xff, 0xff, 0xff, 0xff, 0x0f]));
+    assert!(matches!(
+        error,
+        Err(SnapshotError::TooLong { record: 0, .. })
+    ));
+    let mut decoder = Decoder::new(ClusterId::named("test"));
+    let error = decoder.feed(Bytes::from_static(&[0xff; 5]));
+    assert!(matches!(
+        error,
+        Err(SnapshotError::Record { record: 0, .. })
+    ));
+}
+
+/// Bytes that are canonical, and tell of a state that cannot be.
+#[test]
+fn an_impossible_state_is_refused() {
+    let mut it = Fixture::new();
+    let id = it.open(1, 0);
+    it.open(2, 0);
+    it.txn(id, 1, 0, create("/e", "", CreateMode::Ephemeral));
+    it.txn(id, 2, 0, create("/d", "", CreateMode::Persistent));
+    it.plain(create("/d/x", "", CreateMode::Persistent));
+    it.plain(create("/d/y", "", CreateMode::Persistent));
+    assert!(decode_records(&it.ns, |_, _| {}).is_ok());
+    let edits: [(&str, fn(&mut Kind)); 25] = [
+        ("counters", |it| head(it, |it| it.zxid = u64::MAX)),
+        ("counters", |it| head(it, |it| it.next_session = 0)),
+        ("starts after", |it| head(it, |it| it.history_floor = 99)),
+        ("no parameters", |it| head(it, |it| it.parameters = None)),
+        ("out of order", |it| head(it, |it| it.next_session = 2)),
+        ("16 bytes", |it| head(it, |it| it.cluster = Bytes::new())),
+        ("32 bytes", |it| {
+            session(it, |it| it.secret_hash = Bytes::new())
+        }),
+        ("one secret", |it| {
+            session(it, |it| it.secret_hash = Bytes::from_static(&[1; 32]));
+        }),
+        ("times", |it| session(it, |it| it.ttl_us = 0)),
+        ("times", |it| session(it, |it| it.deadline_us = u64::MAX)),
+        ("counters", |it| session(it, |it| it.epoch = 0)),
+        ("counters", |it| session(it, |it| it.acked = 9)),
+        ("transaction", |it| session(it, |it| it.opened_zxid = 0)),
+        ("lacks replies", |it| session(it, |it| it.last_seq += 1)),
+        ("is not valid", |it| reply(it, |it| it.reply = None)),
+        ("out of order", |it| reply(it, |it| it.seq += 1)),
+        ("another session", |it| reply(it, |it| it.session = 2)),
+        ("number of children", |it| {
+            znode(it, "/d/x", |it| it.path = "/b/x".into())
+        }),
+        ("parent is missing", |it| {
+            stat(it, "/", |it| it.children = 1);
+            znode(it, "/e", |it| it.path = "/q/e".into());
+        }),
+        ("out of order", |it| {
+            znode(it, "/d/y", |it| it.path = "/d/w".into())
+        }),
+        ("number of children", |it| {
+            stat(it, "/d", |it| it.children = 3)
+        }),
+        ("owner is missing", |it| stat(it, "/e", |it| it.owner = 9)),
+        ("ephemeral", |it| stat(it, "/d", |it| it.owner = 1)),
+        ("transactions", |it| stat(it, "/d", |it| it.mzxid = 1)),
+        ("change's transactions", |it| {
+            if let Kind::Change(it) = it {
+                it.zxid = 99;
+            }
+        }),
+    ];
+    for (what, edit) in edits {
+        match decode_records(&it.ns, |_, kind| edit(kind)) {
+            Err(SnapshotError::Record { what: text, .. }) => {
+                assert!(text.contains(what), "{what}: {text}");
+            }
+            other => panic!("{what}: {other:?}"),
+        }
+    }
+}
+
+/// Encoder and decoder hold nothing that grows with the tree beyond the tree.
+#[test]
+fn sizes_of_what_there_are_millions_of() {
+    assert!(size_of::<Znode>() <= 128, "{}", size_of::<Znode>());
+    assert!(size_of::<Session>() <= 224, "{}", size_of::<Session>());
+}
+
+fn busy(seed: u64, steps: u64) -> Namespace {
+    let mut model = Model::new(parameters());
+    let mut ns = Namespace::new(parameters());
+    let mut random = Random(seed);
+    for step in 0..steps {
+        model.begin_entry(10, step);
+        ns.begin_entry(10, step);
+        let command = random.command(&model);
+        assert_eq!(ns.apply(command.clone()), model.apply(command));
+    }
+    assert!(ns.state.sessions.len() > 2 && ns.state.tree.len() > 10);
+    ns
+}
+
+fn decode(bytes: &[u8]) -> Result<(Namespace, Bytes, Bytes), SnapshotError> {
+    decode_in(bytes, bytes.len().max(1))
+}
+
+fn decode_in(bytes: &[u8], piece: usize) -> Result<(Namespace, Bytes, Bytes), SnapshotError> {
+    let mut decoder = Decoder::new(ClusterId::named("test"));
+    for piece in bytes.chunks(piece) {
+        decoder.feed(Bytes::copy_from_slice(piece))?;
+    }
+    decoder.finish()
+}
+
+fn encode((ns, members, removed): (Namespace, Bytes, Bytes)) -> Vec<u8> {
+    check_indexes(&ns);
+    let mut encoder = Encoder::new(ns.freeze(), ClusterId::named("test"), members, removed);
+    std::iter::from_fn(|| encoder.next_chunk(1 << 16))
+        .flatten()
+        .collect()
+}
+
+/// The snapshot with each record changed by `edit`, written canonically.
+fn decode_records(
+    ns: &Namespace,
+    mut edit: impl FnMut(usize, &mut Kind),
+) -> Result<(), SnapshotError> {
+    let mut bytes = Bytes::from(snapshot(ns));
+    let mut out = bytes::BytesMut::new();
+    let mut index = 0;
+    while !bytes.is_empty() {
+        let mut record = proto::SnapshotRecord::decode_length_delimited(&mut bytes).unwrap();
+        edit(index, record.kind.as_mut().unwrap());
+        put_delimited(&mut out, &record);
+        index += 1;
+    }
+    decode(&out).map(|_| ())
+}
+
+fn head(kind: &mut Kind, edit: impl FnOnce(&mut proto::SnapshotHead)) {
+    if let Kind::Head(it) = kind {
+        edit(it);
+    }
+}
+
+fn session(kind: &mut Kind, edit: impl FnOnce(&mut proto::SessionRecord)) {
+    if let Kind::Session(it) = kind {
+        edit(it);
+    }
+}
+
+fn reply(kind: &mut Kind, edit: impl FnOnce(&mut proto::CachedReply)) {
+    if let Kind::Reply(it) = kind {
+        edit(it);
+    }
+}
+
+fn znode(kind: &mut Kind, path: &str, edit: impl FnOnce(&mut proto::ZnodeRecord)) {
+    if let Kind::Znode(it) = kind {
+        if it.path == path {
+            edit(it);
+        }
+    }
+}
+
+fn stat(kind: &mut Kind, path: &str, edit: impl FnOnce(&mut proto::StatRecord)) {
+    znode(kind, path, |it| edit(it.stat.as_mut().unwrap()));
+}

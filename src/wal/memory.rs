@@ -1,0 +1,595 @@
+//! A disk in memory that loses what was not synced, and fails when it is told to.
+//!
+//! **What was not synced is lost, kept or torn by the sector; names and bytes apart.** Bytes and
+//! lengths become durable by `sync_data` of their file, names by `sync_dir` of their directory, and
+//! neither implies the other. A failed sync marks the pages clean: they are read back as long as
+//! the machine runs, are lost by a power cut, and no later sync saves them unless they are written
+//! again. Blocks of zeros that were never written to take no memory.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::wal::{Fs, FsFile};
+
+/// A file system in memory. Clones are the same disk.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryFs {
+    disk: Arc<Mutex<Disk>>,
+}
+
+/// What shall go wrong. Numbers count from 1, from the moment when the fault is armed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Fault {
+    /// This write fails; half of it is in the page cache.
+    FailWrite(u64),
+    /// This write, and all after it, find the disk full.
+    NoSpace(u64),
+    /// This read fails.
+    FailRead(u64),
+    /// This sync of a file fails, and its pages are marked clean.
+    FailSync(u64),
+    /// From this sync of a file on, all say that they worked and did nothing.
+    LieSync(u64),
+    /// The power goes at this operation; all fail until [`MemoryFs::crash`].
+    PowerCut(u64),
+}
+
+/// What a power cut leaves of what was not synced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Keep {
+    /// Nothing of it.
+    Nothing,
+    /// All of it.
+    Everything,
+    /// Each sector of 512 bytes, each length and each name at random.
+    Random {
+        /// The same seed keeps the same.
+        seed: u64,
+    },
+}
+
+#[derive(Clone, Debug, Default)]
+struct Disk {
+    nodes: Vec<Node>,
+    names: BTreeMap<PathBuf, usize>,
+    durable_names: BTreeMap<PathBuf, usize>,
+    renames: Vec<NameChange>,
+    locked: BTreeSet<PathBuf>,
+    faults: Vec<Fault>,
+    counts: Counts,
+    dark: bool,
+    lying: bool,
+    /// Handles of an earlier life are dead.
+    life: u64,
+}
+
+/// How often what was done since faults were last armed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    operations: u64,
+    writes: u64,
+    reads: u64,
+    syncs: u64,
+}
+
+/// A change of names that is not durable yet.
+#[derive(Clone, Debug)]
+struct NameChange {
+    gone: Option<PathBuf>,
+    new: Option<(PathBuf, usize)>,
+}
+
+/// The bytes of a file.
+#[derive(Clone, Debug, Default)]
+struct Node {
+    /// Blocks that were ever written to with anything but zeros.
+    blocks: Vec<Option<Box<[u8]>>>,
+    length: u64,
+    durable_length: u64,
+    /// What stood there before each write that was not synced, oldest first.
+    undo: Vec<Undo>,
+    /// Durable content of sectors whose later content can no longer become durable.
+    lost: BTreeMap<u64, Vec<u8>>,
+}
+
+/// What a write replaced, from a sector's start on.
+#[derive(Clone, Debug)]
+struct Undo {
+    sector: u64,
+    sectors: u64,
+    /// `None` for zeros.
+    before: Option<Vec<u8>>,
+}
+
+impl MemoryFs {
+    /// An empty disk on which nothing fails.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Arms faults, in place of those that were armed; counting starts again.
+    pub fn arm(&self, faults: &[Fault]) {
+        let mut disk = self.disk();
+        disk.faults = faults.to_vec();
+        disk.counts = Counts::default();
+        disk.lying = false;
+    }
+
+    /// Cuts the power and brings it back: what was not synced is lost as `keep` says, open files
+    /// are dead, locks are free, faults are disarmed.
+    pub fn crash(&self, keep: Keep) {
+        let mut disk = self.disk();
+        let mut random = match keep {
+            Keep::Random { seed } => seed,
+            _ => 0,
+        };
+        let mut survives = || match keep {
+            Keep::Nothing => false,
+            Keep::Everything => true,
+            Keep::Random { .. } => next_random(&mut random) & 1 == 1,
+        };
+        for node in &mut disk.nodes {
+            node.crash(&mut survives);
+        }
+        for change in std::mem::take(&mut disk.renames) {
+            if survives() {
+                change.apply(&mut disk.durable_names);
+            }
+        }
+        disk.names = disk.durable_names.clone();
+        disk.locked.clear();
+        disk.faults.clear();
+        disk.counts = Counts::default();
+        disk.dark = false;
+        disk.lying = false;
+        disk.life += 1;
+    }
+
+    /// How many operations there were since faults were armed; each is a moment for a power cut.
+    pub fn operations(&self) -> u64 {
+        self.disk().counts.operations
+    }
+
+    /// A file's bytes as they are read, or `None` when there is none.
+    pub fn contents(&self, path: &Path) -> Option<Vec<u8>> {
+        let disk = self.disk();
+        let node = &disk.nodes[*disk.names.get(path)?];
+        let mut bytes = vec![0; node.length as usize];
+        node.read(&mut bytes, 0);
+        Some(bytes)
+    }
+
+    /// Puts a durable file with these bytes there, as damage or an operator would.
+    pub fn put(&self, path: &Path, bytes: &[u8]) {
+        let mut disk = self.disk();
+        let mut node = Node::default();
+        node.write(bytes, 0);
+        node.sync();
+        disk.nodes.push(node);
+        let number = disk.nodes.len() - 1;
+        disk.names.insert(path.to_path_buf(), number);
+        disk.durable_names.insert(path.to_path_buf(), number);
+    }
+
+    /// Takes a file away, durably; says whether there was one.
+    pub fn take(&self, path: &Path) -> bool {
+        let mut disk = self.disk();
+        disk.durable_names.remove(path);
+        disk.names.remove(path).is_some()
+    }
+
+    /// A disk of its own in the same state, with nothing open and no faults armed.
+    pub fn fork(&self) -> Self {
+        let mut disk = self.disk().clone();
+        disk.locked.clear();
+        disk.faults.clear();
+        disk.counts = Counts::default();
+        disk.dark = false;
+        disk.lying = false;
+        Self {
+            disk: Arc::new(Mutex::new(disk)),
+        }
+    }
+
+    fn disk(&self) -> MutexGuard<'_, Disk> {
+        self.disk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Fs for MemoryFs {
+    fn create_dir(&self, _: &Path) -> io::Result<()> {
+        self.disk().operation().map(drop)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let mut disk = self.disk();
+        disk.operation()?;
+        let inside = disk.names.keys().filter(|path| path.parent() == Some(dir));
+        let names = inside.filter_map(|path| path.file_name()?.to_str());
+        Ok(names.map(str::to_owned).collect())
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
+        let mut disk = self.disk();
+        disk.operation()?;
+        let number = *disk.names.get(path).ok_or(io::ErrorKind::NotFound)?;
+        Ok(self.handle(&disk, number, None))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
+        let mut disk = self.disk();
+        let cut = disk.operation();
+        if disk.names.contains_key(path) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        disk.nodes.push(Node::default());
+        let number = disk.nodes.len() - 1;
+        disk.change_names(None, Some((path.to_path_buf(), number)));
+        cut?;
+        Ok(self.handle(&disk, number, None))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut disk = self.disk();
+        let cut = disk.operation();
+        let number = *disk.names.get(from).ok_or(io::ErrorKind::NotFound)?;
+        disk.change_names(Some(from.to_path_buf()), Some((to.to_path_buf(), number)));
+        cut
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut disk = self.disk();
+        let cut = disk.operation();
+        if !disk.names.contains_key(path) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        disk.change_names(Some(path.to_path_buf()), None);
+        cut
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut disk = self.disk();
+        disk.operation()?;
+        let disk = &mut *disk;
+        let inside = |path: &Path| path.parent() == Some(dir);
+        let (now, later) = std::mem::take(&mut disk.renames)
+            .into_iter()
+            .partition(|change: &NameChange| change.paths().any(inside));
+        disk.renames = later;
+        let now: Vec<NameChange> = now;
+        for change in now {
+            change.apply(&mut disk.durable_names);
+        }
+        disk.forget_nameless();
+        Ok(())
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
+        let mut disk = self.disk();
+        disk.operation()?;
+        if !disk.locked.insert(path.to_path_buf()) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let number = match disk.names.get(path) {
+            Some(number) => *number,
+            None => {
+                disk.nodes.push(Node::default());
+                let number = disk.nodes.len() - 1;
+                disk.change_names(None, Some((path.to_path_buf(), number)));
+                number
+            }
+        };
+        Ok(self.handle(&disk, number, Some(path.to_path_buf())))
+    }
+}
+
+impl MemoryFs {
+    fn handle(&self, disk: &Disk, node: usize, lock: Option<PathBuf>) -> Box<dyn FsFile> {
+        Box::new(MemoryFile {
+            disk: Arc::clone(&self.disk),
+            life: disk.life,
+            node,
+            lock,
+        })
+    }
+}
+
+/// An open file of a [`MemoryFs`].
+#[derive(Debug)]
+struct MemoryFile {
+    disk: Arc<Mutex<Disk>>,
+    life: u64,
+    node: usize,
+    lock: Option<PathBuf>,
+}
+
+impl MemoryFile {
+    /// The disk, unless the power was cut since the file was opened.
+    fn disk(&self) -> io::Result<MutexGuard<'_, Disk>> {
+        let disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
+        if disk.life != self.life {
+            return Err(power_cut());
+        }
+        Ok(disk)
+    }
+}
+
+impl FsFile for MemoryFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut disk = self.disk()?;
+        disk.operation()?;
+        disk.counts.reads += 1;
+        let reads = disk.counts.reads;
+        if disk.armed(|fault| *fault == Fault::FailRead(reads)) {
+            return Err(io::Error::other(
+                "the medium cannot be read here (injected)",
+            ));
+        }
+        Ok(disk.nodes[self.node].read(buffer, offset))
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let mut disk = self.disk()?;
+        let cut = disk.operation();
+        disk.counts.writes += 1;
+        let writes = disk.counts.writes;
+        if disk.armed(|fault| matches!(fault, Fault::NoSpace(from) if *from <= writes)) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let fails = disk.armed(|fault| *fault == Fault::FailWrite(writes));
+        let node = &mut disk.nodes[self.node];
+        if fails {
+            node.write(&bytes[..bytes.len() / 2], offset);
+            return Err(io::Error::other("the write failed (injected)"));
+        }
+        node.write(bytes, offset);
+        cut
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut disk = self.disk()?;
+        disk.operation()?;
+        disk.counts.syncs += 1;
+        let syncs = disk.counts.syncs;
+        let fails = disk.armed(|fault| *fault == Fault::FailSync(syncs));
+        disk.lying |= disk.armed(|fault| *fault == Fault::LieSync(syncs));
+        let lies = disk.lying;
+        let node = &mut disk.nodes[self.node];
+        if !fails && !lies {
+            node.sync();
+            return Ok(());
+        }
+        node.mark_clean();
+        if fails {
+            return Err(io::Error::other("the sync failed (injected)"));
+        }
+        Ok(())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        let mut disk = self.disk()?;
+        disk.operation()?;
+        Ok(disk.nodes[self.node].length)
+    }
+}
+
+impl Drop for MemoryFile {
+    fn drop(&mut self) {
+        if let (Some(path), Ok(mut disk)) = (self.lock.take(), self.disk()) {
+            disk.locked.remove(&path);
+        }
+    }
+}
+
+impl Disk {
+    /// Counts an operation. The power may go at it: whether it still had an effect is then open,
+    /// so a change is made first and the error returned after.
+    fn operation(&mut self) -> io::Result<()> {
+        if self.dark {
+            return Err(power_cut());
+        }
+        self.counts.operations += 1;
+        let now = self.counts.operations;
+        if self.armed(|fault| *fault == Fault::PowerCut(now)) {
+            self.dark = true;
+            return Err(power_cut());
+        }
+        Ok(())
+    }
+
+    fn armed(&self, matches: impl Fn(&Fault) -> bool) -> bool {
+        self.faults.iter().any(matches)
+    }
+
+    fn change_names(&mut self, gone: Option<PathBuf>, new: Option<(PathBuf, usize)>) {
+        let change = NameChange { gone, new };
+        change.apply(&mut self.names);
+        self.renames.push(change);
+    }
+
+    /// Frees the bytes of files that have no name any more.
+    fn forget_nameless(&mut self) {
+        let mut named: BTreeSet<usize> = self.names.values().copied().collect();
+        named.extend(self.durable_names.values());
+        let pending = self.renames.iter().filter_map(|change| change.new.as_ref());
+        named.extend(pending.map(|(_, number)| number));
+        for (number, node) in self.nodes.iter_mut().enumerate() {
+            if !named.contains(&number) && !node.blocks.is_empty() {
+                *node = Node::default();
+            }
+        }
+    }
+}
+
+impl NameChange {
+    fn paths(&self) -> impl Iterator<Item = &Path> {
+        let new = self.new.as_ref().map(|(path, _)| path.as_path());
+        self.gone.as_deref().into_iter().chain(new)
+    }
+
+    fn apply(&self, names: &mut BTreeMap<PathBuf, usize>) {
+        if let Some(gone) = &self.gone {
+            names.remove(gone);
+        }
+        if let Some((path, node)) = &self.new {
+            names.insert(path.clone(), *node);
+        }
+    }
+}
+
+impl Node {
+    fn read(&self, buffer: &mut [u8], offset: u64) -> usize {
+        let count = self.length.saturating_sub(offset).min(buffer.len() as u64) as usize;
+        self.read_blocks(&mut buffer[..count], offset);
+        count
+    }
+
+    /// Reads whatever the blocks hold, zeros beyond them.
+    fn read_blocks(&self, buffer: &mut [u8], offset: u64) {
+        for (block, within, piece) in pieces(offset, buffer.len()) {
+            let out = &mut buffer[piece];
+            match self.blocks.get(block) {
+                Some(Some(bytes)) => out.copy_from_slice(&bytes[within..within + out.len()]),
+                _ => out.fill(0),
+            }
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8], offset: u64) {
+        if bytes.is_empty() {
+            return;
+        }
+        let end = offset + bytes.len() as u64;
+        let sector = offset / SECTOR;
+        let sectors = end.div_ceil(SECTOR) - sector;
+        let blank = pieces(offset, bytes.len())
+            .all(|(block, ..)| !matches!(self.blocks.get(block), Some(Some(_))));
+        let before = (!blank).then(|| {
+            let mut before = vec![0; (sectors * SECTOR) as usize];
+            self.read_blocks(&mut before, sector * SECTOR);
+            before
+        });
+        self.undo.push(Undo {
+            sector,
+            sectors,
+            before,
+        });
+        self.write_blocks(bytes, offset);
+        self.length = self.length.max(end);
+    }
+
+    fn write_blocks(&mut self, bytes: &[u8], offset: u64) {
+        for (block, within, piece) in pieces(offset, bytes.len()) {
+            let source = &bytes[piece];
+            if self.blocks.len() <= block {
+                self.blocks.resize_with(block + 1, || None);
+            }
+            let place = &mut self.blocks[block];
+            if place.is_none() && source.iter().all(|byte| *byte == 0) {
+                continue;
+            }
+            let target = place.get_or_insert_with(|| vec![0; BLOCK].into());
+            target[within..within + source.len()].copy_from_slice(source);
+        }
+    }
+
+    fn sync(&mut self) {
+        self.durable_length = self.length;
+        if !self.lost.is_empty() {
+            for undo in &self.undo {
+                for sector in undo.sector..undo.sector + undo.sectors {
+                    self.lost.remove(&sector);
+                }
+            }
+        }
+        self.undo.clear();
+    }
+
+    /// What a failed sync does: nothing is durable, and nothing will be written back any more.
+    fn mark_clean(&mut self) {
+        for undo in std::mem::take(&mut self.undo) {
+            for (sector, before) in undo.sectors() {
+                self.lost.entry(sector).or_insert(before);
+            }
+        }
+    }
+
+    fn crash(&mut self, survives: &mut impl FnMut() -> bool) {
+        let mut kept = BTreeSet::new();
+        for undo in std::mem::take(&mut self.undo).into_iter().rev() {
+            for (sector, before) in undo.sectors() {
+                // A sector that a later write has reached is not undone by an earlier one.
+                if kept.contains(&sector) {
+                    continue;
+                }
+                if survives() {
+                    kept.insert(sector);
+                } else {
+                    self.write_blocks(&before, sector * SECTOR);
+                }
+            }
+        }
+        for (sector, before) in std::mem::take(&mut self.lost) {
+            if !kept.contains(&sector) {
+                self.write_blocks(&before, sector * SECTOR);
+            }
+        }
+        if self.length != self.durable_length && !survives() {
+            self.length = self.durable_length;
+        }
+        self.durable_length = self.length;
+    }
+}
+
+impl Undo {
+    fn sectors(&self) -> impl Iterator<Item = (u64, Vec<u8>)> + '_ {
+        (0..self.sectors).map(|nth| {
+            let from = (nth * SECTOR) as usize;
+            let before = self.before.as_ref().map_or_else(
+                || vec![0; SECTOR as usize],
+                |before| before[from..from + SECTOR as usize].to_vec(),
+            );
+            (self.sector + nth, before)
+        })
+    }
+}
+
+/// Cuts a range at blocks: block, offset in it, and where in the caller's bytes.
+fn pieces(
+    offset: u64,
+    length: usize,
+) -> impl Iterator<Item = (usize, usize, std::ops::Range<usize>)> {
+    let mut done = 0;
+    std::iter::from_fn(move || {
+        if done == length {
+            return None;
+        }
+        let at = offset + done as u64;
+        let within = (at % BLOCK as u64) as usize;
+        let count = (BLOCK - within).min(length - done);
+        let from = done;
+        done += count;
+        Some(((at / BLOCK as u64) as usize, within, from..done))
+    })
+}
+
+fn power_cut() -> io::Error {
+    io::Error::other("the power was cut (injected)")
+}
+
+/// SplitMix64.
+fn next_random(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+const SECTOR: u64 = 512;
+const BLOCK: usize = 1 << 16;

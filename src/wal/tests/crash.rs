@@ -1,0 +1,177 @@
+//! The power goes at every operation of the disk; what was acknowledged is there afterwards.
+
+use super::{
+    model::{Model, draw, script},
+    open_small, run_chores,
+};
+use crate::{
+    node::Write,
+    wal::{Fault, Keep, MemoryFs},
+};
+
+/// Runs the script until the power goes at operation `cut`; the states that may be found then, or
+/// `None` when the script ended before. Chores run after every third write.
+fn run_until(fs: &MemoryFs, writes: &[Write], cut: u64) -> Option<Vec<Model>> {
+    fs.arm(&[Fault::PowerCut(cut)]);
+    let mut model = Model::default();
+    let Ok((mut wal, restored)) = open_small(fs) else {
+        return Some(vec![model]);
+    };
+    assert!(model.is(&restored), "{restored:?}");
+    for (nth, write) in writes.iter().enumerate() {
+        if wal.persist(write).is_err() {
+            return Some(model.through(write));
+        }
+        model = model.through(write).pop().expect("there is a last state");
+        if nth % 3 == 0 {
+            while let Some(chore) = wal.chore() {
+                if wal.chore_done(chore.run()).is_err() {
+                    return Some(vec![model]);
+                }
+            }
+        }
+    }
+    None
+}
+
+/// Opens what a crash left, which must be one of `states`; returns which.
+fn check(fs: &MemoryFs, states: &[Model], what: &str) -> Model {
+    let (mut wal, restored) = match open_small(fs) {
+        Ok(opened) => opened,
+        Err(error) => panic!("{what}: {error}"),
+    };
+    let Some(found) = states.iter().rev().find(|state| state.is(&restored)) else {
+        panic!("{what}: restored {restored:#?}, possible were {states:#?}");
+    };
+    // It goes on from there.
+    let mut model = found.clone();
+    let next = super::entries(model.last_index() + 1..=model.last_index() + 2, 99);
+    wal.persist(&next).expect("the disk is sound again");
+    model.batch(&next);
+    run_chores(&mut wal);
+    drop(wal);
+    fs.crash(Keep::Nothing);
+    let (_, restored) = open_small(fs).expect("what was just written");
+    assert!(model.is(&restored), "{what}: lost after going on");
+    found.clone()
+}
+
+fn keeps(cut: u64) -> [Keep; 4] {
+    [
+        Keep::Nothing,
+        Keep::Everything,
+        Keep::Random { seed: cut },
+        Keep::Random { seed: !cut },
+    ]
+}
+
+#[test]
+fn power_cut_at_every_operation_loses_nothing() {
+    for seed in 0..3 {
+        let writes = script(seed, 160);
+        for cut in 1.. {
+            let mut ended = false;
+            for keep in keeps(cut) {
+                let fs = MemoryFs::new();
+                match run_until(&fs, &writes, cut) {
+                    None => ended = true,
+                    Some(states) => {
+                        fs.crash(keep);
+                        check(&fs, &states, &format!("seed {seed}, cut {cut}, {keep:?}"));
+                    }
+                }
+            }
+            if ended {
+                assert!(cut > 1000, "the script ended after {cut} operations");
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn power_cut_during_recovery_loses_nothing() {
+    let mut random = 5;
+    for round in 0..60 {
+        let writes = script(round, 60);
+        let cut = 20 + draw(&mut random, 500);
+        let fs = MemoryFs::new();
+        let Some(states) = run_until(&fs, &writes, cut) else {
+            continue;
+        };
+        let seed = draw(&mut random, u64::MAX);
+        fs.crash(Keep::Random { seed });
+        for again in 1.. {
+            let fs = fs.fork();
+            fs.arm(&[Fault::PowerCut(again)]);
+            let ended = open_small(&fs).is_ok();
+            fs.crash(Keep::Random { seed: again });
+            check(&fs, &states, &format!("round {round}, again {again}"));
+            if ended {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn s1_after_a_failed_sync_only_what_is_durable_counts() {
+    for seed in 0..4 {
+        let writes = script(seed, 60);
+        for nth in 1.. {
+            let fs = MemoryFs::new();
+            let mut model = Model::default();
+            let (mut wal, _) = open_small(&fs).expect("a new store");
+            fs.arm(&[Fault::FailSync(nth)]);
+            let failed = writes.iter().find_map(|write| {
+                let states = model.through(write);
+                if wal.persist(write).is_err() {
+                    return Some(states);
+                }
+                model = states.last()?.clone();
+                None
+            });
+            let Some(states) = failed else {
+                assert!(nth > 50);
+                break;
+            };
+            assert!(wal.persist(&writes[0]).is_err(), "poisoned for good");
+            drop(wal);
+            // The pages are still read; what the reopened log tells must survive the next cut.
+            fs.arm(&[]);
+            let (wal, restored) = open_small(&fs).expect("after a failed sync");
+            let told = states.iter().rev().find(|state| state.is(&restored));
+            let told = told.unwrap_or_else(|| panic!("sync {nth}: {restored:#?}"));
+            drop(wal);
+            fs.crash(Keep::Nothing);
+            check(
+                &fs,
+                std::slice::from_ref(told),
+                &format!("seed {seed}, sync {nth}"),
+            );
+        }
+    }
+}
+
+#[test]
+fn a_disk_that_lies_about_syncs_is_noticed_by_the_test() {
+    // Without the fsync, or with a lying one, acknowledged writes are lost: the tests above must
+    // be able to see that.
+    let writes = script(1, 60);
+    let mut lost = 0;
+    for nth in 5..30 {
+        let fs = MemoryFs::new();
+        let (mut wal, _) = open_small(&fs).expect("a new store");
+        fs.arm(&[Fault::LieSync(nth)]);
+        let mut model = Model::default();
+        for write in &writes {
+            wal.persist(write).expect("a lie is not noticed");
+            model = model.through(write).pop().expect("there is a last state");
+        }
+        drop(wal);
+        fs.crash(Keep::Nothing);
+        let intact = open_small(&fs).is_ok_and(|(_, restored)| model.is(&restored));
+        lost += u32::from(!intact);
+    }
+    assert_eq!(lost, 25);
+}
