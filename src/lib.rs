@@ -1,5 +1,7 @@
 //! quorate: a ZooKeeper inside your application.
 
+#[cfg(feature = "driver")]
+pub mod client;
 mod command;
 mod config;
 mod consensus;
@@ -12,6 +14,7 @@ mod op;
 mod path;
 #[allow(missing_docs, unreachable_pub, clippy::all, rustdoc::all)] // generated code
 mod proto;
+pub mod recipes;
 mod record;
 #[cfg(feature = "tcp")]
 pub mod tcp;

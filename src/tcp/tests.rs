@@ -6,13 +6,14 @@
 )]
 
 use std::{
+    cell::RefCell,
+    collections::VecDeque,
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use crossbeam_channel::Receiver;
 
 use super::{hello::Hello, *};
 
@@ -26,9 +27,39 @@ fn cluster() -> ClusterId {
     ClusterId::named("tests")
 }
 
-fn inbox(capacity: usize) -> (Inbox, Receiver<(NodeId, Bytes)>) {
-    let (sender, receiver) = crossbeam_channel::bounded(capacity);
-    (Inbox::new(sender), receiver)
+/// What a member's inbox has, frame by frame.
+struct Frames {
+    inbox: Inbox,
+    taken: RefCell<VecDeque<(NodeId, Bytes)>>,
+}
+
+impl Frames {
+    fn recv_timeout(&self, timeout: Duration) -> Option<(NodeId, Bytes)> {
+        if self.taken.borrow().is_empty() {
+            let frames = self.inbox.take_frames(timeout);
+            self.taken.borrow_mut().extend(frames);
+        }
+        self.taken.borrow_mut().pop_front()
+    }
+
+    fn try_recv(&self) -> Option<(NodeId, Bytes)> {
+        self.recv_timeout(Duration::ZERO)
+    }
+
+    fn len(&self) -> usize {
+        let frames = self.inbox.take_frames(Duration::ZERO);
+        self.taken.borrow_mut().extend(frames);
+        self.taken.borrow().len()
+    }
+}
+
+fn inbox(capacity: usize) -> (Inbox, Frames) {
+    let inbox = Inbox::bounded(capacity, usize::MAX, 0);
+    let frames = Frames {
+        inbox: inbox.clone(),
+        taken: RefCell::default(),
+    };
+    (inbox, frames)
 }
 
 fn quick() -> TcpOptions {
@@ -43,7 +74,7 @@ fn quick() -> TcpOptions {
 
 struct Member {
     transport: TcpTransport,
-    arrived: Receiver<(NodeId, Bytes)>,
+    arrived: Frames,
 }
 
 fn member_at(id: u64, listen: SocketAddr, options: TcpOptions) -> Member {
@@ -184,7 +215,7 @@ fn connects_again_after_the_peer_restarted_on_its_port() {
         a.send(2, "after");
         b.arrived
             .try_recv()
-            .is_ok_and(|(_, bytes)| bytes == "after")
+            .is_some_and(|(_, bytes)| bytes == "after")
     });
     assert!(a.peer(2).connections >= 2);
     assert!(a.peer(2).last_failure.is_some());
@@ -204,7 +235,7 @@ fn a_changed_address_is_dialed_at_once_and_names_are_resolved() {
         .expect("a name is an address");
     until("frames arrive at the new address", || {
         a.send(2, "new");
-        moved.arrived.try_recv().is_ok()
+        moved.arrived.try_recv().is_some()
     });
     handle.disconnect(node(2));
     a.send(2, "to nobody");
@@ -244,7 +275,7 @@ fn refuses_what_is_not_a_peer() {
             assert_eq!(welcome.verdict, Err(reason));
         }
     }
-    assert!(b.arrived.is_empty());
+    assert_eq!(b.arrived.len(), 0);
     let mut a = member(1, quick());
     a.dial(&b);
     b.dial(&a);

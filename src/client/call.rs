@@ -1,0 +1,153 @@
+//! What handles ask of a host.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+
+use crate::{
+    client::{
+        Answer, Error, LeaderGuard, LockGuard, Session, Watcher, Written, completion::Promise,
+        recipe::PlaceCell, session::SessionCell, watcher::Stream,
+    },
+    id::{NodeId, Secret, SessionId, Zxid},
+    namespace::View,
+    node::{Consistency, Read, Request, Status, WatchId},
+    op::{Filter, Stat, Txn},
+    path::Path,
+    recipes::{Layout, Leadership},
+};
+
+/// One call. The host answers every promise in it.
+#[derive(Debug)]
+pub(crate) enum Call {
+    Txn {
+        txn: Txn,
+        promise: Promise<Written>,
+    },
+    SessionTxn {
+        session: Arc<SessionCell>,
+        /// What the handle had seen when it submitted.
+        generation: u64,
+        txn: Txn,
+        promise: Promise<Written>,
+    },
+    Read {
+        read: Read,
+        promise: Promise<Answer>,
+    },
+    Get {
+        path: Path,
+        consistency: Consistency,
+        promise: Promise<(Bytes, Stat)>,
+    },
+    Exists {
+        path: Path,
+        consistency: Consistency,
+        promise: Promise<Option<Stat>>,
+    },
+    Watch {
+        filter: Filter,
+        from: Option<Zxid>,
+        buffer: u32,
+        promise: Promise<Watcher>,
+    },
+    Credit(WatchId, u32),
+    Unwatch(WatchId),
+    Open {
+        ttl: Duration,
+        promise: Promise<Session>,
+    },
+    Attach {
+        session: SessionId,
+        secret: Secret,
+        epoch: u64,
+        promise: Promise<Session>,
+    },
+    Close {
+        session: Arc<SessionCell>,
+        promise: Option<Promise<()>>,
+    },
+    /// Stops the keep-alives; the session lives on.
+    Leave(Arc<SessionCell>),
+    Lock {
+        /// Keeps the session open until the place is given up.
+        session: Session,
+        layout: Layout,
+        path: Path,
+        data: Bytes,
+        cell: Arc<PlaceCell>,
+        promise: Promise<LockGuard>,
+    },
+    Campaign {
+        session: Session,
+        layout: Layout,
+        path: Path,
+        proposal: Bytes,
+        cell: Arc<PlaceCell>,
+        promise: Promise<LeaderGuard>,
+    },
+    /// Gives up a place in a queue; answered when the own node is gone.
+    Release {
+        cell: Arc<PlaceCell>,
+        promise: Option<Promise<()>>,
+    },
+    Observe {
+        id: u64,
+        path: Path,
+        cell: Arc<Stream<Leadership>>,
+    },
+    Unobserve(u64),
+    Member {
+        request: Request,
+        promise: Promise<()>,
+    },
+    Transfer {
+        to: NodeId,
+        promise: Promise<()>,
+    },
+    Status(Promise<Status>),
+    View(Promise<View>),
+}
+
+impl Call {
+    /// Whether it may be refused because there are too many; what gives something back may not.
+    pub(crate) fn is_bounded(&self) -> bool {
+        !matches!(
+            self,
+            Self::Credit(..)
+                | Self::Unwatch(_)
+                | Self::Close { .. }
+                | Self::Leave(_)
+                | Self::Release { .. }
+                | Self::Unobserve(_)
+        )
+    }
+
+    /// Answers it without having done anything.
+    pub(crate) fn refuse(self, error: Error) {
+        match self {
+            Self::Txn { promise, .. } | Self::SessionTxn { promise, .. } => {
+                promise.fill(Err(error));
+            }
+            Self::Read { promise, .. } => promise.fill(Err(error)),
+            Self::Get { promise, .. } => promise.fill(Err(error)),
+            Self::Exists { promise, .. } => promise.fill(Err(error)),
+            Self::Watch { promise, .. } => promise.fill(Err(error)),
+            Self::Open { promise, .. } | Self::Attach { promise, .. } => promise.fill(Err(error)),
+            Self::Lock { promise, .. } => promise.fill(Err(error)),
+            Self::Campaign { promise, .. } => promise.fill(Err(error)),
+            Self::Observe { cell, .. } => cell.end(error),
+            Self::Member { promise, .. } | Self::Transfer { promise, .. } => {
+                promise.fill(Err(error));
+            }
+            Self::Close { promise, .. } | Self::Release { promise, .. } => {
+                if let Some(promise) = promise {
+                    promise.fill(Err(error));
+                }
+            }
+            Self::Status(promise) => promise.fill(Err(error)),
+            Self::View(promise) => promise.fill(Err(error)),
+            Self::Credit(..) | Self::Unwatch(_) | Self::Leave(_) | Self::Unobserve(_) => {}
+        }
+    }
+}

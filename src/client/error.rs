@@ -1,0 +1,105 @@
+//! Why a request of a handle did not do what it asked.
+
+use thiserror::Error;
+
+use crate::{
+    id::SessionId,
+    node::{Detach, RequestError, SubmitError, Unknown, WatchEnd},
+    op::OpError,
+};
+
+/// Why a request did not do what it asked. Ask it two things: may it be tried again, and may it
+/// have taken effect?
+///
+/// ```
+/// use quorate::client::Error;
+/// use quorate::node::{RequestError, Unknown};
+/// let error = Error::from(RequestError::Unknown(Unknown::TimedOut));
+/// assert!(error.is_retryable() && error.outcome_unknown());
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The node did not take it. Nothing happened, and nothing will.
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+    /// The node took it, and it came to nothing, or nobody knows.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// Not sent, because an earlier write of this session came to nothing or is unknown, and its
+    /// answer was not looked at yet when this one was submitted. So what was sent has no holes.
+    #[error("not sent: an earlier write of the session failed, and its answer was not looked at")]
+    Withheld,
+    /// Not sent: the session is over.
+    #[error("session {session} is over: {cause:?}")]
+    SessionOver {
+        /// The session.
+        session: SessionId,
+        /// Why.
+        cause: Detach,
+    },
+    /// The watch is over.
+    #[error("the watch is over: {0:?}")]
+    WatchEnded(WatchEnd),
+    /// The place in the queue was lost before its turn came.
+    #[error("the place in the queue was lost")]
+    PlaceLost,
+    /// The host's inbox is full: it has too much to do.
+    #[error("the inbox is full: it takes {max} requests")]
+    Full {
+        /// How many it takes.
+        max: usize,
+    },
+    /// The node was stopped, or has ended.
+    #[error("the node is gone: {why}")]
+    Closed {
+        /// Why.
+        why: String,
+        /// Whether the request had been submitted before.
+        submitted: bool,
+    },
+    /// The answer was taken before.
+    #[error("the answer was taken before")]
+    Taken,
+}
+
+impl Error {
+    /// Whether asking again may help, here or at another node. After an unknown outcome a repeat
+    /// may do the same thing twice; guard it.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Submit(error) => error.is_retryable(),
+            Self::Request(error) => error.is_retryable(),
+            Self::Withheld | Self::Full { .. } | Self::Closed { .. } | Self::PlaceLost => true,
+            Self::WatchEnded(_) | Self::SessionOver { .. } | Self::Taken => false,
+        }
+    }
+
+    /// Whether the request may have taken effect, now or later.
+    pub fn outcome_unknown(&self) -> bool {
+        match self {
+            Self::Request(error) => error.outcome_unknown(),
+            Self::Closed { submitted, .. } => *submitted,
+            _ => false,
+        }
+    }
+
+    /// The refusal of the replicated state machine, if it is one.
+    ///
+    /// ```
+    /// use quorate::{OpError, client::Error, node::RequestError};
+    /// let error = Error::from(RequestError::from(OpError::Root));
+    /// assert_eq!(error.op(), Some(&OpError::Root));
+    /// ```
+    pub fn op(&self) -> Option<&OpError> {
+        match self {
+            Self::Request(RequestError::Op(error)) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// The outcome of a request that was under way when its session ended.
+    pub(crate) fn session_ended() -> Self {
+        Self::Request(RequestError::Unknown(Unknown::SessionEnded))
+    }
+}

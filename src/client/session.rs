@@ -1,0 +1,360 @@
+//! A session: a lease with a client on it.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+
+use crate::{
+    client::{
+        Acquire, Answer, Client, Completion, Error, Written,
+        call::Call,
+        create, delete,
+        recipe::{LeaderGuard, LockGuard, Place, PlaceCell},
+        set,
+    },
+    id::{Secret, SessionId},
+    node::{Consistency, Detach, Read, ReadOp},
+    op::{CreateMode, Txn},
+    path::{Path, PathPrefix},
+    recipes::Layout,
+    time::as_micros,
+};
+
+/// A session, kept alive as long as any clone of this handle, or any guard made with it, lives.
+///
+/// Writes take effect exactly once and in the order in which they were submitted, even while
+/// leaders change. After one that fails locally or whose outcome is unknown, later ones are
+/// withheld until the application has looked at its answer, so what took effect is a prefix of
+/// what was submitted.
+///
+/// Dropping the last handle closes the session, and its ephemeral nodes go; it never blocks. To
+/// let the session live on and attach it elsewhere, use [`leave`](Self::leave).
+///
+/// ```no_run
+/// # fn example(client: quorate::client::Client) -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// use quorate::CreateMode;
+/// let session = client.open_session(Duration::from_secs(10)).wait()?;
+/// session.create(&"/here/me".parse()?, "10.0.0.1", CreateMode::Ephemeral).wait()?;
+/// let guard = session.lock(&"/locks/a".parse()?).wait()?;
+/// println!("held with token {}", guard.token());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Session {
+    handle: Arc<SessionHandle>,
+}
+
+/// What it takes to attach a session elsewhere. Keep the secret as you would a password.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct SessionKey {
+    /// The session.
+    pub session: SessionId,
+    /// Proves that it is yours.
+    pub secret: Secret,
+    /// The newest attachment; the next one needs a greater epoch.
+    pub epoch: u64,
+}
+
+impl Session {
+    pub(crate) fn new(cell: Arc<SessionCell>, client: Client) -> Self {
+        Self {
+            handle: Arc::new(SessionHandle { cell, client }),
+        }
+    }
+
+    /// Submits a transaction.
+    pub fn txn(&self, txn: Txn) -> Completion<Written> {
+        let (completion, promise) = Completion::pair();
+        self.call(Call::SessionTxn {
+            session: Arc::clone(&self.handle.cell),
+            generation: self.handle.cell.generation.load(Ordering::Acquire),
+            txn,
+            promise,
+        });
+        completion
+    }
+
+    /// Makes a node. See [`create_sequential`](Self::create_sequential) for names that end in a
+    /// number.
+    pub fn create(
+        &self,
+        path: &Path,
+        data: impl Into<Bytes>,
+        mode: CreateMode,
+    ) -> Completion<Written> {
+        self.txn(create(path.clone().into(), data.into(), mode))
+    }
+
+    /// Makes a node whose name is `prefix` followed by the parent's next number, as
+    /// [`Path::sequential_prefix`] gives it; it ends with the session if `mode` says so.
+    pub fn create_sequential(
+        &self,
+        prefix: PathPrefix,
+        data: impl Into<Bytes>,
+        mode: CreateMode,
+    ) -> Completion<Written> {
+        self.txn(create(prefix, data.into(), mode))
+    }
+
+    /// Replaces a node's data; if given, only at this version.
+    pub fn set(
+        &self,
+        path: &Path,
+        data: impl Into<Bytes>,
+        version: Option<u64>,
+    ) -> Completion<Written> {
+        self.txn(set(path, data.into(), version))
+    }
+
+    /// Removes a node without children; if given, only at this version.
+    pub fn delete(&self, path: &Path, version: Option<u64>) -> Completion<Written> {
+        self.txn(delete(path, version))
+    }
+
+    /// Reads after all writes that this session has submitted before.
+    pub fn read(&self, op: ReadOp, consistency: Consistency) -> Completion<Answer> {
+        let read = Read {
+            session: Some(self.id()),
+            op,
+            consistency,
+        };
+        self.handle.client.read_any(read)
+    }
+
+    /// Waits for the fair lock at `path`, in Curator's layout. See
+    /// [`lock_with`](Self::lock_with).
+    pub fn lock(&self, path: &Path) -> Acquire<LockGuard> {
+        self.lock_with(Layout::Curator, path, Bytes::new())
+    }
+
+    /// Waits for the fair lock at `path`: first come, first served. Missing parents are made.
+    /// Others can read `data`, which should say who waits.
+    ///
+    /// Dropping the result gives up the wait.
+    pub fn lock_with(
+        &self,
+        layout: Layout,
+        path: &Path,
+        data: impl Into<Bytes>,
+    ) -> Acquire<LockGuard> {
+        let (completion, promise) = Completion::pair();
+        let cell = Arc::new(PlaceCell::new(self.handle.client.next_id()));
+        let place = Place::new(Arc::clone(&cell), self.clone());
+        self.call(Call::Lock {
+            session: self.clone(),
+            layout,
+            path: path.clone(),
+            data: data.into(),
+            cell,
+            promise,
+        });
+        Acquire::new(completion, place)
+    }
+
+    /// Stands for election at `path`, in Curator's `LeaderLatch` layout. See
+    /// [`campaign_with`](Self::campaign_with).
+    pub fn campaign(&self, path: &Path, proposal: impl Into<Bytes>) -> Acquire<LeaderGuard> {
+        self.campaign_with(Layout::Curator, path, proposal)
+    }
+
+    /// Stands for election at `path`: who has waited longest leads. Missing parents are made.
+    /// `proposal` is what [observers](Client::observe) see.
+    ///
+    /// Dropping the result gives up the candidacy.
+    pub fn campaign_with(
+        &self,
+        layout: Layout,
+        path: &Path,
+        proposal: impl Into<Bytes>,
+    ) -> Acquire<LeaderGuard> {
+        let (completion, promise) = Completion::pair();
+        let cell = Arc::new(PlaceCell::new(self.handle.client.next_id()));
+        let place = Place::new(Arc::clone(&cell), self.clone());
+        self.call(Call::Campaign {
+            session: self.clone(),
+            layout,
+            path: path.clone(),
+            proposal: proposal.into(),
+            cell,
+            promise,
+        });
+        Acquire::new(completion, place)
+    }
+
+    /// Ends the session after everything submitted before; its ephemeral nodes go.
+    pub fn close(self) -> Completion<()> {
+        let (completion, promise) = Completion::pair();
+        self.handle.cell.closing.store(1, Ordering::Release);
+        self.call(Call::Close {
+            session: Arc::clone(&self.handle.cell),
+            promise: Some(promise),
+        });
+        completion
+    }
+
+    /// Stops keeping the session alive, and leaves it to be attached elsewhere before its time to
+    /// live is over.
+    pub fn leave(self) -> SessionKey {
+        let cell = &self.handle.cell;
+        cell.closing.store(1, Ordering::Release);
+        self.call(Call::Leave(Arc::clone(cell)));
+        self.key()
+    }
+
+    /// The session.
+    pub fn id(&self) -> SessionId {
+        self.handle.cell.id
+    }
+
+    /// What it takes to attach it elsewhere.
+    pub fn key(&self) -> SessionKey {
+        let cell = &self.handle.cell;
+        SessionKey {
+            session: cell.id,
+            secret: cell.secret,
+            epoch: cell.epoch.load(Ordering::Acquire),
+        }
+    }
+
+    /// The moment, on the clock of [`Client::now`], before which the session cannot end. Moves on
+    /// with each renewal that the cluster acknowledged.
+    pub fn until(&self) -> Duration {
+        self.handle.cell.until()
+    }
+
+    /// Why the session is over, once that is known.
+    pub fn over(&self) -> Option<Detach> {
+        self.handle.cell.over()
+    }
+
+    /// The client that it was made with.
+    pub fn client(&self) -> &Client {
+        &self.handle.client
+    }
+
+    pub(crate) fn cell(&self) -> &Arc<SessionCell> {
+        &self.handle.cell
+    }
+
+    pub(crate) fn call(&self, call: Call) {
+        self.handle.client.call(call);
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.handle.cell.fmt(f)
+    }
+}
+
+struct SessionHandle {
+    cell: Arc<SessionCell>,
+    client: Client,
+}
+
+impl Drop for SessionHandle {
+    fn drop(&mut self) {
+        if self.cell.closing.swap(1, Ordering::AcqRel) == 0 && self.cell.over().is_none() {
+            let session = Arc::clone(&self.cell);
+            let promise = None;
+            self.client.call(Call::Close { session, promise });
+        }
+    }
+}
+
+/// What the host and the handles of one session share.
+pub(crate) struct SessionCell {
+    pub(crate) id: SessionId,
+    pub(crate) secret: Secret,
+    pub(crate) ttl: Duration,
+    pub(crate) epoch: AtomicU64,
+    /// What the application has seen of refusals; see the host.
+    pub(crate) generation: Arc<AtomicU64>,
+    until_us: AtomicU64,
+    /// 0, or why it is over.
+    over: AtomicU8,
+    /// 1 once a handle has closed or left it.
+    closing: AtomicU8,
+}
+
+impl SessionCell {
+    pub(crate) fn new(key: SessionKey, ttl: Duration, until: Duration) -> Self {
+        Self {
+            id: key.session,
+            secret: key.secret,
+            ttl,
+            epoch: AtomicU64::new(key.epoch),
+            generation: Arc::default(),
+            until_us: AtomicU64::new(as_micros(until)),
+            over: AtomicU8::new(0),
+            closing: AtomicU8::new(0),
+        }
+    }
+
+    pub(crate) fn renew(&self, until: Duration) {
+        self.until_us.fetch_max(as_micros(until), Ordering::AcqRel);
+    }
+
+    pub(crate) fn end(&self, cause: Detach) {
+        let code = match cause {
+            Detach::Closed => 1,
+            Detach::Expired => 2,
+            Detach::Moved => 3,
+        };
+        let _ = self
+            .over
+            .compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    pub(crate) fn until(&self) -> Duration {
+        Duration::from_micros(self.until_us.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn over(&self) -> Option<Detach> {
+        match self.over.load(Ordering::Acquire) {
+            0 => None,
+            1 => Some(Detach::Closed),
+            2 => Some(Detach::Expired),
+            _ => Some(Detach::Moved),
+        }
+    }
+
+    /// What a write gets once the session is over.
+    pub(crate) fn over_error(&self) -> Option<Error> {
+        let session = self.id;
+        self.over()
+            .map(|cause| Error::SessionOver { session, cause })
+    }
+}
+
+impl fmt::Debug for SessionCell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("id", &self.id)
+            .field("epoch", &self.epoch)
+            .field("until", &self.until())
+            .field("over", &self.over())
+            .finish()
+    }
+}
+
+impl SessionKey {
+    /// The key with these parts.
+    pub fn new(session: SessionId, secret: Secret, epoch: u64) -> Self {
+        Self {
+            session,
+            secret,
+            epoch,
+        }
+    }
+}

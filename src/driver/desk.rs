@@ -1,0 +1,436 @@
+//! Where requests of handles become requests of the node, and its outputs become their answers.
+//!
+//! Invariant: every promise that comes in is filled, by an output or when the host ends.
+
+use std::{collections::HashMap, mem, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use foldhash::fast::FixedState;
+
+use crate::{
+    client::{
+        Answer, Changes, Client, Error, Session, SessionKey, Shared, Watcher, Written, call::Call,
+        completion::Promise, session::SessionCell, watcher::Stream,
+    },
+    driver::{
+        places::{self, Asked, Grant, Places, Question},
+        seats::Seats,
+    },
+    id::{Secret, SessionId},
+    node::{
+        Attachment, Node, Output, Read, ReadOp, ReadOutcome, Request, RequestError, SubmitError,
+        Ticket, Watch, WatchId,
+    },
+    op::{Filter, Stat},
+    recipes::{Observer, contender::Contender},
+};
+
+pub(super) struct Desk {
+    shared: Arc<Shared>,
+    entropy: Box<dyn FnMut() -> [u8; 16] + Send>,
+    pending: HashMap<Ticket, Pending, FixedState>,
+    seats: Seats,
+    places: Places,
+    streams: HashMap<WatchId, Arc<Stream<Changes>>, FixedState>,
+}
+
+/// What waits for an output.
+enum Pending {
+    Written(Promise<Written>),
+    SessionWritten(Promise<Written>, SessionId, u64),
+    Answer(Promise<Answer>),
+    Get(Promise<(Bytes, Stat)>),
+    Exists(Promise<Option<Stat>>),
+    Session(Promise<Session>, Secret),
+    Done(Promise<()>),
+    Recipe(u64, Question, Option<(SessionId, u64)>),
+}
+
+impl Desk {
+    pub(super) fn new(shared: Arc<Shared>, entropy: Box<dyn FnMut() -> [u8; 16] + Send>) -> Self {
+        Self {
+            shared,
+            entropy,
+            pending: HashMap::default(),
+            seats: Seats::default(),
+            places: Places::default(),
+            streams: HashMap::default(),
+        }
+    }
+
+    /// Takes a request of a handle.
+    pub(super) fn call(&mut self, call: Call, node: &mut Node) {
+        match call {
+            Call::Txn { txn, promise } => {
+                let taken = node.submit(Request::Txn { seq: None, txn });
+                self.expect(taken, promise, true, Pending::Written);
+            }
+            Call::SessionTxn {
+                session,
+                generation,
+                txn,
+                promise,
+            } => {
+                let handle = (&session, generation);
+                if let Some((ticket, seq, promise)) = self.seats.submit(node, handle, txn, promise)
+                {
+                    let pending = Pending::SessionWritten(promise, session.id, seq);
+                    self.pending.insert(ticket, pending);
+                }
+            }
+            Call::Open { ttl, promise } => {
+                let secret = Secret::from_bytes((self.entropy)());
+                let taken = node.submit(Request::OpenSession { secret, ttl });
+                self.expect(taken, promise, true, |it| Pending::Session(it, secret));
+            }
+            Call::Attach {
+                session,
+                secret,
+                epoch,
+                promise,
+            } => {
+                let taken = node.submit(Request::Attach {
+                    session,
+                    secret,
+                    epoch,
+                });
+                self.expect(taken, promise, true, |it| Pending::Session(it, secret));
+            }
+            Call::Close { session, promise } => self.close(&session, promise, node),
+            Call::Leave(session) => {
+                if self.seats.is_seated(&session) {
+                    self.seats.unseat(session.id);
+                    self.places.session_over(session.id, node);
+                }
+            }
+            Call::Member { request, promise } => {
+                let taken = node.submit(request);
+                self.expect(taken, promise, true, Pending::Done);
+            }
+            Call::Transfer { to, promise } => {
+                promise.fill(node.transfer_leader(to).map_err(Error::from));
+            }
+            Call::Status(promise) => promise.fill(Ok(node.status())),
+            Call::View(promise) => promise.fill(Ok(node.view())),
+            call => self.look(call, node),
+        }
+    }
+
+    /// Reads, watches and recipes.
+    fn look(&mut self, call: Call, node: &mut Node) {
+        match call {
+            Call::Read { read, promise } => {
+                let taken = node.read(read);
+                self.expect(taken, promise, false, Pending::Answer);
+            }
+            Call::Get {
+                path,
+                consistency,
+                promise,
+            } => {
+                let taken = node.read(Read {
+                    session: None,
+                    op: ReadOp::Get(path),
+                    consistency,
+                });
+                self.expect(taken, promise, false, Pending::Get);
+            }
+            Call::Exists {
+                path,
+                consistency,
+                promise,
+            } => {
+                let taken = node.read(Read {
+                    session: None,
+                    op: ReadOp::Exists(path),
+                    consistency,
+                });
+                self.expect(taken, promise, false, Pending::Exists);
+            }
+            Call::Watch {
+                filter,
+                from,
+                buffer,
+                promise,
+            } => self.watch(filter, from, buffer, promise, node),
+            Call::Credit(watch, events) => node.credit(watch, events),
+            Call::Unwatch(watch) => {
+                node.unwatch(watch);
+                self.streams.remove(&watch);
+            }
+            Call::Lock {
+                session,
+                layout,
+                path,
+                data,
+                cell,
+                promise,
+            } => {
+                let prefix = layout.lock_prefix((self.entropy)());
+                let place = (Contender::new(path), prefix, data);
+                self.contend(place, session, cell, Grant::Lock(promise));
+            }
+            Call::Campaign {
+                session,
+                layout,
+                path,
+                proposal,
+                cell,
+                promise,
+            } => {
+                let prefix = layout.election_prefix((self.entropy)());
+                let place = (Contender::new(path), prefix, proposal);
+                self.contend(place, session, cell, Grant::Leader(promise));
+            }
+            Call::Release { cell, promise } => self.places.release(cell.id, promise),
+            Call::Observe { id, path, cell } => {
+                self.places.observe(id, Observer::new(path), cell);
+            }
+            Call::Unobserve(id) => self.places.remove(id, node),
+            call => call.refuse(Error::Taken),
+        }
+    }
+
+    /// Hands an output to whom it belongs.
+    pub(super) fn deliver(&mut self, output: Output, node: &mut Node, now: Duration) {
+        match output {
+            Output::Reply { ticket, .. } | Output::Read { ticket, .. } => {
+                self.answer(ticket, output);
+            }
+            Output::Session { ticket, result } => self.attached(ticket, result, node, now),
+            Output::Renewed {
+                session,
+                epoch,
+                until,
+            } => self.seats.renewed(session, epoch, until),
+            Output::Detached {
+                session,
+                epoch,
+                cause,
+            } => {
+                if self.seats.detached(session, epoch, cause).is_some() {
+                    self.places.session_over(session, node);
+                }
+            }
+            Output::Events {
+                watch,
+                zxid,
+                events,
+            } => {
+                if let Some(stream) = self.streams.get(&watch) {
+                    stream.push(Changes { zxid, events });
+                } else {
+                    self.places.events(watch, &events, node);
+                }
+            }
+            Output::WatchEnded { watch, cause } => match self.streams.remove(&watch) {
+                Some(stream) => stream.end(Error::WatchEnded(cause)),
+                None => self.places.watch_ended(watch),
+            },
+        }
+    }
+
+    /// Feeds the recipes and the sessions with time.
+    pub(super) fn tick(&mut self, node: &mut Node, now: Duration) {
+        self.places.tick();
+        self.seats.keep_alive(node, now);
+    }
+
+    /// Does what the recipes ask for. Returns whether the node has something to do because of it.
+    pub(super) fn pump(&mut self, node: &mut Node) -> bool {
+        let asked = self.places.pump(node, &mut self.seats);
+        let any = !asked.is_empty();
+        for Asked {
+            ticket,
+            write,
+            recipe,
+            question,
+        } in asked
+        {
+            let pending = Pending::Recipe(recipe, question, write);
+            self.pending.insert(ticket, pending);
+        }
+        any
+    }
+
+    /// Answers everything that waits: the node is gone.
+    pub(super) fn end(&mut self, why: &str) {
+        let mut pending: Vec<_> = mem::take(&mut self.pending).into_iter().collect();
+        pending.sort_by_key(|(ticket, _)| *ticket);
+        for (_, pending) in pending {
+            pending.close(why);
+        }
+        self.places.end(why);
+        let mut streams: Vec<_> = mem::take(&mut self.streams).into_iter().collect();
+        streams.sort_by_key(|(watch, _)| *watch);
+        for (_, stream) in streams {
+            let (why, submitted) = (why.to_owned(), false);
+            stream.end(Error::Closed { why, submitted });
+        }
+        self.seats.clear();
+    }
+
+    /// Keeps the promise of a request that the node took, or says why it did not.
+    fn expect<T>(
+        &mut self,
+        taken: Result<Ticket, SubmitError>,
+        mut promise: Promise<T>,
+        changes: bool,
+        pending: impl FnOnce(Promise<T>) -> Pending,
+    ) {
+        match taken {
+            Ok(ticket) => {
+                if changes {
+                    promise.submitted();
+                }
+                self.pending.insert(ticket, pending(promise));
+            }
+            Err(error) => promise.fill(Err(error.into())),
+        }
+    }
+
+    fn close(&mut self, session: &Arc<SessionCell>, promise: Option<Promise<()>>, node: &mut Node) {
+        let closed = self.seats.close(node, session);
+        match (closed, promise) {
+            (Ok((ticket, _)), Some(mut promise)) => {
+                promise.submitted();
+                self.pending.insert(ticket, Pending::Done(promise));
+            }
+            (Err(error), Some(promise)) => promise.fill(Err(error)),
+            (_, None) => {}
+        }
+    }
+
+    fn contend(
+        &mut self,
+        (mut contender, prefix, data): (Contender, String, Bytes),
+        session: Session,
+        cell: Arc<crate::client::recipe::PlaceCell>,
+        grant: Grant,
+    ) {
+        if !self.seats.is_seated(session.cell()) {
+            grant.refuse(super::seats::over(session.cell()));
+            return;
+        }
+        contender.contend(prefix, data);
+        self.places.contend(contender, session, cell, grant);
+    }
+
+    fn watch(
+        &mut self,
+        filter: Filter,
+        from: Option<crate::id::Zxid>,
+        buffer: u32,
+        promise: Promise<Watcher>,
+        node: &mut Node,
+    ) {
+        let credit = buffer;
+        let armed = node.watch(Watch {
+            filter,
+            from,
+            credit,
+        });
+        promise.fill(armed.map_err(Error::from).map(|armed| {
+            let stream = Arc::new(Stream::new());
+            self.streams.insert(armed.id, Arc::clone(&stream));
+            let mailbox = Arc::clone(&self.shared.mailbox);
+            Watcher::new(armed.id, armed.view, stream, mailbox, buffer)
+        }));
+    }
+
+    fn attached(
+        &mut self,
+        ticket: Ticket,
+        result: Result<Attachment, RequestError>,
+        node: &mut Node,
+        now: Duration,
+    ) {
+        let Some(Pending::Session(promise, secret)) = self.pending.remove(&ticket) else {
+            return;
+        };
+        let attachment = match result {
+            Ok(attachment) => attachment,
+            Err(error) => return promise.fill(Err(error.into())),
+        };
+        let key = SessionKey::new(attachment.session, secret, attachment.epoch);
+        let cell = Arc::new(SessionCell::new(key, attachment.ttl, attachment.until));
+        let seated = self.seats.seat(Arc::clone(&cell), attachment.last_seq, now);
+        if let Some(old) = seated {
+            self.places.session_over(old.id, node);
+        }
+        let client = Client::new(Arc::clone(&self.shared));
+        promise.fill(Ok(Session::new(cell, client)));
+    }
+
+    fn answer(&mut self, ticket: Ticket, output: Output) {
+        let Some(pending) = self.pending.remove(&ticket) else {
+            return;
+        };
+        match pending {
+            Pending::Recipe(recipe, question, write) => {
+                if let Some((session, seq)) = write {
+                    self.seats.replied(session, seq);
+                }
+                if let Some(input) = places::input(question, output) {
+                    self.places.feed(recipe, input);
+                }
+            }
+            Pending::SessionWritten(promise, session, seq) => {
+                self.seats.replied(session, seq);
+                promise.fill(written(output));
+            }
+            Pending::Written(promise) => promise.fill(written(output)),
+            Pending::Done(promise) => promise.fill(match output {
+                Output::Reply { result, .. } => result.map(drop).map_err(Error::from),
+                _ => Err(Error::Taken),
+            }),
+            Pending::Answer(promise) => promise.fill(found(output, |outcome| Some(outcome))),
+            Pending::Get(promise) => promise.fill(found(output, |it| match it.outcome {
+                ReadOutcome::Node { data, stat } => Some((data, stat)),
+                _ => None,
+            })),
+            Pending::Exists(promise) => promise.fill(found(output, |it| match it.outcome {
+                ReadOutcome::Exists(stat) => Some(stat),
+                _ => None,
+            })),
+            Pending::Session(promise, _) => promise.fill(Err(Error::session_ended())),
+        }
+    }
+}
+
+impl Pending {
+    fn close(self, why: &str) {
+        fn fill<T>(promise: Promise<T>, why: &str) {
+            promise.close(why);
+        }
+        match self {
+            Self::Written(it) | Self::SessionWritten(it, ..) => fill(it, why),
+            Self::Answer(it) => fill(it, why),
+            Self::Get(it) => fill(it, why),
+            Self::Exists(it) => fill(it, why),
+            Self::Session(it, _) => fill(it, why),
+            Self::Done(it) => fill(it, why),
+            Self::Recipe(..) => {}
+        }
+    }
+}
+
+fn written(output: Output) -> Result<Written, Error> {
+    match output {
+        Output::Reply { zxid, result, .. } => match result? {
+            Some(outcome) => Ok(Written { zxid, outcome }),
+            None => Err(Error::Taken),
+        },
+        _ => Err(Error::Taken),
+    }
+}
+
+fn found<T>(output: Output, pick: impl FnOnce(Answer) -> Option<T>) -> Result<T, Error> {
+    match output {
+        Output::Read { zxid, result, .. } => {
+            let outcome = result?;
+            pick(Answer { zxid, outcome }).ok_or(Error::Taken)
+        }
+        _ => Err(Error::Taken),
+    }
+}

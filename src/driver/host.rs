@@ -1,0 +1,391 @@
+//! One turn of the run loop.
+//!
+//! Invariants: one fsync for each write, and what must be durable first is sent only after it; a
+//! tick is taken on a drained node and never made up for; no turn takes more than its share of
+//! what has arrived.
+
+use std::{fmt, path::Path, sync::Arc, time::Duration};
+
+use thiserror::Error;
+
+use crate::{
+    client::{Client, Clock, Shared, mailbox::Arrivals},
+    config::Config,
+    driver::{Inbox, Log, SystemClock, Transport, desk::Desk},
+    id::NodeId,
+    node::{Ended, Garbage, Node, OpenError, Restored},
+    time::Now,
+    wal::{OsFs, WalError},
+};
+
+/// A node with its log, its transport and the requests of its handles.
+///
+/// [`Driver::spawn`](crate::driver::Driver::spawn) gives it a thread. To drive it by hand, call
+/// [`turn`](Self::turn) when something has arrived, and when the next tick is due.
+///
+/// ```
+/// use std::time::Duration;
+/// use quorate::{ClusterId, Config, NodeId, Now};
+/// use quorate::driver::{Host, Inbox, Log, Switchboard};
+/// # use quorate::{Boot, StoreId, node::Restored};
+/// let id = NodeId::new(1).expect("not 0");
+/// let config = Config::founding(ClusterId::named("alone"), id, [id]).build()?;
+/// let inbox = Inbox::new();
+/// let line = Switchboard::new().connect(id, inbox.clone());
+/// # let (log, restored) = (Log::Memory, Restored::new(
+/// #     StoreId::from_bytes([1; 16]), Boot { counter: 1, nonce: 1 }));
+/// // `log` and `restored` come from opening the data directory.
+/// let mut host = Host::new(config, log, restored, line, inbox)?;
+/// let client = host.client();
+/// let write = client.create(&"/a".parse()?, "1", quorate::CreateMode::Persistent);
+/// let mut mono = Duration::ZERO;
+/// while !write.is_done() {
+///     let turn = host.turn(Now { mono, wall_ms: 0 });
+///     mono = turn.next_tick; // virtual time: nobody waits for it
+/// }
+/// assert!(write.wait().is_ok());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Host {
+    node: Node,
+    log: Log,
+    transport: Box<dyn Transport>,
+    shared: Arc<Shared>,
+    desk: Desk,
+    clock: SystemClock,
+    tick_interval: Duration,
+    next_tick: Duration,
+    id: NodeId,
+    arrivals: Arrivals,
+    housework: Vec<Housework>,
+    /// Until when views are published though nobody reads them.
+    publish_until: Option<Duration>,
+    over: bool,
+}
+
+/// Why a host cannot be opened.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum HostError {
+    /// The data directory cannot be opened.
+    #[error(transparent)]
+    Wal(#[from] WalError),
+    /// What it holds does not fit the configuration.
+    #[error(transparent)]
+    Node(#[from] OpenError),
+}
+
+/// What a turn has led to.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Turn {
+    /// Whether more has arrived than one turn takes: turn again at once.
+    pub more: bool,
+    /// When the next tick is due, on the clock of [`Now::mono`].
+    pub next_tick: Duration,
+    /// Work for another thread; or run it here, when it delays nobody.
+    pub housework: Vec<Housework>,
+    /// Why the node has ended, if it has; further turns do nothing.
+    pub ended: Option<Ended>,
+}
+
+/// Work that takes long and is not urgent.
+#[derive(Debug)]
+#[must_use = "housework is to be run, and what it returns handed back"]
+pub struct Housework {
+    chore: Chore,
+}
+
+#[derive(Debug)]
+enum Chore {
+    Drop(Garbage),
+    Log(crate::wal::Chore),
+}
+
+/// What came of [`Housework`]: to be handed to [`Host::housework_done`].
+#[derive(Debug)]
+pub struct HouseworkDone {
+    done: crate::wal::ChoreDone,
+}
+
+impl Housework {
+    /// Does it.
+    pub fn run(self) -> Option<HouseworkDone> {
+        match self.chore {
+            Chore::Drop(garbage) => {
+                drop(garbage);
+                None
+            }
+            Chore::Log(chore) => Some(HouseworkDone { done: chore.run() }),
+        }
+    }
+}
+
+impl Host {
+    /// A host for the member that `config` describes, on the data directory `dir`, which is made
+    /// if it is not there. `inbox` is where the transport delivers.
+    ///
+    /// # Errors
+    ///
+    /// [`HostError`] says what is wrong with the directory or the configuration, and the remedy.
+    pub fn open(
+        config: Config,
+        dir: &Path,
+        transport: impl Transport + 'static,
+        inbox: Inbox,
+    ) -> Result<Self, HostError> {
+        let (log, restored) = Log::open(Arc::new(OsFs), dir, config.cluster(), config.id())?;
+        Ok(Self::new(config, log, restored, transport, inbox)?)
+    }
+
+    /// A host for the member that `config` describes, as `log` has restored it. `inbox` is where
+    /// the transport delivers.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] when what was restored does not fit the configuration.
+    pub fn new(
+        config: Config,
+        log: Log,
+        restored: Restored,
+        transport: impl Transport + 'static,
+        inbox: Inbox,
+    ) -> Result<Self, OpenError> {
+        let clock = SystemClock::start();
+        let tick_interval = config.tick_interval();
+        let id = config.id();
+        let node = Node::open(config, restored)?;
+        let shared = Arc::new(Shared::new(inbox.mailbox, clock.handle()));
+        let desk = Desk::new(Arc::clone(&shared), Box::new(random_bytes));
+        Ok(Self {
+            node,
+            log,
+            transport: Box::new(transport),
+            shared,
+            desk,
+            clock,
+            tick_interval,
+            next_tick: Duration::ZERO,
+            id,
+            arrivals: Arrivals::default(),
+            housework: Vec::new(),
+            publish_until: None,
+            over: false,
+        })
+    }
+
+    /// Replaces what a simulator has its own of: the clock of the handles, which must be the one
+    /// of the turns, and the source of session secrets and recipe ids. To be called before
+    /// [`client`](Self::client).
+    #[must_use]
+    pub fn simulated(
+        mut self,
+        clock: Clock,
+        entropy: impl FnMut() -> [u8; 16] + Send + 'static,
+    ) -> Self {
+        let mailbox = Arc::clone(&self.shared.mailbox);
+        self.shared = Arc::new(Shared::new(mailbox, clock));
+        self.desk = Desk::new(Arc::clone(&self.shared), Box::new(entropy));
+        self
+    }
+
+    /// One turn: takes what has arrived, ticks when it is time, drains the node, and answers.
+    /// Blocks for nothing but the log.
+    pub fn turn(&mut self, now: Now) -> Turn {
+        if !self.over {
+            self.tick(now);
+            let more = self.take();
+            self.drain(now);
+            self.publish(now.mono);
+            self.gather_housework();
+            self.end_with_node();
+            return self.done(more);
+        }
+        self.done(false)
+    }
+
+    /// Takes back what [`Housework::run`] returned.
+    pub fn housework_done(&mut self, done: HouseworkDone) {
+        self.log.chore_done(done.done);
+    }
+
+    /// A handle; see [`client`](crate::client).
+    pub fn client(&self) -> Client {
+        Client::new(Arc::clone(&self.shared))
+    }
+
+    /// The node, to look at.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// The member's id.
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    #[cfg(test)]
+    pub(super) fn next_due(&self) -> Duration {
+        self.next_tick
+    }
+
+    pub(super) fn system_clock(&self) -> SystemClock {
+        self.clock
+    }
+
+    fn tick(&mut self, now: Now) {
+        if now.mono < self.next_tick {
+            return;
+        }
+        if self.node.tick(now).is_err() {
+            return;
+        }
+        // A tick that comes late moves the next one: missed ones are not made up for.
+        let due = self.next_tick + self.tick_interval;
+        self.next_tick = match due > now.mono {
+            true => due,
+            false => now.mono + self.tick_interval,
+        };
+        self.desk.tick(&mut self.node, now.mono);
+    }
+
+    /// Takes a bounded share of what has arrived. Returns whether there is more.
+    fn take(&mut self) -> bool {
+        if self.arrivals.frames.is_empty() && self.arrivals.calls.is_empty() {
+            self.shared.mailbox.take(&mut self.arrivals);
+        }
+        let frames = self.arrivals.frames.len().min(FRAMES_PER_TURN);
+        for (from, bytes) in self.arrivals.frames.drain(..frames) {
+            // The node counts what it refuses, and its logger says why.
+            let _ = self.node.step(from, bytes);
+        }
+        let calls = self.arrivals.calls.len().min(CALLS_PER_TURN);
+        for call in self.arrivals.calls.drain(..calls) {
+            self.desk.call(call, &mut self.node);
+        }
+        !(self.arrivals.frames.is_empty() && self.arrivals.calls.is_empty())
+    }
+
+    fn drain(&mut self, now: Now) {
+        loop {
+            while let Some(ready) = self.node.ready() {
+                self.send(ready.messages);
+                if let Some((write, token)) = ready.write {
+                    match self.log.persist(&write) {
+                        Ok(()) => {
+                            if let Ok(messages) = self.node.persisted(token) {
+                                self.send(messages);
+                            }
+                        }
+                        Err(why) => self.node.failed(token, why),
+                    }
+                }
+                for output in ready.outputs {
+                    self.desk.deliver(output, &mut self.node, now.mono);
+                }
+                if !ready.garbage.is_empty() {
+                    let chore = Chore::Drop(ready.garbage);
+                    self.housework.push(Housework { chore });
+                }
+            }
+            if !self.desk.pump(&mut self.node) {
+                return;
+            }
+        }
+    }
+
+    /// Messages leave before the fsync, so that followers write at the same time.
+    fn send(&mut self, messages: Vec<crate::node::Message>) {
+        if messages.is_empty() {
+            return;
+        }
+        for message in messages {
+            self.transport.send(message);
+        }
+        self.transport.flush();
+    }
+
+    /// Shares the tree with readers, as long as there are any: sharing makes writes dearer.
+    fn publish(&mut self, now: Duration) {
+        let published = &self.shared.published;
+        if published.take_wanted() {
+            self.publish_until = Some(now + self.tick_interval * PUBLISH_TICKS);
+        }
+        match self.publish_until {
+            None => {}
+            Some(until) if now < until => drop(published.publish(Some(self.node.view()))),
+            Some(_) => {
+                self.publish_until = None;
+                drop(published.publish(None));
+            }
+        }
+    }
+
+    fn gather_housework(&mut self) {
+        while let Some(chore) = self.log.chore() {
+            let chore = Chore::Log(chore);
+            self.housework.push(Housework { chore });
+        }
+    }
+
+    fn end_with_node(&mut self) {
+        if let Some(ended) = self.node.ended() {
+            let why = ended.to_string();
+            self.end(&why);
+        }
+    }
+
+    /// Answers everything, and takes nothing more.
+    fn end(&mut self, why: &str) {
+        self.over = true;
+        self.shared.mailbox.close(why);
+        self.shared.published.publish(None);
+        let left = std::mem::take(&mut self.arrivals);
+        for call in left.calls {
+            let (why, submitted) = (why.to_owned(), false);
+            call.refuse(crate::client::Error::Closed { why, submitted });
+        }
+        self.desk.end(why);
+    }
+
+    fn done(&mut self, more: bool) -> Turn {
+        Turn {
+            more,
+            next_tick: self.next_tick,
+            housework: std::mem::take(&mut self.housework),
+            ended: self.node.ended().cloned(),
+        }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if !self.over {
+            self.end("the node was stopped");
+        }
+    }
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Host")
+            .field("id", &self.id)
+            .field("next_tick", &self.next_tick)
+            .field("over", &self.over)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Sixteen bytes from the system. Without a source there are no secrets, so there is no host.
+fn random_bytes() -> [u8; 16] {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the system has a source of random bytes");
+    bytes
+}
+
+/// Frames that one turn takes.
+const FRAMES_PER_TURN: usize = 4096;
+/// Requests that one turn takes.
+const CALLS_PER_TURN: usize = 8192;
+/// For how many ticks views are published after the last one was read.
+const PUBLISH_TICKS: u32 = 4;

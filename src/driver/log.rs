@@ -1,0 +1,59 @@
+//! Where a host persists: the durable log, or nowhere.
+
+use std::{path::Path, sync::Arc};
+
+use crate::{
+    id::{ClusterId, NodeId},
+    node::{Restored, Write},
+    wal::{Chore, ChoreDone, Fs, Wal, WalError},
+};
+
+/// Where a host persists what its node writes.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Log {
+    /// The durable log.
+    Wal(Box<Wal>),
+    /// Nowhere: for tests and measurements. A member that is opened again on it has forgotten what
+    /// it acknowledged, so it must never be.
+    Memory,
+}
+
+impl Log {
+    /// Opens the durable log in `dir`, and gives back what it holds.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Wal::open`].
+    pub fn open(
+        fs: Arc<dyn Fs>,
+        dir: &Path,
+        cluster: ClusterId,
+        node: NodeId,
+    ) -> Result<(Self, Restored), WalError> {
+        let (wal, restored) = Wal::open(fs, dir, cluster, node)?;
+        Ok((Self::Wal(Box::new(wal)), restored))
+    }
+
+    /// Makes `write` durable.
+    pub(super) fn persist(&mut self, write: &Write) -> Result<(), String> {
+        match self {
+            Self::Wal(wal) => wal.persist(write).map_err(|error| error.to_string()),
+            Self::Memory => Ok(()),
+        }
+    }
+
+    pub(super) fn chore(&mut self) -> Option<Chore> {
+        match self {
+            Self::Wal(wal) => wal.chore(),
+            Self::Memory => None,
+        }
+    }
+
+    /// An error poisons the log, so that the next write fails with it.
+    pub(super) fn chore_done(&mut self, done: ChoreDone) {
+        if let Self::Wal(wal) = self {
+            let _ = wal.chore_done(done);
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! A transport that connects the hosts of one process.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+
+use crate::{
+    driver::{Inbox, Transport},
+    id::NodeId,
+    node::Message,
+};
+
+/// Connects hosts of one process, with lines that can be cut.
+///
+/// ```
+/// use quorate::{NodeId, driver::{Inbox, Switchboard}};
+/// let board = Switchboard::new();
+/// let [a, b] = [1, 2].map(|id| NodeId::new(id).expect("not 0"));
+/// let line = board.connect(a, Inbox::new());
+/// board.connect(b, Inbox::new());
+/// board.cut(a, b); // both ways
+/// board.heal();
+/// # drop(line);
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Switchboard {
+    wiring: Arc<Mutex<Wiring>>,
+}
+
+#[derive(Debug, Default)]
+struct Wiring {
+    inboxes: BTreeMap<NodeId, Inbox>,
+    /// From, to.
+    cut: BTreeSet<(NodeId, NodeId)>,
+}
+
+impl Switchboard {
+    /// A switchboard with nobody on it.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Connects a host; one that is connected again under its id replaces itself.
+    pub fn connect(&self, id: NodeId, inbox: Inbox) -> Line {
+        self.wiring.lock().inboxes.insert(id, inbox);
+        Line {
+            from: id,
+            wiring: Arc::clone(&self.wiring),
+            burst: Vec::new(),
+        }
+    }
+
+    /// Cuts the line between two hosts, both ways.
+    pub fn cut(&self, a: NodeId, b: NodeId) {
+        self.cut_one_way(a, b);
+        self.cut_one_way(b, a);
+    }
+
+    /// Drops what `from` sends to `to`.
+    pub fn cut_one_way(&self, from: NodeId, to: NodeId) {
+        self.wiring.lock().cut.insert((from, to));
+    }
+
+    /// Cuts a host off from all that are connected now.
+    pub fn isolate(&self, id: NodeId) {
+        let mut wiring = self.wiring.lock();
+        let others: Vec<NodeId> = wiring.inboxes.keys().copied().collect();
+        for other in others {
+            wiring.cut.insert((id, other));
+            wiring.cut.insert((other, id));
+        }
+    }
+
+    /// Mends all lines.
+    pub fn heal(&self) {
+        self.wiring.lock().cut.clear();
+    }
+
+    /// Takes a host off.
+    pub fn disconnect(&self, id: NodeId) {
+        self.wiring.lock().inboxes.remove(&id);
+    }
+}
+
+/// One host's line to the switchboard.
+#[derive(Debug)]
+pub struct Line {
+    from: NodeId,
+    wiring: Arc<Mutex<Wiring>>,
+    burst: Vec<Message>,
+}
+
+impl Transport for Line {
+    fn send(&mut self, message: Message) {
+        self.burst.push(message);
+    }
+
+    fn flush(&mut self) {
+        let wiring = self.wiring.lock();
+        for Message { to, bytes } in self.burst.drain(..) {
+            if wiring.cut.contains(&(self.from, to)) {
+                continue;
+            }
+            if let Some(inbox) = wiring.inboxes.get(&to) {
+                // A full inbox loses frames, as a network would.
+                let _ = inbox.deliver(self.from, bytes);
+            }
+        }
+    }
+}
