@@ -43,31 +43,45 @@ impl Draw {
     }
 }
 
-/// One caller: a window of requests, answered in order.
-struct Caller<T, F> {
-    submit: F,
-    window: VecDeque<(Completion<T>, Instant)>,
-    max: usize,
+/// One thread's callers, and their requests that are under way, oldest first.
+struct Window<T, F> {
+    callers: Vec<F>,
+    under_way: VecDeque<(Completion<T>, Instant, usize)>,
+    each: usize,
 }
 
-impl<T, F: FnMut(usize) -> Completion<T>> Caller<T, F> {
-    /// Fills the window, then waits for the oldest answer and takes all that are there.
+impl<T, F: FnMut(usize) -> Completion<T>> Window<T, F> {
+    fn new(each: usize) -> Self {
+        Self {
+            callers: Vec::new(),
+            under_way: VecDeque::new(),
+            each,
+        }
+    }
+
+    fn submit(&mut self, caller: usize, draw: &mut Draw) {
+        let start = Instant::now();
+        let completion = (self.callers[caller])(draw.key());
+        self.under_way.push_back((completion, start, caller));
+    }
+
+    /// Waits for the oldest answer, takes all that are there, and asks again for each.
     fn turn(&mut self, draw: &mut Draw, samples: &mut Vec<u64>) -> Result<u64, Error> {
-        while self.window.len() < self.max {
-            self.window
-                .push_back(((self.submit)(draw.key()), Instant::now()));
+        if self.under_way.is_empty() {
+            for _ in 0..self.each {
+                (0..self.callers.len()).for_each(|caller| self.submit(caller, draw));
+            }
         }
         let mut taken = 0;
-        while let Some((completion, _)) = self.window.front() {
+        while let Some((completion, start, caller)) = self.under_way.pop_front() {
             if taken > 0 && !completion.is_done() {
+                self.under_way.push_front((completion, start, caller));
                 break;
             }
-            let Some((completion, start)) = self.window.pop_front() else {
-                break;
-            };
             completion.wait()?;
             samples.push(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
             taken += 1;
+            self.submit(caller, draw);
         }
         Ok(taken)
     }
@@ -82,8 +96,9 @@ pub(crate) fn writes(
 ) -> Result<Row, Box<dyn std::error::Error>> {
     let sessions = if count == 1 { 1 } else { 64 };
     let threads = sessions.min(2);
+    let each = count / sessions;
     let paths = Arc::new(paths());
-    let mut callers: Vec<Vec<_>> = (0..threads).map(|_| Vec::new()).collect();
+    let mut windows: Vec<_> = (0..threads).map(|_| Window::new(each)).collect();
     for n in 0..sessions {
         let member = if sessions == 1 { cluster.leader } else { n % 3 };
         let session = cluster
@@ -92,14 +107,9 @@ pub(crate) fn writes(
             .wait()?;
         let (paths, value) = (paths.clone(), bytes::Bytes::from(vec![9; VALUE_BYTES]));
         let submit = move |key: usize| session.set(&paths[key], value.clone(), None);
-        let max = count / sessions;
-        callers[n % threads].push(Caller {
-            submit,
-            window: VecDeque::new(),
-            max,
-        });
+        windows[n % threads].callers.push(submit);
     }
-    measure("write", callers, count, time, on_disk)
+    measure("write", windows, count, time, on_disk)
 }
 
 /// Linearizable reads of `count` in flight, over all members.
@@ -111,20 +121,16 @@ pub(crate) fn linearizable_reads(
 ) -> Result<Row, Box<dyn std::error::Error>> {
     let handles = if count == 1 { 1 } else { 6 };
     let threads = handles.min(2);
+    let each = count.div_ceil(handles);
     let paths = Arc::new(paths());
-    let mut callers: Vec<Vec<_>> = (0..threads).map(|_| Vec::new()).collect();
+    let mut windows: Vec<_> = (0..threads).map(|_| Window::new(each)).collect();
     for n in 0..handles {
         let member = if handles == 1 { cluster.leader } else { n % 3 };
         let (client, paths) = (cluster.client(member), paths.clone());
         let submit = move |key: usize| client.get(&paths[key], Consistency::Linearizable);
-        let max = count.div_ceil(handles);
-        callers[n % threads].push(Caller {
-            submit,
-            window: VecDeque::new(),
-            max,
-        });
+        windows[n % threads].callers.push(submit);
     }
-    measure("linearizable_read", callers, count, time, on_disk)
+    measure("linearizable_read", windows, count, time, on_disk)
 }
 
 /// One thread reads from views that are at most one turn old, while 10,000 writes/s run.
@@ -236,10 +242,10 @@ impl Measured {
     }
 }
 
-/// Runs the callers, each vector on a thread of its own, and measures them when they are warm.
+/// Runs the windows, each on a thread of its own, and measures them when they are warm.
 fn measure<T, F>(
     scenario: &'static str,
-    callers: Vec<Vec<Caller<T, F>>>,
+    windows: Vec<Window<T, F>>,
     in_flight: usize,
     time: Duration,
     on_disk: bool,
@@ -250,25 +256,21 @@ where
 {
     let shared = Arc::new(Shared::default());
     let mut threads = Vec::new();
-    for (n, mut callers) in callers.into_iter().enumerate() {
+    for (n, mut window) in windows.into_iter().enumerate() {
         let shared = shared.clone();
         let body = move || -> Result<Vec<u64>, Error> {
             let (mut draw, mut samples) = (Draw(n as u64 + 1), Vec::new());
             while !shared.stop.load(Ordering::Relaxed) {
-                for caller in &mut callers {
-                    let taken = caller.turn(&mut draw, &mut samples)?;
-                    shared.done.fetch_add(taken, Ordering::Relaxed);
-                }
+                let taken = window.turn(&mut draw, &mut samples)?;
+                shared.done.fetch_add(taken, Ordering::Relaxed);
                 if !shared.measuring.load(Ordering::Relaxed) && samples.len() > 1 << 20 {
                     samples.clear();
                 }
             }
-            for caller in callers {
-                caller
-                    .window
-                    .into_iter()
-                    .try_for_each(|(it, _)| it.wait().map(drop))?;
-            }
+            let under_way = window.under_way.into_iter();
+            under_way
+                .map(|(it, ..)| it)
+                .try_for_each(|it| it.wait().map(drop))?;
             Ok(samples)
         };
         threads.push(

@@ -1,7 +1,8 @@
 //! Three members in one process: encoded and decoded messages, the real namespace, 256-byte values
 //! on 10,000 keys; in memory and on disk; beside the limit that raft-rs itself sets.
 //!
-//! `cargo bench --bench cluster -- [--quick] [--json FILE] [--dir DIR]`
+//! `cargo bench --bench cluster -- [--quick] [--json FILE] [--dir DIR] [--only SCENARIO]
+//! [--storage memory|wal] [--in-flight N]`
 
 mod bare;
 mod load;
@@ -31,6 +32,9 @@ struct Arguments {
     quick: bool,
     json: Option<PathBuf>,
     dir: PathBuf,
+    only: Option<String>,
+    storage: Option<String>,
+    in_flight: Option<usize>,
 }
 
 /// Three running members and what they stand on.
@@ -130,39 +134,59 @@ fn run(arguments: &Arguments, dir: &Path) -> Result<Vec<Row>, Box<dyn Error>> {
         true => Duration::from_millis(700),
         false => Duration::from_secs(5),
     };
-    let in_flight: &[usize] = match arguments.quick {
-        true => &[1, 512],
-        false => &[1, 64, 512, 4096],
+    let in_flight = match (arguments.in_flight, arguments.quick) {
+        (Some(count), _) => vec![count],
+        (None, true) => vec![1, 512],
+        (None, false) => vec![1, 64, 512, 4096],
     };
     let mut rows: Vec<Row> = Vec::new();
     table::head();
-    for on_disk in [false, true] {
-        let dir = on_disk.then_some(dir);
-        for &count in in_flight {
-            let row = bare::run(count, time, dir)?;
+    for (storage, dir) in [("memory", None), ("wal", Some(dir))] {
+        if arguments
+            .storage
+            .as_deref()
+            .is_some_and(|only| only != storage)
+        {
+            continue;
+        }
+        let wants = |name: &str| arguments.only.as_deref().is_none_or(|only| only == name);
+        let mut add = |mut row: Row| {
+            let alike = |it: &&Row| it.in_flight == row.in_flight && it.storage == row.storage;
+            if row.scenario == "write" {
+                let bare = rows
+                    .iter()
+                    .filter(|it| it.scenario == "bare_raft")
+                    .find(alike);
+                row.ratio = bare.map(|bare| row.ops_per_s / bare.ops_per_s);
+                row.ratio_to = "bare_raft";
+            }
             row.print();
             rows.push(row);
+        };
+        if wants("bare_raft") {
+            for &count in &in_flight {
+                add(bare::run(count, time, dir)?);
+            }
         }
         let cluster = Cluster::start(dir)?;
-        for &count in in_flight {
-            let bare = rows
-                .iter()
-                .rfind(|it| it.in_flight == count && it.scenario == "bare_raft");
-            let limit = bare.map(|it| it.ops_per_s);
-            let mut row = load::writes(&cluster, count, time, on_disk)?;
-            row.ratio = limit.map(|limit| row.ops_per_s / limit);
-            row.ratio_to = "bare_raft";
-            row.print();
-            rows.push(row);
+        if wants("write") {
+            for &count in &in_flight {
+                add(load::writes(&cluster, count, time, dir.is_some())?);
+            }
         }
-        for &count in in_flight {
-            let row = load::linearizable_reads(&cluster, count, time, on_disk)?;
-            row.print();
-            rows.push(row);
+        if wants("linearizable_read") {
+            for &count in &in_flight {
+                add(load::linearizable_reads(
+                    &cluster,
+                    count,
+                    time,
+                    dir.is_some(),
+                )?);
+            }
         }
-        let row = load::local_reads(&cluster, time, on_disk)?;
-        row.print();
-        rows.push(row);
+        if wants("local_read") {
+            add(load::local_reads(&cluster, time, dir.is_some())?);
+        }
     }
     Ok(rows)
 }
@@ -173,6 +197,9 @@ fn arguments() -> Result<Arguments, Box<dyn Error>> {
         quick: false,
         json: None,
         dir,
+        only: None,
+        storage: None,
+        in_flight: None,
     };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
@@ -180,6 +207,12 @@ fn arguments() -> Result<Arguments, Box<dyn Error>> {
             "--quick" => this.quick = true,
             "--json" => this.json = Some(words.next().ok_or("--json needs a file")?.into()),
             "--dir" => this.dir = words.next().ok_or("--dir needs a directory")?.into(),
+            "--only" => this.only = Some(words.next().ok_or("--only needs a scenario")?),
+            "--storage" => this.storage = Some(words.next().ok_or("--storage needs a name")?),
+            "--in-flight" => {
+                let count = words.next().ok_or("--in-flight needs a number")?;
+                this.in_flight = Some(count.parse()?);
+            }
             "--bench" => {}
             other => return Err(format!("unknown argument {other}").into()),
         }
