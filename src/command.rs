@@ -15,7 +15,7 @@ use crate::{
     op::{Check, CreateMode, Guard, Op, Txn},
     path::{Path, PathPrefix},
     proto::{self, command_record::Kind},
-    wire::put_delimited,
+    record::put_delimited,
 };
 
 /// The content of a normal log entry; an entry without any data is a leader's empty one.

@@ -15,6 +15,7 @@ mod path;
 #[allow(missing_docs, unreachable_pub, clippy::all, rustdoc::all)] // generated code
 mod proto;
 pub mod recipes;
+mod record;
 #[cfg(feature = "tcp")]
 pub mod tcp;
 mod time;

@@ -8,9 +8,13 @@ use std::{
 };
 
 /// Processor time of this process's threads whose name starts with `prefix`, as Linux counts it.
-pub fn cpu_of(prefix: &str) -> Duration {
+pub(crate) fn cpu_of(prefix: &str) -> Duration {
     let mut total = 0;
-    for task in fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
+    for task in fs::read_dir("/proc/self/task")
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
         let name = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
         if name.starts_with(prefix) {
             let stat = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
@@ -22,17 +26,17 @@ pub fn cpu_of(prefix: &str) -> Duration {
 }
 
 /// The type of the file system that holds `path`, as Linux names it.
-pub fn file_system(path: &Path) -> io::Result<String> {
+pub(crate) fn file_system(path: &Path) -> io::Result<String> {
     let path = path.canonicalize()?;
     let mounts = fs::read_to_string("/proc/mounts")?;
     let mut best = (0, "unknown".to_string());
     for mount in mounts.lines() {
         let mut fields = mount.split(' ');
         let (_, point, kind) = (fields.next(), fields.next(), fields.next());
-        if let (Some(point), Some(kind)) = (point, kind)
-            && path.starts_with(point)
-            && point.len() >= best.0
-        {
+        let (Some(point), Some(kind)) = (point, kind) else {
+            continue;
+        };
+        if path.starts_with(point) && point.len() >= best.0 {
             best = (point.len(), kind.to_string());
         }
     }
@@ -40,10 +44,13 @@ pub fn file_system(path: &Path) -> io::Result<String> {
 }
 
 /// Rewrites 4 KiB of a file that was written before, and syncs it, for half a second.
-pub fn fsyncs_per_s(dir: &Path) -> io::Result<f64> {
+pub(crate) fn fsyncs_per_s(dir: &Path) -> io::Result<f64> {
     let path = dir.join("fsync-probe");
-    let mut file: File =
-        OpenOptions::new().create(true).truncate(true).write(true).open(&path)?;
+    let mut file: File = OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .open(&path)?;
     file.write_all(&vec![0; 1 << 20])?;
     file.sync_all()?;
     let block = [1u8; 4096];

@@ -3,24 +3,24 @@
 use std::{fmt::Write as _, fs, io, path::Path};
 
 /// One line of the table.
-pub struct Row {
-    pub scenario: &'static str,
-    pub storage: &'static str,
-    pub in_flight: usize,
-    pub ops_per_s: f64,
-    pub p50_us: f64,
-    pub p99_us: f64,
+pub(crate) struct Row {
+    pub(crate) scenario: &'static str,
+    pub(crate) storage: &'static str,
+    pub(crate) in_flight: usize,
+    pub(crate) ops_per_s: f64,
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
     /// Of the node threads, all nodes together.
-    pub cpu_us_per_op: f64,
+    pub(crate) cpu_us_per_op: f64,
     /// Of the clients' threads.
-    pub client_cpu_us_per_op: f64,
+    pub(crate) client_cpu_us_per_op: f64,
     /// Operations per second divided by those of `ratio_to`.
-    pub ratio: Option<f64>,
-    pub ratio_to: &'static str,
+    pub(crate) ratio: Option<f64>,
+    pub(crate) ratio_to: &'static str,
 }
 
 /// Prints the head of the table.
-pub fn head() {
+pub(crate) fn head() {
     println!(
         "{:<18} {:<7} {:>9} {:>12} {:>9} {:>9} {:>10} {:>11}  ratio",
         "scenario", "storage", "in flight", "ops/s", "p50 us", "p99 us", "cpu us/op", "client cpu"
@@ -29,7 +29,7 @@ pub fn head() {
 
 impl Row {
     /// Prints this row.
-    pub fn print(&self) {
+    pub(crate) fn print(&self) {
         let ratio = match self.ratio {
             Some(ratio) => format!("{ratio:.2} of {}", self.ratio_to),
             None => String::new(),
@@ -73,13 +73,13 @@ impl Row {
 }
 
 /// Writes the rows as a JSON array.
-pub fn write_json(path: &Path, rows: &[Row]) -> io::Result<()> {
+pub(crate) fn write_json(path: &Path, rows: &[Row]) -> io::Result<()> {
     let rows: Vec<String> = rows.iter().map(Row::json).collect();
     fs::write(path, format!("[\n{}\n]\n", rows.join(",\n")))
 }
 
 /// The value below which `share` of the samples lie; sorts them.
-pub fn percentile(samples_ns: &mut [u64], share: f64) -> f64 {
+pub(crate) fn percentile(samples_ns: &mut [u64], share: f64) -> f64 {
     if samples_ns.is_empty() {
         return f64::NAN;
     }

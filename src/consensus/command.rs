@@ -14,8 +14,8 @@ use crate::{
 };
 
 use super::{
-    AppliedChange, Consensus, Ended, MembershipChange, Replication, Role, convert,
-    membership::Refused,
+    AppliedChange, Consensus, Ended, MembershipChange, Role, convert, membership::Refused,
+    status::Replication,
 };
 
 /// Why a proposal was not taken.

@@ -40,15 +40,19 @@ use crate::{
     wire::{HardState, LogEntry, RaftMessage, SnapshotMeta},
 };
 
-use self::{membership::Members, storage::TailStore, validate::Verdict};
+use self::{
+    membership::Members,
+    storage::TailStore,
+    validate::{Ignored, Verdict},
+};
 
 pub(crate) use self::{
-    command::{ApplyError, CampaignError, ChangeError, ProposeError, ReadError, TransferError},
-    ended::{Divergence, Ended},
+    command::ChangeError,
+    ended::Ended,
     membership::{AppliedChange, MembershipChange},
     open::{OpenError, Options, RestoredLog},
-    status::{Progress, Replication, Role},
-    validate::{Ignored, Misbehaving, Rejected},
+    status::Role,
+    validate::Rejected,
 };
 
 /// One member's part in the consensus.

@@ -100,6 +100,7 @@ impl Consensus {
         self.role() == Role::Leader && self.raw.raft.commit_to_current_term()
     }
 
+    #[cfg(test)]
     /// The voters after everything that was applied, ascending.
     pub(crate) fn voters(&self) -> Vec<NodeId> {
         self.raw
@@ -112,6 +113,7 @@ impl Consensus {
             .collect()
     }
 
+    #[cfg(test)]
     /// The learners after everything that was applied, ascending.
     pub(crate) fn learners(&self) -> Vec<NodeId> {
         self.raw
@@ -137,11 +139,6 @@ impl Consensus {
                 ProgressState::Snapshot => Replication::Snapshot,
             },
         })
-    }
-
-    /// Bytes of the durable log in memory.
-    pub(crate) fn tail_bytes(&self) -> usize {
-        self.raw.store().bytes()
     }
 
     /// Whether the leadership is on its way to another node.

@@ -122,6 +122,7 @@ impl TailStore {
         self.applied
     }
 
+    #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }

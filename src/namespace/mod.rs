@@ -24,7 +24,7 @@ use std::{fmt, mem};
 pub use self::view::View;
 pub(crate) use self::{
     session::SessionState,
-    snapshot::{Decoder, Encoder, SnapshotError},
+    snapshot::{Decoder, Encoder},
 };
 
 use crate::{
@@ -399,6 +399,7 @@ pub(crate) struct Frozen {
 }
 
 impl Frozen {
+    #[cfg(test)]
     /// The last transaction.
     pub(crate) fn zxid(&self) -> Zxid {
         self.zxid

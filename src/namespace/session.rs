@@ -224,6 +224,7 @@ impl Sessions {
 
     /// The indexes, for a test that makes them anew.
     #[cfg(test)]
+    #[expect(clippy::type_complexity, reason = "two lists, for one test")]
     pub(super) fn indexes(&self) -> (Vec<(u64, SessionId)>, Vec<(SecretHash, SessionId)>) {
         (
             self.by_deadline.iter().copied().collect(),

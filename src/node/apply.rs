@@ -336,9 +336,8 @@ impl Node {
                 result: Ok(None),
             });
         }
-        if applied.removed_self {
-            self.end(Ended::Removed { id: self.config.id });
-        }
+        // A member that learns of its own removal goes on: the others may need its vote until they
+        // know of it, too. Those that do refuse it, and that ends it.
     }
 
     /// Drops the part of the log in memory that is past its bound, unless a transfer needs it.

@@ -202,9 +202,7 @@ impl Node {
             return;
         };
         for (&id, member) in &self.membership.members {
-            if member.store.is_none()
-                && let Some(pin) = self.identity.pin(id)
-            {
+            if let Some(pin) = self.identity.pin(id).filter(|_| member.store.is_none()) {
                 leadership.pin(id, pin.incarnation.store);
             }
         }

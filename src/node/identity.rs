@@ -18,7 +18,8 @@ use crate::{
         status::{Ended, Waiting},
     },
     proto,
-    wire::{Hello, Pin, Refusal, put_delimited},
+    record::put_delimited,
+    wire::{Hello, Pin, Refusal},
 };
 
 /// What a member knows of its own store and of those of its peers.

@@ -11,7 +11,8 @@ use crate::{
     id::{NodeId, StoreId},
     node::status::Member,
     proto,
-    wire::{SnapshotMeta, put_delimited},
+    record::put_delimited,
+    wire::SnapshotMeta,
 };
 
 /// The members at one index of the log.

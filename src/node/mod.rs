@@ -40,7 +40,7 @@ mod transfer;
 mod tests;
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -71,6 +71,7 @@ use crate::{
         membership::Membership, origin::Origin, reads::Reads, transfer::Transfers,
     },
     op::{LimitName, Op, Txn},
+    path::Path,
     time::{Now, as_micros},
     wire::{Body, Frame},
 };
@@ -375,6 +376,7 @@ impl Node {
             waiting,
             ended: self.ended.clone(),
             refused_frames: self.refused_frames,
+            rejected_messages: self.rejected(),
             pending: self.origin.pending() + self.reads.len(),
             watches: self.cursors.len(),
             sessions: self.namespace.sessions(),
@@ -476,7 +478,14 @@ impl Node {
             Txn::GUARDS_MAX as u64,
         )?;
         let payload = match txn.op() {
-            Op::Create { data, .. } | Op::Set { data, .. } => data.len(),
+            Op::Create { path, data, mode } => {
+                // What stands before a number may end in '/'; a whole path may not.
+                if !mode.is_sequential() {
+                    Path::new(path.as_str())?;
+                }
+                data.len()
+            }
+            Op::Set { data, .. } => data.len(),
             Op::Delete { .. } => 0,
         };
         check(
@@ -527,6 +536,13 @@ impl Node {
             Raft::Candidate => Role::Candidate,
             Raft::Leader => Role::Leader,
         }
+    }
+
+    fn rejected(&self) -> BTreeMap<String, u64> {
+        let counters = self.consensus.counters().iter();
+        counters
+            .map(|(reason, &count)| (reason.to_string(), count))
+            .collect()
     }
 
     fn frame(&self, to: NodeId, body: Body) -> Message {

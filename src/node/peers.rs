@@ -101,16 +101,25 @@ impl Node {
                 .identity
                 .pin(from)
                 .is_some_and(|pin| pin.incarnation.store != frame.incarnation.store);
-            if !stranger && let Some(ended) = self.identity.refused(reason, known) {
+            let ended = self.identity.refused(reason, known);
+            if let Some(ended) = ended.filter(|_| !stranger) {
                 self.end(ended);
             }
             return Ok(());
         }
-        if let Err(reason) = self
+        let newer = self
             .identity
-            .admit(from, frame.incarnation, &self.membership)
-        {
+            .pin(from)
+            .is_some_and(|pin| pin.incarnation != frame.incarnation);
+        let admitted = self
+            .identity
+            .admit(from, frame.incarnation, &self.membership);
+        if let Err(reason) = admitted {
             return Err(self.refuse(from, reason));
+        }
+        if newer {
+            // What was sent to its last opening may be lost with it.
+            self.consensus.unreachable(from);
         }
         match frame.body {
             Body::Hello(hello) => {
@@ -173,10 +182,12 @@ impl Node {
             }
             Body::SnapshotChunk(chunk) => self.take_chunk(from, chunk),
             Body::SnapshotStaged { index, term, .. } => {
-                if let Some(message) = self.consensus.snapshot_message(from, index, term) {
+                let message = self.consensus.snapshot_message(from, index, term);
+                let delivered = message.is_some();
+                if let Some(message) = message {
                     self.send(from, Body::Raft(message));
-                    self.consensus.report_snapshot(from, true);
                 }
+                self.consensus.report_snapshot(from, delivered);
                 Ok(())
             }
             Body::Refused { .. } => Ok(()),

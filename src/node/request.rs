@@ -9,7 +9,7 @@ use crate::{
     id::{NodeId, Secret, SessionId, Zxid},
     namespace::View,
     op::{Event, Filter, LimitName, OpError, Outcome, Stat, Txn},
-    path::Path,
+    path::{Path, PathError},
 };
 
 /// Names a request until its answer; unique for one opening of a node.
@@ -310,6 +310,9 @@ pub enum SubmitError {
         /// What is allowed.
         max: u64,
     },
+    /// A node that is not sequential needs a whole path.
+    #[error(transparent)]
+    Path(#[from] PathError),
     /// The node has too much to do; try again later.
     #[error("the node is overloaded: {what} is at its limit of {max}")]
     Overloaded {

@@ -39,6 +39,8 @@ pub struct Status {
     pub ended: Option<Ended>,
     /// Frames from peers that were refused.
     pub refused_frames: u64,
+    /// Messages of consensus that were not taken, by reason; late ones are ordinary.
+    pub rejected_messages: BTreeMap<String, u64>,
     /// Requests that wait for an answer.
     pub pending: usize,
     /// Watches.

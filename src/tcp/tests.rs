@@ -357,7 +357,7 @@ fn half_open_connections_make_room_and_end() {
     );
     until("all are closed", || {
         for stream in &mut slow {
-            let _ = stream.write_all(&[b'Q']);
+            let _ = stream.write_all(b"Q");
         }
         let refused = b.inbound().refused;
         refused.values().sum::<u64>() == 12

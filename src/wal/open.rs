@@ -1,10 +1,6 @@
 //! Opens a store: locks it, reads and checks everything, makes it durable, and counts the opening.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{io, path::Path, sync::Arc};
 
 use sha2::{Digest, Sha256};
 
@@ -342,7 +338,7 @@ fn is_ours(name: &str) -> bool {
         .any(|prefix| name.starts_with(prefix))
 }
 
-fn reopen(fs: &dyn Fs, path: &PathBuf) -> Result<Box<dyn FsFile>, WalError> {
+fn reopen(fs: &dyn Fs, path: &Path) -> Result<Box<dyn FsFile>, WalError> {
     fs.open(path)
         .map_err(|error| WalError::io("open", path, error))
 }

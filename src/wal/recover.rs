@@ -228,15 +228,55 @@ impl Recovered {
 
     /// Judges what stands after the last sound batch of the active segment.
     fn end(&mut self, reader: &Reader, manifest: &Manifest) -> Result<(), WalError> {
-        let stamps = Stamps::new(manifest.key);
         // The header of a segment is part of its first batch.
         let start = if self.offset == SECTOR as u64 {
             0
         } else {
             self.offset
         };
-        let mut damaged = None;
-        let mut written = Vec::new();
+        let tail = self.tail(reader, Stamps::new(manifest.key), start)?;
+        let corrupt = |reason| Err(WalError::corrupt(&reader.path, start, reason));
+        let expected = self.next_lsn;
+        if let Some(place) = tail.later {
+            return corrupt(format!(
+                "batch {expected} is damaged, and a later one stands at byte {place}"
+            ));
+        }
+        if expected <= manifest.synced_lsn {
+            return corrupt(format!(
+                "the log ends before batch {expected}, but batch {} was durable",
+                manifest.synced_lsn
+            ));
+        }
+        let end = self.extent_end(reader, start)?;
+        // One batch, one damage: more than that is not the end of a log.
+        let beyond = match end {
+            Some(end) => tail.damaged.iter().find(|place| **place >= end),
+            None => tail.damaged.get(1),
+        };
+        if let Some(place) = beyond {
+            return corrupt(format!(
+                "batch {expected} is damaged, and so is byte {place}, which is not in it"
+            ));
+        }
+        let is_written = |place: u64| tail.written.binary_search(&place).is_ok();
+        let sectors = |end| (start..end).step_by(SECTOR);
+        let torn = tail.written.is_empty()
+            || match end {
+                Some(end) => sectors(end).any(|place| !is_written(place)),
+                // Without its header: torn if that was never written.
+                None => sectors(start.max(SECTOR as u64) + 1).any(|place| !is_written(place)),
+            };
+        self.ambiguous = !tail.damaged.is_empty() || !torn;
+        self.cut = tail.written;
+        self.cut.extend(tail.damaged);
+        self.offset = start;
+        Ok(())
+    }
+
+    /// What the sectors from `start` on say of themselves.
+    fn tail(&self, reader: &Reader, stamps: Stamps, start: u64) -> Result<Tail, WalError> {
+        let mut tail = Tail::default();
         let mut at = start;
         while at < reader.length {
             let piece = reader.read(at, (reader.length - at).min(PIECE_BYTES))?;
@@ -244,56 +284,37 @@ impl Recovered {
                 let place = at + (nth * SECTOR) as u64;
                 match stamps.classify(sector, self.next_lsn) {
                     Written::Never | Written::Earlier => {}
-                    Written::This => written.push(place),
-                    Written::Damaged => {
-                        damaged = damaged.or(Some(place));
-                        self.cut.push(place);
-                    }
-                    Written::Later => {
-                        let reason = format!(
-                            "batch {} is damaged, and a later one stands at byte {place}",
-                            self.next_lsn
-                        );
-                        return Err(WalError::corrupt(&reader.path, start, reason));
-                    }
+                    Written::This => tail.written.push(place),
+                    Written::Damaged => tail.damaged.push(place),
+                    Written::Later => tail.later = tail.later.or(Some(place)),
                 }
             }
             at += piece.len() as u64;
         }
-        if self.next_lsn <= manifest.synced_lsn {
-            let reason = format!(
-                "the log ends before batch {}, but batch {} was durable",
-                self.next_lsn, manifest.synced_lsn
-            );
-            return Err(WalError::corrupt(&reader.path, start, reason));
-        }
-        let torn = written.is_empty() || self.is_torn(reader, start, &written)?;
-        self.ambiguous = damaged.is_some() || !torn;
-        self.cut.extend(written);
-        self.offset = start;
-        Ok(())
+        Ok(tail)
     }
 
-    /// Whether the batch at `start`, of which the sectors `written` were written, lacks one.
-    fn is_torn(&self, reader: &Reader, start: u64, written: &[u64]) -> Result<bool, WalError> {
-        let is_written = |place: u64| written.binary_search(&place).is_ok();
-        if !is_written(start) {
-            return Ok(true);
-        }
-        let mut first = start;
-        if start == 0 {
-            first = SECTOR as u64;
-            if !is_written(first) {
-                return Ok(true);
-            }
+    /// Where the batch at `start` ends, if its header can be read.
+    fn extent_end(&self, reader: &Reader, start: u64) -> Result<Option<u64>, WalError> {
+        let first = start.max(SECTOR as u64);
+        if first >= reader.length {
+            return Ok(None);
         }
         let sector = reader.read(first, SECTOR as u64)?;
-        let Some(header) = BatchHeader::decode(&sector) else {
-            return Ok(false);
-        };
-        let end = first.saturating_add(header.extent()).min(reader.length);
-        Ok((first..end).step_by(SECTOR).any(|place| !is_written(place)))
+        let header = BatchHeader::decode(&sector).filter(|header| header.lsn == self.next_lsn);
+        Ok(header.map(|header| first.saturating_add(header.extent()).min(reader.length)))
     }
+}
+
+/// What stands after the last sound batch.
+#[derive(Default)]
+struct Tail {
+    /// Sectors of the batch that is expected, ascending.
+    written: Vec<u64>,
+    /// Sectors that are nobody's, ascending.
+    damaged: Vec<u64>,
+    /// A sector of a later batch.
+    later: Option<u64>,
 }
 
 /// A segment file that is read.

@@ -101,10 +101,10 @@ fn c1_entries_that_the_snapshot_covers_are_kept_when_contiguous() {
 #[test]
 fn c2_only_what_is_applied_leaves_memory_and_a_snapshot_waits_for_its_receiver() {
     let mut node = follower();
-    let bytes = node.tail_bytes();
+    let bytes = node.raw.store().bytes();
     node.compact(99);
     assert_eq!((node.first_index(), node.last_index()), (5, 5));
-    assert!(node.tail_bytes() < bytes);
+    assert!(node.raw.store().bytes() < bytes);
     assert_eq!(node.term_at(3), None);
     assert_eq!(node.ended(), None);
 }

@@ -14,7 +14,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use slog::Logger;
 
-use super::*;
+use super::{
+    command::{ApplyError, CampaignError, ProposeError, ReadError, TransferError},
+    ended::Divergence,
+    status::Replication,
+    validate::Misbehaving,
+    *,
+};
 use crate::wire::EntryKind;
 
 /// Members, what they have on their disks, and a network between them.

@@ -27,7 +27,7 @@ use crate::{
     },
     op::Stat,
     proto::{self, snapshot_record::Kind},
-    wire::put_delimited,
+    record::put_delimited,
 };
 
 /// Reads a snapshot, fed piece by piece; the first error is final.

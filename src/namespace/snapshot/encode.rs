@@ -15,7 +15,7 @@ use crate::{
         snapshot::SNAPSHOT_VERSION,
     },
     proto::{self, snapshot_record::Kind},
-    wire::put_delimited,
+    record::put_delimited,
 };
 
 /// Writes a frozen state, chunk by chunk.
@@ -65,6 +65,7 @@ impl Encoder {
         Some(chunk.freeze())
     }
 
+    #[cfg(test)]
     /// The state that is written, to be dropped where it delays nobody.
     pub(crate) fn into_state(self) -> Frozen {
         self.state

@@ -4,9 +4,9 @@ use prost::Message as _;
 
 use super::{model::Model, random::Random, *};
 use crate::{
-    namespace::{SnapshotError, session::Session, tree::Znode},
+    namespace::{session::Session, snapshot::SnapshotError, tree::Znode},
     proto::{self, snapshot_record::Kind},
-    wire::put_delimited,
+    record::put_delimited,
 };
 
 #[test]

@@ -233,10 +233,10 @@ fn hundred_thousand_mutated_frames_in_every_role_and_no_panic() {
         if let Some(sender) = cluster.nodes.get(&from) {
             frame.incarnation = sender.identity.own();
         }
-        if let Body::Raft(message) = &mut frame.body
-            && draw.next(2) == 0
-        {
-            message.term = status.term;
+        if let Body::Raft(message) = &mut frame.body {
+            if draw.next(2) == 0 {
+                message.term = status.term;
+            }
         }
         for _ in 0..draw.next(3) {
             mutate(&mut draw, &mut frame.body);

@@ -325,11 +325,9 @@ fn rule_9_a_repeated_opening_gives_one_session() {
     let replicated = Rc::new(Cell::new(0));
     let count = replicated.clone();
     cluster.lose = Box::new(move |frame| {
-        if let Body::Raft(message) = &frame.body
-            && frame.from == old
-            && !message.entries.is_empty()
-        {
-            count.set(count.get() + 1);
+        if let Body::Raft(message) = &frame.body {
+            let appends = frame.from == old && !message.entries.is_empty();
+            count.set(count.get() + usize::from(appends));
         }
         frame.to == old && matches!(frame.body, Body::Raft(_))
     });
@@ -436,6 +434,23 @@ fn rule_9_a_later_attachment_fences_off_the_older_one() {
             ..
         })
     ));
+}
+
+/// It would be in the log, and no member could read it.
+#[test]
+fn a_path_that_is_only_a_prefix_is_refused_before_it_is_encoded() {
+    let mut cluster = Cluster::elected(3);
+    let leader = cluster.leader().expect("elected");
+    let txn = create_as("/a/", CreateMode::Persistent);
+    let refused = cluster.node(leader).submit(Request::Txn { seq: None, txn });
+    assert_eq!(
+        refused,
+        Err(SubmitError::Path(crate::PathError::TrailingSlash))
+    );
+    cluster.run(2);
+    cluster.write(leader, create("/a")).expect("the node lives");
+    let txn = create_as("/a/", CreateMode::PersistentSequential);
+    assert!(cluster.write(leader, txn).is_ok());
 }
 
 #[test]

@@ -141,7 +141,7 @@ pub(super) fn script(seed: u64, count: usize) -> Vec<Write> {
                 write.hard_state = Some(HardState::new(term, 1, commit.max(index)));
                 commit = commit.max(index);
             }
-            9 if draw(&mut random, 2) == 0 => {
+            9 if draw(&mut random, 4) == 0 => {
                 let index = last + 1 + draw(&mut random, 20);
                 write = entries(index + 1..=index + draw(&mut random, 3), term);
                 write.snapshot = with_install(&mut random, index, term, true);
@@ -149,8 +149,9 @@ pub(super) fn script(seed: u64, count: usize) -> Vec<Write> {
                 write.hard_state = Some(HardState::new(term, 0, commit));
             }
             10 => {
-                let below = draw(&mut random, model.snapshot_index() + 1);
-                write.compact_to = Some(below);
+                let index = model.snapshot_index();
+                let below = draw(&mut random, 3).min(index);
+                write.compact_to = Some(index - below);
             }
             11 => {
                 write.snapshot = staged(last + 5, term, &[3; 1000]);

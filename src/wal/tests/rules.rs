@@ -324,3 +324,20 @@ fn lack_of_space_for_a_spare_shows_before_a_write_fails() {
     wal.chore_done(chore.run()).expect("there is space");
     assert!(!wal.status().no_space);
 }
+
+#[test]
+fn s7_the_log_stays_until_the_snapshot_was_read_back() {
+    let fs = MemoryFs::new();
+    let (mut wal, _) = open_small(&fs).expect("a new store");
+    for index in 1..=100 {
+        wal.persist(&entries(index..=index, 1))
+            .expect("a sound disk");
+    }
+    let segments = wal.status().segments;
+    let mut write = installed(100, 1, b"hundred", false);
+    write.compact_to = Some(100);
+    wal.persist(&write).expect("a sound disk");
+    assert_eq!(wal.status().segments, segments);
+    run_chores(&mut wal);
+    assert_eq!(wal.status().segments, 1);
+}

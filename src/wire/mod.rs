@@ -11,6 +11,8 @@
 //! 80  .. body: one prost message          all numbers little-endian
 //! ```
 
+mod entry;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::{
     Message as _,
@@ -18,9 +20,12 @@ use prost::{
 };
 use thiserror::Error;
 
+pub(crate) use self::entry::ENTRIES_MAX;
+pub use self::entry::{EntryKind, HardState, LogEntry};
 use crate::{
     id::{Boot, ClusterId, Incarnation, NodeId, StoreId},
     proto,
+    record::put_delimited,
 };
 
 /// A checked frame.
@@ -113,61 +118,6 @@ pub(crate) struct RaftMessage {
     pub(crate) context: Bytes,
     pub(crate) priority: i64,
     pub(crate) request_snapshot: u64,
-}
-
-/// One entry of the replicated log.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct LogEntry {
-    /// Its place in the log, from 1.
-    pub index: u64,
-    /// The term of the leader that made it.
-    pub term: u64,
-    /// What it carries.
-    pub kind: EntryKind,
-    /// Its content, opaque to the log.
-    pub data: Bytes,
-}
-
-impl LogEntry {
-    /// An entry with these parts.
-    pub fn new(index: u64, term: u64, kind: EntryKind, data: Bytes) -> Self {
-        Self {
-            index,
-            term,
-            kind,
-            data,
-        }
-    }
-}
-
-/// What a log entry carries.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-#[non_exhaustive]
-pub enum EntryKind {
-    /// Commands, or nothing.
-    Normal,
-    /// A change of the membership.
-    Membership,
-}
-
-/// What a member must never forget of its votes: term, vote, and how far it knew the commit.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub struct HardState {
-    /// The latest term that the member has seen.
-    pub term: u64,
-    /// Whom it voted for in that term; 0 for nobody.
-    pub vote: u64,
-    /// The highest index that it knew to be committed.
-    pub commit: u64,
-}
-
-impl HardState {
-    /// A hard state with these parts.
-    pub fn new(term: u64, vote: u64, commit: u64) -> Self {
-        Self { term, vote, commit }
-    }
 }
 
 /// Where a snapshot stands in the log, and the voters and learners at that point.
@@ -347,7 +297,7 @@ impl Body {
                 out,
                 &proto::Refused {
                     reason: reason.code(),
-                    known: known.as_ref().map(Pin::to_record),
+                    known: known.map(Pin::to_record),
                 },
             ),
             Self::Raft(message) => message.encode(out),
@@ -520,7 +470,7 @@ impl Hello {
 }
 
 impl Pin {
-    pub(crate) fn to_record(&self) -> proto::PinRecord {
+    pub(crate) fn to_record(self) -> proto::PinRecord {
         proto::PinRecord {
             node: self.node.as_u64(),
             store: Bytes::copy_from_slice(self.incarnation.store.as_bytes()),
@@ -642,46 +592,6 @@ impl RaftMessage {
     }
 }
 
-impl LogEntry {
-    fn to_record(&self) -> proto::LogRecord {
-        let kind = match self.kind {
-            EntryKind::Normal => 0,
-            EntryKind::Membership => 1,
-        };
-        proto::LogRecord {
-            kind,
-            term: self.term,
-            index: self.index,
-            data: self.data.clone(),
-        }
-    }
-
-    fn decode_all(mut bytes: Bytes) -> Result<Vec<Self>, FrameError> {
-        let mut entries = Vec::new();
-        while bytes.has_remaining() {
-            // An empty record is one byte on the wire and 56 in memory: cap the count, too.
-            if entries.len() == ENTRIES_MAX {
-                return Err(FrameError::Field {
-                    field: "number of entries",
-                });
-            }
-            let record = proto::LogRecord::decode_length_delimited(&mut bytes)
-                .map_err(|_| FrameError::Field { field: "entries" })?;
-            let kind = match record.kind {
-                0 => EntryKind::Normal,
-                1 => EntryKind::Membership,
-                _ => {
-                    return Err(FrameError::Field {
-                        field: "kind of entry",
-                    });
-                }
-            };
-            entries.push(Self::new(record.index, record.term, kind, record.data));
-        }
-        Ok(entries)
-    }
-}
-
 impl SnapshotMeta {
     pub(crate) fn to_record(&self) -> proto::SnapshotMeta {
         proto::SnapshotMeta {
@@ -700,12 +610,6 @@ impl SnapshotMeta {
             learners: ids_from_bytes(&record.learners)?,
         })
     }
-}
-
-/// Appends `record` behind its length.
-pub(crate) fn put_delimited(out: &mut impl BufMut, record: &impl prost::Message) {
-    encode_varint(record.encoded_len() as u64, out);
-    record.encode_raw(out);
 }
 
 fn put(out: &mut BytesMut, record: &impl prost::Message) {
@@ -750,8 +654,6 @@ fn checksum(frame: &[u8]) -> u32 {
 pub(crate) const HEADER_BYTES: usize = 80;
 /// The version of the frame format.
 pub(crate) const FRAME_VERSION: u16 = 1;
-/// Entries of one message.
-pub(crate) const ENTRIES_MAX: usize = 65_536;
 const MAGIC: &[u8; 4] = b"QRF1";
 /// The number of `RaftRecord.entries` in proto/quorate.proto.
 const RAFT_ENTRIES_TAG: u32 = 7;
