@@ -32,10 +32,8 @@ fn main() -> Outcome<()> {
     // Two of them stand for election; the third watches who leads.
     let election = "/app/leader".parse()?;
     let chief = sessions[first].campaign(&election, "the first").wait()?;
-    println!(
-        "Its application leads, too, with fencing token {}.",
-        chief.token()
-    );
+    let (node, token) = (leader + 1, chief.token());
+    println!("Node {node} leads the cluster; the instance there leads, too, with token {token}.");
     let standby = sessions[second].campaign(&election, "the second");
     let mut leaders = sessions[third].client().observe(&election);
     println!(
@@ -54,8 +52,7 @@ fn main() -> Outcome<()> {
     let written = write_acknowledged(&sessions[first], 1_000)?;
     println!("{written} writes were acknowledged: each is on the disks of at least two nodes.");
 
-    println!("Now that node is killed, which leads the cluster, too: no goodbye.");
-    let token = chief.token();
+    println!("Now node {node} is killed, without a goodbye.");
     let killed = sessions[third].client().now();
     nodes.remove(leader).stop();
     println!("  its instance sees: {:?}", chief.state());

@@ -171,7 +171,7 @@ impl Places {
 
     /// A session is over here: so is every place of it.
     pub(super) fn session_over(&mut self, session: SessionId, node: &mut Node) {
-        let of_session = |recipe: &Recipe| matches!(&recipe.machine, Machine::Contender(it) if it.session.id() == session);
+        let of_session = |recipe: &Recipe| recipe.machine.session() == Some(session);
         let recipes = self.recipes.iter().filter(|(_, it)| of_session(it));
         let ids: Vec<u64> = recipes.map(|(&id, _)| id).collect();
         for id in ids {
