@@ -6,6 +6,7 @@ use crate::{
     id::SessionId,
     node::{Detach, RequestError, SubmitError, Unknown, WatchEnd},
     op::OpError,
+    recipes::Failure,
 };
 
 /// Why a request did not do what it asked. Ask it two things: may it be tried again, and may it
@@ -101,5 +102,16 @@ impl Error {
     /// The outcome of a request that was under way when its session ended.
     pub(crate) fn session_ended() -> Self {
         Self::Request(RequestError::Unknown(Unknown::SessionEnded))
+    }
+}
+
+impl From<RequestError> for Failure {
+    /// What a failed request is to a recipe that asked for it.
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::Op(error) => Self::Op(error),
+            error if error.outcome_unknown() => Self::Unknown,
+            _ => Self::NotDone,
+        }
     }
 }

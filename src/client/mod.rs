@@ -13,8 +13,6 @@ mod error;
 pub(crate) mod mailbox;
 pub(crate) mod recipe;
 pub(crate) mod session;
-#[cfg(test)]
-mod tests;
 pub(crate) mod watcher;
 
 use std::{

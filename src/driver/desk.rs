@@ -384,7 +384,7 @@ impl Desk {
                 Output::Reply { result, .. } => result.map(drop).map_err(Error::from),
                 _ => Err(Error::Taken),
             }),
-            Pending::Answer(promise) => promise.fill(found(output, |outcome| Some(outcome))),
+            Pending::Answer(promise) => promise.fill(found(output, Some)),
             Pending::Get(promise) => promise.fill(found(output, |it| match it.outcome {
                 ReadOutcome::Node { data, stat } => Some((data, stat)),
                 _ => None,

@@ -171,7 +171,7 @@ impl Places {
 
     /// A session is over here: so is every place of it.
     pub(super) fn session_over(&mut self, session: SessionId, node: &mut Node) {
-        let of_session = |recipe: &Recipe| matches!(&recipe.machine, Machine::Contender(it) if it.session.id() == session);
+        let of_session = |recipe: &Recipe| recipe.machine.session() == Some(session);
         let recipes = self.recipes.iter().filter(|(_, it)| of_session(it));
         let ids: Vec<u64> = recipes.map(|(&id, _)| id).collect();
         for id in ids {
@@ -424,17 +424,12 @@ impl Grant {
 
 /// What the node's answer to a question is to the recipe.
 pub(super) fn input(question: Question, output: Output) -> Option<Input> {
-    let failure = |error: RequestError| match error {
-        RequestError::Op(error) => Failure::Op(error),
-        error if error.outcome_unknown() && question == Question::Submit => Failure::Unknown,
-        _ => Failure::NotDone,
-    };
     Some(match (question, output) {
         (_, Output::Reply { zxid, result, .. }) => Input::Replied {
             zxid,
             result: match result {
                 Ok(outcome) => Ok(outcome?),
-                Err(error) => Err(failure(error)),
+                Err(error) => Err(error.into()),
             },
         },
         (Question::List, Output::Read { zxid, result, .. }) => Input::Listed {
@@ -442,7 +437,7 @@ pub(super) fn input(question: Question, output: Output) -> Option<Input> {
             result: match result {
                 Ok(ReadOutcome::Children { names, more, .. }) => Ok((names, more)),
                 Ok(_) => return None,
-                Err(error) => Err(failure(error)),
+                Err(error) => Err(error.into()),
             },
         },
         (_, Output::Read { zxid, result, .. }) => Input::Read {
@@ -450,7 +445,7 @@ pub(super) fn input(question: Question, output: Output) -> Option<Input> {
             result: match result {
                 Ok(ReadOutcome::Node { data, stat }) => Ok(Some((data, stat))),
                 Ok(_) | Err(RequestError::Op(OpError::NoNode { .. })) => Ok(None),
-                Err(error) => Err(failure(error)),
+                Err(error) => Err(error.into()),
             },
         },
         _ => return None,
