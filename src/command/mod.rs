@@ -3,10 +3,12 @@
 //! An entry is a version, the time by which the replicated clock advances, and a batch of commands
 //! that is read lazily. Decoding checks everything, so the namespace takes only what it can apply.
 
+mod fast;
+
 use bytes::{Buf, Bytes, BytesMut};
 use prost::{
     Message as _,
-    encoding::{WireType, encode_key, encode_varint},
+    encoding::{WireType, decode_varint, encode_key, encode_varint},
 };
 use thiserror::Error;
 
@@ -146,11 +148,19 @@ impl Batch {
         if !self.0.has_remaining() {
             return None;
         }
-        let record = proto::CommandRecord::decode_length_delimited(&mut self.0);
-        if record.is_err() {
+        let length = decode_varint(&mut self.0)
+            .ok()
+            .and_then(|it| usize::try_from(it).ok());
+        let Some(length) = length.filter(|&length| length <= self.0.len()) else {
             // What follows cannot be found any more.
             self.0.clear();
+            return Some(Err(CommandError::Malformed("command")));
+        };
+        let record = self.0.split_to(length);
+        if let Some(command) = fast::session_txn(&record) {
+            return Some(Ok(command));
         }
+        let record = proto::CommandRecord::decode(record);
         Some(
             record
                 .map_err(|_| CommandError::Malformed("command"))
@@ -162,6 +172,9 @@ impl Batch {
 impl Command {
     /// This command behind its length, as it stands in a [`Batch`].
     pub(crate) fn encode(&self) -> Bytes {
+        if let Some(quick) = fast::encode(self) {
+            return quick;
+        }
         let record = self.to_record();
         let mut out = BytesMut::with_capacity(record.encoded_len() + LENGTH_BYTES_MAX);
         put_delimited(&mut out, &record);
@@ -302,12 +315,7 @@ fn txn_to_record(txn: &Txn) -> proto::TxnRecord {
         Op::Create { path, data, mode } => Record::Create(proto::CreateRecord {
             path: Bytes::copy_from_slice(path.as_str().as_bytes()),
             data: data.clone(),
-            mode: match mode {
-                CreateMode::Persistent => 0,
-                CreateMode::Ephemeral => 1,
-                CreateMode::PersistentSequential => 2,
-                CreateMode::EphemeralSequential => 3,
-            },
+            mode: mode_code(*mode),
         }),
         Op::Set {
             path,
@@ -329,18 +337,31 @@ fn txn_to_record(txn: &Txn) -> proto::TxnRecord {
     }
 }
 
+fn mode_code(mode: CreateMode) -> u32 {
+    match mode {
+        CreateMode::Persistent => 0,
+        CreateMode::Ephemeral => 1,
+        CreateMode::PersistentSequential => 2,
+        CreateMode::EphemeralSequential => 3,
+    }
+}
+
+fn mode_from_code(code: u32) -> Option<CreateMode> {
+    Some(match code {
+        0 => CreateMode::Persistent,
+        1 => CreateMode::Ephemeral,
+        2 => CreateMode::PersistentSequential,
+        3 => CreateMode::EphemeralSequential,
+        _ => return None,
+    })
+}
+
 fn txn_from_record(record: Option<proto::TxnRecord>) -> Result<Txn, CommandError> {
     use proto::txn_record::Op as Record;
     let record = record.ok_or(CommandError::Field("txn"))?;
     let op = match record.op.ok_or(CommandError::UnknownKind)? {
         Record::Create(it) => {
-            let mode = match it.mode {
-                0 => CreateMode::Persistent,
-                1 => CreateMode::Ephemeral,
-                2 => CreateMode::PersistentSequential,
-                3 => CreateMode::EphemeralSequential,
-                _ => return Err(CommandError::UnknownKind),
-            };
+            let mode = mode_from_code(it.mode).ok_or(CommandError::UnknownKind)?;
             let path = if mode.is_sequential() {
                 PathPrefix::from_bytes(&it.path).map_err(|_| CommandError::Field("path"))?
             } else {

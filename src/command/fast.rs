@@ -1,0 +1,338 @@
+//! A quick way to write and read sessions' transactions, which are nearly all of a log.
+//!
+//! It knows transactions without guards, and reads the bytes only as the encoder writes them: each
+//! field once, in ascending order. For anything else it says nothing, and the generated codec
+//! decides; tests compare the two.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use prost::encoding::{encode_varint, encoded_len_varint};
+
+use super::{Command, session};
+use crate::{
+    op::{CreateMode, Op, Txn},
+    path::{Path, PathPrefix},
+};
+
+/// A session's transaction without guards as a `CommandRecord` behind its length.
+pub(super) fn encode(command: &Command) -> Option<Bytes> {
+    let Command::SessionTxn {
+        session,
+        epoch,
+        seq,
+        acked,
+        txn,
+    } = command
+    else {
+        return None;
+    };
+    if !txn.guards().is_empty() {
+        return None;
+    }
+    let (number, path, data, last) = match txn.op() {
+        Op::Create { path, data, mode } => {
+            let mode = Some(super::mode_code(*mode).into()).filter(|&mode| mode != 0);
+            (2, path.as_str(), data.as_ref(), mode.map(|mode| (3, mode)))
+        }
+        Op::Set {
+            path,
+            data,
+            version,
+        } => (
+            3,
+            path.as_str(),
+            data.as_ref(),
+            version.map(|version| (3, version)),
+        ),
+        Op::Delete { path, version } => (
+            4,
+            path.as_str(),
+            &[][..],
+            version.map(|version| (2, version)),
+        ),
+    };
+    let op = bytes_len(path.as_bytes()) + bytes_len(data) + last.map_or(0, |it| number_len(it.1));
+    let txn = 1 + encoded_len_varint(op as u64) + op;
+    let numbers = [session.as_u64(), *epoch, *seq, *acked];
+    let present = numbers.into_iter().filter(|&value| value != 0);
+    let session = present.map(number_len).sum::<usize>() + 1 + encoded_len_varint(txn as u64) + txn;
+    let record = 1 + encoded_len_varint(session as u64) + session;
+    let mut out = BytesMut::with_capacity(record + encoded_len_varint(record as u64));
+    encode_varint(record as u64, &mut out);
+    put_head(1, session, &mut out);
+    for (n, value) in (1..).zip(numbers) {
+        put_number(n, value, &mut out);
+    }
+    put_head(5, txn, &mut out);
+    put_head(number, op, &mut out);
+    put_bytes(1, path.as_bytes(), &mut out);
+    put_bytes(2, data, &mut out);
+    if let Some((number, value)) = last {
+        out.put_u8(number << 3);
+        encode_varint(value, &mut out);
+    }
+    Some(out.freeze())
+}
+
+fn put_head(number: u8, length: usize, out: &mut BytesMut) {
+    out.put_u8(number << 3 | LENGTH_DELIMITED);
+    encode_varint(length as u64, out);
+}
+
+fn put_bytes(number: u8, bytes: &[u8], out: &mut BytesMut) {
+    if !bytes.is_empty() {
+        put_head(number, bytes.len(), out);
+        out.put_slice(bytes);
+    }
+}
+
+fn put_number(number: u8, value: u64, out: &mut BytesMut) {
+    if value != 0 {
+        out.put_u8(number << 3);
+        encode_varint(value, out);
+    }
+}
+
+fn bytes_len(bytes: &[u8]) -> usize {
+    match bytes.len() {
+        0 => 0,
+        length => 1 + encoded_len_varint(length as u64) + length,
+    }
+}
+
+fn number_len(value: u64) -> usize {
+    1 + encoded_len_varint(value)
+}
+
+/// The transaction in a `CommandRecord`, if it is one without guards, in canonical form.
+pub(super) fn session_txn(record: &Bytes) -> Option<Command> {
+    let mut command = Fields::new(record);
+    let mut it = Fields::new(command.bytes(1)?);
+    command.end()?;
+    let session = session(it.number(1)).ok()?;
+    let (epoch, seq, acked) = (it.number(2), it.number(3), it.number(4));
+    let mut txn = Fields::new(it.bytes(5)?);
+    it.end()?;
+    let op = op(record, &mut txn)?;
+    txn.end()?;
+    let txn = Txn::new(op);
+    Some(Command::SessionTxn {
+        session,
+        epoch,
+        seq,
+        acked,
+        txn,
+    })
+}
+
+fn op(record: &Bytes, txn: &mut Fields<'_>) -> Option<Op> {
+    if let Some(create) = txn.bytes(2) {
+        let mut it = Fields::new(create);
+        let (path, data) = (it.bytes(1)?, it.bytes(2).unwrap_or_default());
+        let mode = super::mode_from_code(u32::try_from(it.number(3)).ok()?)?;
+        it.end()?;
+        let path = match mode.is_sequential() {
+            true => PathPrefix::from_bytes(path).ok()?,
+            false => Path::from_bytes(path).ok()?.into(),
+        };
+        return Some(Op::Create {
+            path,
+            data: record.slice_ref(data),
+            mode,
+        });
+    }
+    if let Some(set) = txn.bytes(3) {
+        let mut it = Fields::new(set);
+        let (path, data) = (it.bytes(1)?, it.bytes(2).unwrap_or_default());
+        let version = it.maybe_number(3);
+        it.end()?;
+        let path = Path::from_bytes(path).ok()?;
+        return Some(Op::Set {
+            path,
+            data: record.slice_ref(data),
+            version,
+        });
+    }
+    let mut it = Fields::new(txn.bytes(4)?);
+    let (path, version) = (it.bytes(1)?, it.maybe_number(2));
+    it.end()?;
+    Some(Op::Delete {
+        path: Path::from_bytes(path).ok()?,
+        version,
+    })
+}
+
+/// The fields of one record, taken in ascending order of their numbers, all below 16.
+struct Fields<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Fields<'a> {
+    fn new(rest: &'a [u8]) -> Self {
+        Self { rest }
+    }
+
+    /// The bytes of field `number`, if it is next.
+    fn bytes(&mut self, number: u8) -> Option<&'a [u8]> {
+        let after_key = self.rest.strip_prefix(&[number << 3 | LENGTH_DELIMITED])?;
+        let (length, rest) = varint(after_key)?;
+        let length = usize::try_from(length).ok()?;
+        let value = rest.get(..length)?;
+        self.rest = &rest[length..];
+        Some(value)
+    }
+
+    /// The number in field `number`, if it is next.
+    fn maybe_number(&mut self, number: u8) -> Option<u64> {
+        let after_key = self.rest.strip_prefix(&[number << 3])?;
+        let (value, rest) = varint(after_key)?;
+        self.rest = rest;
+        Some(value)
+    }
+
+    /// The number in field `number`, or 0: that is not written.
+    fn number(&mut self, number: u8) -> u64 {
+        self.maybe_number(number).unwrap_or(0)
+    }
+
+    /// Nothing follows.
+    fn end(&self) -> Option<()> {
+        self.rest.is_empty().then_some(())
+    }
+}
+
+/// A number of at most 63 bits, in its shortest form, and what follows it.
+fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let mut value = 0;
+    for (n, &byte) in bytes.iter().take(9).enumerate() {
+        value |= u64::from(byte & 0x7f) << (7 * n);
+        if byte < 0x80 {
+            let shortest = byte != 0 || n == 0;
+            return shortest.then_some((value, &bytes[n + 1..]));
+        }
+    }
+    None
+}
+
+const LENGTH_DELIMITED: u8 = 2;
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+    use crate::{
+        id::SessionId,
+        op::{Check, Guard},
+        proto,
+    };
+
+    fn generated(record: &Bytes) -> Option<Command> {
+        let record = proto::CommandRecord::decode(record.clone()).ok()?;
+        Command::from_record(record).ok()
+    }
+
+    fn record(op: Op, guards: &[Guard], numbers: [u64; 4]) -> Bytes {
+        let txn = guards
+            .iter()
+            .fold(Txn::new(op), |txn, guard| txn.guard(guard.clone()));
+        let [id, epoch, seq, acked] = numbers;
+        let session = SessionId::new(id).expect("valid");
+        let command = Command::SessionTxn {
+            session,
+            epoch,
+            seq,
+            acked,
+            txn,
+        };
+        command.to_record().encode_to_vec().into()
+    }
+
+    fn records() -> Vec<Bytes> {
+        let path = Path::new("/app/config").expect("valid");
+        let prefix = Path::sequential_prefix("/app/").expect("valid");
+        let data = Bytes::from(vec![200; 300]);
+        let version = Some(300);
+        let ops = [
+            Op::Set {
+                path: path.clone(),
+                data: data.clone(),
+                version,
+            },
+            Op::Set {
+                path: path.clone(),
+                data: Bytes::new(),
+                version: Some(0),
+            },
+            Op::Delete {
+                path: path.clone(),
+                version: None,
+            },
+            Op::Delete {
+                path: path.clone(),
+                version,
+            },
+            Op::Create {
+                path: path.into(),
+                data,
+                mode: CreateMode::Ephemeral,
+            },
+            Op::Create {
+                path: prefix,
+                data: Bytes::new(),
+                mode: CreateMode::PersistentSequential,
+            },
+        ];
+        let numbers = [[1, 1, 1, 0], [(1 << 56) - 1, 1 << 40, (1 << 62) + 5, 77]];
+        let each = |op: &Op| numbers.map(|numbers| record(op.clone(), &[], numbers));
+        ops.iter().flat_map(each).collect()
+    }
+
+    #[test]
+    fn reads_what_the_encoder_writes() {
+        for record in records() {
+            let command = session_txn(&record);
+            assert!(command.is_some(), "{record:?}");
+            assert_eq!(command, generated(&record));
+        }
+        let guard = Guard {
+            path: Path::root(),
+            check: Check::Exists(true),
+        };
+        let op = Op::Delete {
+            path: Path::new("/a").expect("valid"),
+            version: None,
+        };
+        assert_eq!(
+            session_txn(&record(op, &[guard], [1; 4])),
+            None,
+            "guards take the long way"
+        );
+    }
+
+    #[test]
+    fn never_differs_from_the_generated_codec() {
+        let mut taken = 0;
+        for record in records() {
+            for at in 0..record.len() {
+                for bit in 0..8 {
+                    let mut bytes = record.to_vec();
+                    bytes[at] ^= 1 << bit;
+                    let bytes = Bytes::from(bytes);
+                    if let Some(command) = session_txn(&bytes) {
+                        taken += 1;
+                        assert_eq!(Some(command), generated(&bytes), "byte {at}, bit {bit}");
+                    }
+                }
+                let cut = record.slice(..at);
+                assert!(
+                    session_txn(&cut).is_none(),
+                    "a record that is cut off is none"
+                );
+            }
+        }
+        assert!(
+            taken > 1_000,
+            "many flips give another valid record: {taken}"
+        );
+    }
+}
