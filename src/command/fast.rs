@@ -9,7 +9,7 @@ use prost::encoding::{encode_varint, encoded_len_varint};
 
 use super::{Command, session};
 use crate::{
-    op::{CreateMode, Op, Txn},
+    op::{Op, Txn},
     path::{Path, PathPrefix},
 };
 
@@ -222,7 +222,7 @@ mod tests {
     use super::*;
     use crate::{
         id::SessionId,
-        op::{Check, Guard},
+        op::{Check, CreateMode, Guard},
         proto,
     };
 

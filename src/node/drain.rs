@@ -41,6 +41,13 @@ impl Node {
         if self.in_flight.is_some() {
             return None;
         }
+        if let Some((write, token, in_flight)) = self.held_write.take() {
+            self.in_flight = Some(in_flight);
+            return Some(Ready {
+                write: Some((write, token)),
+                ..Ready::default()
+            });
+        }
         if self.ended.is_none() {
             self.follow_leader();
             self.lead();
@@ -49,7 +56,15 @@ impl Node {
         let (raft, install) = self.drain_consensus();
         self.answer_reads();
         self.read_on();
-        let write = self.take_write(raft, install);
+        let mut write = self.take_write(raft, install);
+        if !self.outputs.is_empty() {
+            // What is answered was durable before: it does not wait for the next fsync.
+            self.held_write = write.take();
+        }
+        let write = write.map(|(write, token, in_flight)| {
+            self.in_flight = Some(in_flight);
+            (write, token)
+        });
         let ready = Ready {
             messages: std::mem::take(&mut self.messages),
             write,
@@ -171,7 +186,7 @@ impl Node {
 
     /// Whether another call of `ready` may find more.
     fn has_more(&self) -> bool {
-        self.ended.is_none() && self.cursors.wants_catch_up()
+        self.ended.is_none() && self.cursors.wants_catch_up() || self.held_write.is_some()
     }
 
     /// Notices that the leader or the term has changed.
@@ -353,7 +368,7 @@ impl Node {
         &mut self,
         raft: Option<RaftWrite>,
         install: Option<SnapshotMeta>,
-    ) -> Option<(Write, Token)> {
+    ) -> Option<(Write, Token, InFlight)> {
         if matches!(
             self.ended,
             Some(Ended::TokenDropped | Ended::DiskFailed { .. })
@@ -391,16 +406,17 @@ impl Node {
         }
         let number = self.next_number;
         self.next_number += 1;
-        self.in_flight = Some(InFlight {
+        let raft = has_raft;
+        let in_flight = InFlight {
             number,
-            raft: has_raft,
+            raft,
             local_record,
             staged,
             install,
-        });
+        };
         let boot = self.identity.own().boot;
         let token = Token::new(self.config.id, boot, number, self.token_dropped.clone());
-        Some((write, token))
+        Some((write, token, in_flight))
     }
 }
 

@@ -111,6 +111,8 @@ pub struct Node {
     /// What the next write carries besides raft's part.
     next_write: Write,
     in_flight: Option<InFlight>,
+    /// A write that comes out next: the outputs before it did not wait for it.
+    held_write: Option<(Write, Token, InFlight)>,
     next_number: u64,
     next_ticket: u64,
     token_dropped: Arc<AtomicBool>,
@@ -138,7 +140,7 @@ impl Node {
     ///
     /// [`Misuse`] when a write is out or the node is not drained; nothing happens then.
     pub fn tick(&mut self, now: Now) -> Result<(), Misuse> {
-        self.check_loop()?;
+        self.check_no_write()?;
         if self.undrained {
             return Err(Misuse::NotDrained);
         }
@@ -169,7 +171,7 @@ impl Node {
 
     /// Says that a peer cannot be reached; a hint that saves messages.
     pub fn unreachable(&mut self, peer: NodeId) {
-        if self.check_loop().is_ok() && self.ended.is_none() {
+        if self.check_no_write().is_ok() && self.ended.is_none() {
             self.undrained = true;
             self.consensus.unreachable(peer);
         }
@@ -329,6 +331,7 @@ impl Node {
     /// [`SubmitError::NotLeader`], or [`SubmitError::Membership`] when `to` is no voter.
     pub fn transfer_leader(&mut self, to: NodeId) -> Result<(), SubmitError> {
         self.check_running()?;
+        self.check_no_write()?;
         if self.leadership.is_none() {
             return Err(SubmitError::NotLeader {
                 leader: self.consensus.leader(),
@@ -349,7 +352,7 @@ impl Node {
 
     /// Campaigns now instead of waiting for the election timeout, if this node may.
     pub fn campaign(&mut self) {
-        if self.check_running().is_ok() && self.identity.takes_part() {
+        if self.check_no_write().is_ok() && self.ended.is_none() && self.identity.takes_part() {
             self.undrained = true;
             let _ = self.consensus.campaign();
         }
@@ -429,6 +432,7 @@ impl Node {
     }
 
     fn change(&mut self, ticket: Ticket, change: MembershipChange) -> Result<(), SubmitError> {
+        self.check_no_write()?;
         let refuse = |error| Err(SubmitError::Membership(error));
         if self.leadership.is_none() {
             return Err(SubmitError::NotLeader {
@@ -501,6 +505,15 @@ impl Node {
         }
         match self.in_flight {
             Some(_) => Err(Misuse::WriteOut),
+            None => Ok(()),
+        }
+    }
+
+    /// Consensus takes nothing while it has a write that is not durable.
+    fn check_no_write(&self) -> Result<(), Misuse> {
+        self.check_loop()?;
+        match self.held_write {
+            Some(_) => Err(Misuse::NotDrained),
             None => Ok(()),
         }
     }

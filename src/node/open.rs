@@ -174,6 +174,7 @@ impl Node {
             garbage: Garbage::default(),
             next_write,
             in_flight: None,
+            held_write: None,
             next_number: 1,
             next_ticket: 1,
             token_dropped: Arc::new(AtomicBool::new(false)),

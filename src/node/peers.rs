@@ -69,7 +69,7 @@ impl Node {
     ///
     /// [`StepError`] says why the frame was not taken.
     pub fn step(&mut self, from: NodeId, bytes: Bytes) -> Result<(), StepError> {
-        self.check_loop()?;
+        self.check_no_write()?;
         if let Some(ended) = &self.ended {
             return Err(StepError::Ended(ended.clone()));
         }

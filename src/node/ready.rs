@@ -18,8 +18,10 @@ use crate::{
 
 /// One drain of a node. Send, persist, send what [`persisted`] returns, deliver: in this order.
 ///
+/// It has a write or outputs, not both: an answer never waits for the fsync of what comes after it.
+///
 /// [`persisted`]: crate::node::Node::persisted
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[non_exhaustive]
 #[must_use = "a drained Ready that is dropped loses its outputs and poisons the node"]
 pub struct Ready {

@@ -457,8 +457,8 @@ pub enum Misuse {
     /// A write is out: hand its token back first.
     #[error("a write is out: persist it and hand its token back first")]
     WriteOut,
-    /// A node is ticked only when it is drained.
-    #[error("drain `ready` before the next tick")]
+    /// A node that has a write to give is given nothing but requests, and ticked only when drained.
+    #[error("drain `ready` first")]
     NotDrained,
     /// The token is of another node, opening or write.
     #[error("the token does not belong to the write that is out")]
