@@ -242,7 +242,8 @@ impl ConfigBuilder {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Bytes of one node's data (*replicated*). Default: 1,048,575, as ZooKeeper's `jute.maxbuffer`.
+    /// Bytes of one node's data (*replicated*). Default: 1,048,575, as ZooKeeper's
+    /// `jute.maxbuffer`.
     pub payload_bytes_max: usize,
     /// The shortest session (*replicated*). Default: 2 s.
     pub session_ttl_min: Duration,
@@ -315,76 +316,47 @@ impl Limits {
     fn check(&self, renewal_ms: u64) -> Result<(), ConfigError> {
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let max = ms(self.session_ttl_max);
-        in_range("payload bytes", self.payload_bytes_max as u64, 1, 64 << 20)?;
         in_range("longest session in ms", max, 1, 1 << 40)?;
-        in_range(
-            "shortest session in ms",
-            ms(self.session_ttl_min),
-            2 * renewal_ms,
-            max,
-        )?;
-        in_range("sessions", self.sessions_max as u64, 1, 1 << 32)?;
-        in_range("window count", self.window_count_max as u64, 1, 1 << 20)?;
-        in_range(
-            "window bytes",
-            self.window_bytes_max as u64,
-            1 << 16,
-            1 << 32,
-        )?;
-        in_range("history count", self.history_count_max as u64, 1, 1 << 32)?;
-        in_range(
-            "history bytes",
-            self.history_bytes_max as u64,
-            1 << 10,
-            1 << 40,
-        )?;
-        in_range("pending count", self.pending_count_max as u64, 1, 1 << 32)?;
-        in_range(
-            "pending bytes",
-            self.pending_bytes_max as u64,
-            1 << 10,
-            1 << 40,
-        )?;
-        in_range("watches", self.watches_max as u64, 1, 1 << 32)?;
-        in_range(
-            "entry bytes",
-            self.entry_bytes_max as u64,
-            1 << 10,
-            64 << 20,
-        )?;
-        in_range(
-            "uncommitted bytes",
-            self.uncommitted_bytes_max as u64,
-            1 << 10,
-            1 << 40,
-        )?;
-        in_range(
-            "message bytes",
-            self.message_bytes_max as u64,
-            1 << 10,
-            64 << 20,
-        )?;
-        in_range("in-flight messages", self.inflight_max as u64, 1, 1 << 16)?;
-        in_range(
-            "log tail bytes",
-            self.log_tail_bytes_max as u64,
-            1 << 10,
-            1 << 40,
-        )?;
-        in_range(
-            "snapshot log bytes",
-            self.snapshot_log_bytes as u64,
-            1 << 10,
-            1 << 40,
-        )?;
-        in_range(
-            "snapshot chunk bytes",
-            self.snapshot_chunk_bytes as u64,
-            1 << 9,
-            4 << 20,
-        )?;
+        let min = ms(self.session_ttl_min);
+        in_range("shortest session in ms", min, 2 * renewal_ms, max)?;
         in_range("request ticks", self.request_ticks_max.into(), 1, 1 << 31)?;
-        in_range("transfer ticks", self.transfer_ticks_max.into(), 1, 1 << 31)
+        in_range("transfer ticks", self.transfer_ticks_max.into(), 1, 1 << 31)?;
+        for (setting, value, min, max) in [
+            ("payload bytes", self.payload_bytes_max, 1, 64 << 20),
+            ("sessions", self.sessions_max, 1, 1 << 32),
+            ("window count", self.window_count_max, 1, 1 << 20),
+            ("window bytes", self.window_bytes_max, 1 << 16, 1 << 32),
+            ("history count", self.history_count_max, 1, 1 << 32),
+            ("history bytes", self.history_bytes_max, 1 << 10, 1 << 40),
+            ("pending count", self.pending_count_max, 1, 1 << 32),
+            ("pending bytes", self.pending_bytes_max, 1 << 10, 1 << 40),
+            ("watches", self.watches_max, 1, 1 << 32),
+            ("entry bytes", self.entry_bytes_max, 1 << 10, 64 << 20),
+            (
+                "uncommitted bytes",
+                self.uncommitted_bytes_max,
+                1 << 10,
+                1 << 40,
+            ),
+            ("message bytes", self.message_bytes_max, 1 << 10, 64 << 20),
+            ("in-flight messages", self.inflight_max, 1, 1 << 16),
+            ("log tail bytes", self.log_tail_bytes_max, 1 << 10, 1 << 40),
+            (
+                "snapshot log bytes",
+                self.snapshot_log_bytes,
+                1 << 10,
+                1 << 40,
+            ),
+            (
+                "snapshot chunk bytes",
+                self.snapshot_chunk_bytes,
+                1 << 9,
+                4 << 20,
+            ),
+        ] {
+            in_range(setting, value as u64, min, max)?;
+        }
+        Ok(())
     }
 }
 

@@ -32,8 +32,8 @@
 //! - [`wal`]: the durable log and snapshot files, behind the seam [`wal::Fs`].
 //! - [`recipes`]: election and lock as state machines without IO, over the layouts of the ZooKeeper
 //!   world.
-//! - [`node`]: the sans-IO core. It owns no thread, clock, socket, file or random source, and all of
-//!   the above stands on its public run loop: an application can drive it by hand.
+//! - [`node`]: the sans-IO core. It owns no thread, clock, socket, file or random source, and all
+//!   of the above stands on its public run loop: an application can drive it by hand.
 //!
 //! # The run loop
 //!
@@ -53,12 +53,12 @@
 //! - A watch tells each change once, in order, a transaction's changes together, before any reply
 //!   that shows them. It resumes on any member; what is too old ends it with
 //!   [`Compacted`](node::WatchEnd::Compacted), never with a silent gap.
-//! - No session ends before its time to live has passed since the newest acknowledged keep-alive was
-//!   sent, as long as clocks drift by less than
-//!   [`max_drift_ppm`](ConfigBuilder::max_drift_ppm); an outage ends none. It ends late by at most a
-//!   renewal interval and a tick, one more interval per change of leader, and outages.
-//! - Each ownership has a token, the zxid that created its node, and tokens grow. A write guarded by
-//!   one ([`Check::Czxid`]) takes effect only while it is still the owner's.
+//! - No session ends before its time to live has passed since the newest acknowledged keep-alive
+//!   was sent, as long as clocks drift by less than
+//!   [`max_drift_ppm`](ConfigBuilder::max_drift_ppm); an outage ends none. It ends late by at most
+//!   a renewal interval and a tick, one more interval per change of leader, and outages.
+//! - Each ownership has a token, the zxid that created its node, and tokens grow. A write guarded
+//!   by one ([`Check::Czxid`]) takes effect only while it is still the owner's.
 //! - What goes wrong is a typed error: [`outcome_unknown`](client::Error::outcome_unknown) tells
 //!   whether the request may have taken effect. A member that cannot go on safely ends with a cause
 //!   and a remedy, see [`Ended`](node::Ended).

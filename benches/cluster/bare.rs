@@ -1,5 +1,5 @@
-//! The limit that raft-rs itself sets: three `RawNode`s, a thread each, messages encoded and decoded
-//! and nothing else; once in memory, once with the same bytes written and synced.
+//! The limit that raft-rs itself sets: three `RawNode`s, a thread each, messages encoded and
+//! decoded and nothing else; once in memory, once with the same bytes written and synced.
 
 use std::{
     fs::File,

@@ -186,7 +186,7 @@ impl<T> fmt::Debug for Promise<T> {
     }
 }
 
-/// Moves a session's handle on to this generation when it is dropped (PROTOCOL.md, rule 7): the
+/// Moves a session's handle on to this generation when it is dropped (ARCHITECTURE.md, rule 7): the
 /// application has seen the refusal, so what it submits from now on knows of it.
 #[derive(Debug)]
 pub(crate) struct Adopt {

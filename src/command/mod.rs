@@ -72,7 +72,7 @@ pub(crate) enum Command {
     PinStore { node: NodeId, store: StoreId },
 }
 
-/// A session's newest keep-alive (PROTOCOL.md, rule 3).
+/// A session's newest keep-alive (ARCHITECTURE.md, rule 3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct KeepAlive {
     pub(crate) session: SessionId,

@@ -1,7 +1,7 @@
 //! What the node asks of consensus: proposals, reads, transfers, and what it has applied.
 //!
 //! raft answers most refusals with one word, or with silence; here each has its own error, checked
-//! before raft is asked (RELIABILITY.md, L6).
+//! before raft is asked (ARCHITECTURE.md, L6).
 
 use bytes::Bytes;
 use raft::eraftpb::{Entry, EntryType, Message, MessageType};

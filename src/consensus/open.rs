@@ -1,6 +1,6 @@
 //! How consensus starts: from what the disk gave back, checked before raft sees it.
 //!
-//! raft takes what it is given here as durable (RELIABILITY.md, H5), so the log must have been
+//! raft takes what it is given here as durable (ARCHITECTURE.md, H5), so the log must have been
 //! synced before it was read; and it panics on what does not fit together (C1).
 
 use raft::{ReadOnlyOption, eraftpb};

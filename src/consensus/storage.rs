@@ -1,7 +1,7 @@
 //! What raft sees of the durable log: its tail, in memory.
 //!
 //! Every answer comes from memory, so none can fail: bytes and checksums are the disk's business
-//! (RELIABILITY.md, C2). Everything in it is durable. The term before the first entry is always
+//! (ARCHITECTURE.md, C2). Everything in it is durable. The term before the first entry is always
 //! kept (P10), and entries above what is applied are never dropped.
 
 use std::collections::VecDeque;
@@ -212,9 +212,9 @@ impl Storage for TailStore {
         Ok(self.last())
     }
 
-    /// Metadata only: the bytes are streamed by the node (PROTOCOL.md, rule 11).
+    /// Metadata only: the bytes are streamed by the node (ARCHITECTURE.md, rule 11).
     ///
-    /// A snapshot that does not name its receiver would be ignored for ever (RELIABILITY.md, L2):
+    /// A snapshot that does not name its receiver would be ignored for ever (ARCHITECTURE.md, L2):
     /// raft asks again once the change that added it is applied.
     fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
         let (index, members) = (self.applied, self.members_at(self.applied));

@@ -1,4 +1,4 @@
-//! Election timeouts: a pure function, so that a run repeats (RELIABILITY.md, H20).
+//! Election timeouts: a pure function, so that a run repeats (ARCHITECTURE.md, H20).
 //!
 //! raft-rs draws them from the thread's random numbers; the consensus room replaces what it drew
 //! after every call. The draws of one term lie apart for different ids, because two voters that

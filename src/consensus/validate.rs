@@ -1,4 +1,4 @@
-//! What raft may see of a peer's message (RELIABILITY.md, section 3f).
+//! What raft may see of a peer's message (ARCHITECTURE.md, section 5).
 //!
 //! raft 0.7 trusts its input: it panics on some of it, and acts unsafely on more. `validate` is a
 //! total function of what this node knows and the message; it changes nothing. The frame's

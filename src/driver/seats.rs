@@ -1,6 +1,6 @@
 //! The sessions attached here by handles: sequence numbers, refusals, keep-alives.
 //!
-//! Invariant (PROTOCOL.md, rule 7): after a write of a session was refused here, no write of it
+//! Invariant (ARCHITECTURE.md, rule 7): after a write of a session was refused here, no write of it
 //! that was submitted before the application saw the refusal is sent.
 
 use std::{

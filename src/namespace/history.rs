@@ -1,4 +1,4 @@
-//! The last changes, from which a watch resumes (PROTOCOL.md, rule 12).
+//! The last changes, from which a watch resumes (ARCHITECTURE.md, rule 12).
 //!
 //! Replicated state: trimmed at apply, by count and bytes only, so that every replica can resume
 //! the same watches.

@@ -71,7 +71,7 @@ impl Namespace {
         }
     }
 
-    /// Moves the clocks before the commands of an entry (PROTOCOL.md, rule 4).
+    /// Moves the clocks before the commands of an entry (ARCHITECTURE.md, rule 4).
     ///
     /// One advance is at most an election timeout. The wall clock never goes back.
     pub(crate) fn begin_entry(&mut self, advance_us: u64, wall_ms: u64) {
@@ -192,7 +192,7 @@ impl Namespace {
         self.state.sessions.get(id).map(|it| it.state(id))
     }
 
-    /// The kept reply to a session's command (PROTOCOL.md, rule 8).
+    /// The kept reply to a session's command (ARCHITECTURE.md, rule 8).
     pub(crate) fn cached_reply(&self, id: SessionId, seq: u64) -> Option<Reply> {
         self.state.sessions.get(id)?.cached(seq).cloned()
     }
@@ -351,7 +351,7 @@ impl Namespace {
         self.changes.push(event);
     }
 
-    /// What a session's TTL is added to (PROTOCOL.md, rule 4: one tick more).
+    /// What a session's TTL is added to (ARCHITECTURE.md, rule 4: one tick more).
     fn deadline_base(&self) -> u64 {
         self.state
             .clock_us

@@ -1,6 +1,6 @@
 //! Sessions: leases on the replicated clock, and exactly-once execution in sequence.
 //!
-//! PROTOCOL.md, rules 3, 4, 7 and 9.
+//! ARCHITECTURE.md, rules 3, 4, 7 and 9.
 //!
 //! Invariants:
 //! - `by_deadline` and `by_secret` have one entry for each session, and no other.

@@ -1,7 +1,7 @@
 //! The tree of znodes.
 //!
 //! A persistent hash map from full path to node, and in each node the ordered set of its
-//! children's paths, which share their text with the map's keys (EVIDENCE.md, section 4). The map
+//! children's paths, which share their text with the map's keys. The map
 //! is never iterated: whoever walks the tree goes from a node to its children, in byte order.
 //!
 //! Invariants:

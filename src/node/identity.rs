@@ -1,9 +1,9 @@
-//! Who a member is, and whom it listens to (PROTOCOL.md, rule 1).
+//! Who a member is, and whom it listens to (ARCHITECTURE.md, rule 1).
 //!
 //! A store is pinned durably by its peers, together with its newest opening. Another store under a
-//! known member is a wiped disk; a lower opening, or the same one with another nonce, is a disk that
-//! was rolled back. Founders take no part in consensus before each has seen that all of them have
-//! durably pinned each other.
+//! known member is a wiped disk; a lower opening, or the same one with another nonce, is a disk
+//! that was rolled back. Founders take no part in consensus before each has seen that all of them
+//! have durably pinned each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! Taking over a snapshot from a leader (PROTOCOL.md, rules 8 and 11).
+//! Taking over a snapshot from a leader (ARCHITECTURE.md, rules 8 and 11).
 //!
 //! By the time raft hears of it, the snapshot is durable, verified and decoded. After the switch,
 //! watches go on from the history inside it, then sequenced commands are answered from its session

@@ -1,6 +1,6 @@
 //! A leader's own duties: the next entries, the replicated clock, keep-alives and expiry.
 //!
-//! Time is in the log (PROTOCOL.md, rules 4 and 10): an entry carries the ticks that no earlier
+//! Time is in the log (ARCHITECTURE.md, rules 4 and 10): an entry carries the ticks that no earlier
 //! proposal of this leader in this term carried, a proposal that is dropped loses its ticks, and a
 //! leader's first tick does not count. The replicated clock may only run slow.
 

@@ -5,11 +5,11 @@
 //!
 //! ```text
 //! loop {
-//!     inputs:   node.tick(now) | node.step(from, bytes) | node.submit(request) | node.read(..) | ..
+//!     inputs:   node.tick(now) | node.step(from, bytes) | node.submit(request) | ..
 //!     while let Some(ready) = node.ready() {
 //!         send     ready.messages               // may leave at once
 //!         if let Some((write, token)) = ready.write {
-//!             persist  write                    // one fsync; on any error: node.failed(token, why)
+//!             persist  write                    // one fsync; else: node.failed(token, why)
 //!             send     node.persisted(token)    // votes and acks: they do not exist earlier
 //!         }
 //!         deliver  ready.outputs                // replies and watch events, in apply order

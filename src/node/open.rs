@@ -36,8 +36,8 @@ pub enum OpenError {
     Local(#[from] LocalRecordError),
     /// The snapshot cannot be decoded.
     #[error(
-        "snapshot {index} cannot be used: {why}; if its data directory is beyond repair, remove this \
-         member and add a new id as a learner"
+        "snapshot {index} cannot be used: {why}; if its data directory is beyond repair, remove \
+         this member and add a new id as a learner"
     )]
     Snapshot {
         /// The last entry that it covers.

@@ -1,7 +1,7 @@
 //! The origin's side of commands: attachments of sessions, and what waits for its own apply.
 //!
 //! A sequenced command is sent again until this node's own apply answers it: the replicated session
-//! table makes a repeat harmless. A command without a sequence is sent at most once (PROTOCOL.md,
+//! table makes a repeat harmless. A command without a sequence is sent at most once (ARCHITECTURE.md,
 //! rules 7 and 9). Everything is kept in the order of its ids, so that a run repeats.
 
 use std::{
@@ -66,7 +66,7 @@ struct Sequenced {
 #[derive(Debug)]
 pub(crate) struct Plain {
     pub(crate) ticket: Ticket,
-    /// `None` for a transaction; else when the session was asked for, and that it may be sent again.
+    /// `None` for a transaction; else when the session was asked for: it may be sent again.
     pub(crate) session: Option<Duration>,
     command: Bytes,
     sent: bool,

@@ -9,10 +9,11 @@ use super::{
 };
 use crate::{
     command::{Batch, Command},
+    config::MEMBERS_MAX,
     consensus::Rejected,
     id::NodeId,
     node::ready::SnapshotWrite,
-    wire::{Body, Chunk, Frame, FrameError, Refusal},
+    wire::{Body, Chunk, Frame, FrameError, Hello, RaftMessage, Refusal},
 };
 
 /// Why a frame was not taken. Nothing of it had an effect.
@@ -122,41 +123,50 @@ impl Node {
             self.consensus.unreachable(from);
         }
         match frame.body {
-            Body::Hello(hello) => {
-                if let Some(ended) = self.identity.told(&hello) {
-                    self.end(ended);
-                    return Ok(());
-                }
-                if let Err(reason) = self.identity.hello(from, &hello) {
-                    return Err(self.refuse(from, reason));
-                }
-                if hello.reply {
-                    let greeting = self.identity.greeting(false);
-                    self.send(from, Body::Hello(greeting));
-                }
-                Ok(())
-            }
+            Body::Hello(hello) => self.take_hello(from, &hello),
             // Before the founding is over this member does not even listen to consensus.
             _ if !self.identity.takes_part() => Ok(()),
-            Body::Raft(message) => {
-                let result = self.consensus.step(from, message);
-                self.check_consensus();
-                match result {
-                    // Late, or not for now: ordinary on a network.
-                    Ok(()) | Err(Rejected::Ignored(_)) => Ok(()),
-                    Err(error) => Err(StepError::Message {
-                        from,
-                        why: error.to_string(),
-                    }),
-                }
+            Body::Raft(message) => self.take_message(from, message),
+            body => self.take_body(from, body),
+        }
+    }
+
+    fn take_hello(&mut self, from: NodeId, hello: &Hello) -> Result<(), StepError> {
+        if let Some(ended) = self.identity.told(hello) {
+            self.end(ended);
+            return Ok(());
+        }
+        if let Err(reason) = self.identity.hello(from, hello) {
+            return Err(self.refuse(from, reason));
+        }
+        if hello.reply {
+            let greeting = self.identity.greeting(false);
+            self.send(from, Body::Hello(greeting));
+        }
+        Ok(())
+    }
+
+    fn take_message(&mut self, from: NodeId, message: RaftMessage) -> Result<(), StepError> {
+        let result = self.consensus.step(from, message);
+        self.check_consensus();
+        match result {
+            // Late, or not for now: ordinary on a network.
+            Ok(()) | Err(Rejected::Ignored(_)) => Ok(()),
+            Err(error) => {
+                let why = error.to_string();
+                Err(StepError::Message { from, why })
             }
-            Body::Forward(commands) => self.take_forward(from, commands),
+        }
+    }
+
+    fn take_body(&mut self, from: NodeId, body: Body) -> Result<(), StepError> {
+        match body {
+            Body::Forward(commands) => return self.take_forward(from, commands),
+            Body::SnapshotChunk(chunk) => return self.take_chunk(from, chunk),
             Body::ReadIndex { context } => {
                 if self.leadership.is_some() {
-                    self.reads
-                        .push_remote(from, context, crate::config::MEMBERS_MAX);
+                    self.reads.push_remote(from, context, MEMBERS_MAX);
                 }
-                Ok(())
             }
             Body::ReadIndexReply {
                 context,
@@ -166,21 +176,15 @@ impl Node {
                 if term == self.consensus.term() {
                     self.reads.confirm(context, term, index);
                 }
-                Ok(())
             }
-            Body::SnapshotOffer { index, term } => {
-                self.take_offer(from, index, term);
-                Ok(())
-            }
+            Body::SnapshotOffer { index, term } => self.take_offer(from, index, term),
             Body::SnapshotPull {
                 index,
                 term,
                 offset,
             } => {
                 self.serve_pull(from, index, term, offset);
-                Ok(())
             }
-            Body::SnapshotChunk(chunk) => self.take_chunk(from, chunk),
             Body::SnapshotStaged { index, term, .. } => {
                 let message = self.consensus.snapshot_message(from, index, term);
                 let delivered = message.is_some();
@@ -188,10 +192,10 @@ impl Node {
                     self.send(from, Body::Raft(message));
                 }
                 self.consensus.report_snapshot(from, delivered);
-                Ok(())
             }
-            Body::Refused { .. } => Ok(()),
+            Body::Hello(_) | Body::Raft(_) | Body::Refused { .. } => {}
         }
+        Ok(())
     }
 
     /// The longest frame that a member of this configuration sends.

@@ -1,7 +1,7 @@
 //! Reads that wait: for their session's writes, for a read round, for the apply.
 //!
 //! One read round is out and one is forming. A read joins only a round whose request has not left
-//! this node, so it cannot miss a write that was acknowledged before it (PROTOCOL.md, rule 6).
+//! this node, so it cannot miss a write that was acknowledged before it (ARCHITECTURE.md, rule 6).
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -160,7 +160,8 @@ pub struct Watch {
     pub filter: Filter,
     /// Resume after this transaction; `None` starts at what the node has applied.
     pub from: Option<Zxid>,
-    /// Events that may be handed out before [`Node::credit`](crate::node::Node::credit) asks for more.
+    /// Events that may be handed out before [`Node::credit`](crate::node::Node::credit) asks for
+    /// more.
     pub credit: u32,
 }
 
@@ -322,7 +323,7 @@ pub enum SubmitError {
         max: u64,
     },
     /// Only the leader does this.
-    #[error("this node is not the leader{}", leader.map_or(String::new(), |id| format!("; {id} is")))]
+    #[error("this node is not the leader{}", named(*leader))]
     NotLeader {
         /// The leader, if known.
         leader: Option<NodeId>,
@@ -361,6 +362,10 @@ impl SubmitError {
     pub fn outcome_unknown(&self) -> bool {
         false
     }
+}
+
+fn named(leader: Option<NodeId>) -> String {
+    leader.map_or(String::new(), |id| format!("; {id} is"))
 }
 
 /// Why the membership cannot change as asked.

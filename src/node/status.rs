@@ -112,8 +112,8 @@ pub enum Ended {
     TokenDropped,
     /// The peers know this member by another store: its data was lost or exchanged.
     #[error(
-        "node {id} is known by store {known}, not {own}: its data directory was wiped or exchanged; \
-         put the old one back, or remove node {id} and add a new id as a learner"
+        "node {id} is known by store {known}, not {own}: its data directory was wiped or \
+         exchanged; put the old one back, or remove node {id} and add a new id as a learner"
     )]
     Wiped {
         /// This member.
@@ -125,8 +125,8 @@ pub enum Ended {
     },
     /// The peers have seen a later opening of this store: it was put back from an older image.
     #[error(
-        "store {store} was seen at boot {} but opens as boot {}: it was rolled back to an older image; \
-         remove node {id} and add a new id as a learner with an empty directory",
+        "store {store} was seen at boot {} but opens as boot {}: it was rolled back to an older \
+         image; remove node {id} and add a new id as a learner with an empty directory",
         known.counter, own.counter
     )]
     RolledBack {

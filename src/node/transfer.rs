@@ -1,9 +1,9 @@
 //! Snapshots on their way: written locally, sent to a member that lags, received from one.
 //!
 //! A transfer is pulled by its receiver, one chunk at a time, so it delays no heartbeat and resumes
-//! where it stopped. The sender serves it in any role, and pins its log from the snapshot on, within
-//! bounds; raft hears of it only when the receiver has durably staged and verified every byte
-//! (PROTOCOL.md, rule 11).
+//! where it stopped. The sender serves it in any role, and pins its log from the snapshot on,
+//! within bounds; raft hears of it only when the receiver has durably staged and verified every
+//! byte (ARCHITECTURE.md, rule 11).
 
 use std::collections::BTreeMap;
 

@@ -615,7 +615,7 @@ fn carries_its_load() {
         let seconds = started.elapsed().as_secs_f64();
         let cpu = cpu_us() - cpu;
         println!(
-            "{size} bytes: {:.0} frames/s, {:.0} MB/s, {:.2} us CPU per frame (both ends, kernel included)",
+            "{size} bytes: {:.0} frames/s, {:.0} MB/s, {:.2} us CPU per frame (both ends)",
             count as f64 / seconds,
             count as f64 * size as f64 / seconds / 1e6,
             cpu as f64 / count as f64,

@@ -40,7 +40,7 @@ pub enum WalError {
         source: io::Error,
     },
     /// Another node has the directory open.
-    #[error("{} is locked: stop the other node that uses it, or give this one its own", dir.display())]
+    #[error("{} is locked: stop the node that uses it, or give this one its own", dir.display())]
     Locked {
         /// The directory.
         dir: PathBuf,

@@ -1,4 +1,4 @@
-//! The manifest: the one small file that says which others count. FORMAT.md has the layout.
+//! The manifest: the one small file that says which others count. ARCHITECTURE.md has the layout.
 
 use std::{io, path::Path};
 

@@ -1,11 +1,12 @@
 //! The durable log and the snapshot files of one member.
 //!
 //! [`Wal::open`] gives back what a crash left, [`Wal::persist`] makes a
-//! [`Write`](crate::node::Write) durable. Everything on disk goes through [`Fs`]; FORMAT.md, beside
+//! [`Write`](crate::node::Write) durable. Everything on disk goes through [`Fs`]; ARCHITECTURE.md
 //! this file, has every byte and what is expected of the medium.
 //!
-//! **What `persist` said `Ok` to is there after a crash, or `open` fails with a typed error.** After
-//! the first error nobody knows what the disk holds: the log is poisoned and says so from then on.
+//! **What `persist` said `Ok` to is there after a crash, or `open` fails with a typed error.**
+//! After the first error nobody knows what the disk holds: the log is poisoned and says so from
+//! then on.
 
 mod chore;
 mod error;

@@ -1,4 +1,4 @@
-//! Bytes of a segment: its header, and batches of records. FORMAT.md has the layout.
+//! Bytes of a segment: its header, and batches of records. ARCHITECTURE.md has the layout.
 
 use bytes::Bytes;
 

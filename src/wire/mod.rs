@@ -74,7 +74,7 @@ pub(crate) enum Body {
     },
 }
 
-/// Who a store is, and what it knows of the others (PROTOCOL.md, rule 1).
+/// Who a store is, and what it knows of the others (ARCHITECTURE.md, rule 1).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Hello {
     pub(crate) bootstrap: u32,

@@ -1,4 +1,4 @@
-//! One test per duty of RELIABILITY.md, section 3, named after it; most on a little cluster in
+//! One test per duty of ARCHITECTURE.md, section 5, named after it; most on a little cluster in
 //! memory that persists at once.
 
 mod churn;

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Replies, changes, tree, sessions and history are those of the model, and a state that goes
-/// through its snapshot goes on as if nothing had been (rules 3, 4, 7 and 9 of PROTOCOL.md).
+/// through its snapshot goes on as if nothing had been (rules 3, 4, 7 and 9 of ARCHITECTURE.md).
 #[test]
 fn two_hundred_thousand_random_commands_do_what_the_model_does() {
     let parameters = tight();
@@ -72,7 +72,7 @@ fn replicas_end_with_the_same_bytes() {
     }
 }
 
-/// RELIABILITY.md, S10: a snapshot is a point in time, however long it takes to write.
+/// ARCHITECTURE.md, S10: a snapshot is a point in time, however long it takes to write.
 #[test]
 fn a_snapshot_is_written_while_the_tree_changes() {
     let parameters = tight();

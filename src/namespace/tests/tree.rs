@@ -226,7 +226,7 @@ fn views_and_frozen_states_go_to_other_threads() {
     shared::<Frozen>();
 }
 
-/// PROTOCOL.md, rule 12: a transaction's events are kept together or not at all.
+/// ARCHITECTURE.md, rule 12: a transaction's events are kept together or not at all.
 #[test]
 fn rule_12_the_history_is_trimmed_by_whole_transactions() {
     let mut it = Fixture::with(Parameters {

@@ -1,4 +1,4 @@
-//! PROTOCOL.md, rule 1: stores are pinned, and lost or exchanged ones are refused.
+//! ARCHITECTURE.md, rule 1: stores are pinned, and lost or exchanged ones are refused.
 
 use super::*;
 use crate::wire::Body;

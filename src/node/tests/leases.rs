@@ -1,4 +1,4 @@
-//! PROTOCOL.md, rules 3, 4 and 10: which keep-alive was acknowledged, and replicated time.
+//! ARCHITECTURE.md, rules 3, 4 and 10: which keep-alive was acknowledged, and replicated time.
 
 use super::*;
 use crate::wire::Body;

@@ -1,4 +1,4 @@
-//! PROTOCOL.md, rule 5: the token, the order of the loop, and what may leave before a write.
+//! ARCHITECTURE.md, rule 5: the token, the order of the loop, and what may leave before a write.
 
 use super::*;
 use crate::wire::Body;

@@ -1,4 +1,4 @@
-//! PROTOCOL.md, rules 6 to 9: read rounds, sequences, installs under pending work, nonces.
+//! ARCHITECTURE.md, rules 6 to 9: read rounds, sequences, installs under pending work, nonces.
 
 use std::{cell::Cell, rc::Rc};
 

@@ -1,4 +1,4 @@
-//! Snapshots: written locally, sent, resumed, installed (PROTOCOL.md, rules 8 and 11).
+//! Snapshots: written locally, sent, resumed, installed (ARCHITECTURE.md, rules 8 and 11).
 
 use std::{cell::Cell, rc::Rc};
 
