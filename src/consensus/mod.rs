@@ -3,13 +3,13 @@
 //! **Feed messages and ticks, drain until there is nothing, persist each write before anything
 //! else is fed.** This is the only room that names `raft::`. raft 0.7 trusts its peers, its caller
 //! and its disk; this room trusts none of the first, and owes the duties of ARCHITECTURE.md,
-//! section 3, for the others. What it must not know: znodes, sessions, stores, frames, time.
+//! section 5, for the others. What it must not know: znodes, sessions, stores, frames, time.
 //!
 //! Invariants: raft is stepped only while no write is out (C3). A campaign starts only when all
 //! entries are durable (C4). No vote, and no message of a term that is not durable, leaves before
-//! `persisted` (ARCHITECTURE.md, rule 5). After every call to raft the election timeout is a function
-//! of (seed, id, term, role) (H20). A fault of our own state ends the room, for good, in a typed
-//! state; a panic of raft, should one be left, is caught and ends it, too.
+//! `persisted` (ARCHITECTURE.md, rule 5). After every call to raft the election timeout is a
+//! function of (seed, id, term, role) (H20). A fault of our own state ends the room, for good, in a
+//! typed state; a panic of raft, should one be left, is caught and ends it, too.
 
 mod command;
 mod convert;

@@ -1,8 +1,9 @@
 //! The origin's side of commands: attachments of sessions, and what waits for its own apply.
 //!
 //! A sequenced command is sent again until this node's own apply answers it: the replicated session
-//! table makes a repeat harmless. A command without a sequence is sent at most once (ARCHITECTURE.md,
-//! rules 7 and 9). Everything is kept in the order of its ids, so that a run repeats.
+//! table makes a repeat harmless. A command without a sequence is sent at most once
+//! (ARCHITECTURE.md, rules 7 and 9). Everything is kept in the order of its ids, so that a run
+//! repeats.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},

@@ -1,4 +1,5 @@
-//! C: what raft asks of its caller; and ARCHITECTURE.md, rules 5, 6 and 11, as far as they live here.
+//! C: what raft asks of its caller; and ARCHITECTURE.md, rules 5, 6 and 11, as far as they live
+//! here.
 
 use super::*;
 
