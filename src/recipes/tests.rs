@@ -301,6 +301,31 @@ fn first(model: &Model) -> Option<Zxid> {
         .map(|(_, czxid)| czxid)
 }
 
+/// Tokens grow, and whoever believes that it holds, and whose node is there, is the first of the
+/// queue: so no two tokens that a guard accepts are held at once.
+fn check_holders(
+    model: &Model,
+    clients: &[(Client, Lock)],
+    at: usize,
+    tokens: &mut Vec<Zxid>,
+    seed: u64,
+) {
+    // Whose node is gone may not know it yet; time, which stands still here, would tell it.
+    let alive = |token: &Zxid| model.nodes.values().any(|it| it.stat.czxid == *token);
+    if let Some(token) = holder(&clients[at].1).filter(alive) {
+        if tokens.last() != Some(&token) {
+            assert!(
+                tokens.last().is_none_or(|last| *last < token),
+                "seed {seed}: tokens grow: {tokens:?}, then {token}"
+            );
+            tokens.push(token);
+        }
+    }
+    for token in clients.iter().filter_map(|(_, lock)| holder(lock)) {
+        assert!(!alive(&token) || first(model) == Some(token), "seed {seed}");
+    }
+}
+
 fn run_locks(seed: u64, faults: bool) -> usize {
     let mut rng = Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let mut model = Model::new();
@@ -366,24 +391,7 @@ fn run_locks(seed: u64, faults: bool) -> usize {
         while let Some(action) = lock.action() {
             client.take(action);
         }
-        // Whose node is gone may not know it yet; time, which stands still here, would tell it.
-        let alive = |token: &Zxid| model.nodes.values().any(|it| it.stat.czxid == *token);
-        if let Some(token) = holder(lock).filter(alive) {
-            if tokens.last() != Some(&token) {
-                assert!(
-                    tokens.last().is_none_or(|last| *last < token),
-                    "seed {seed}: tokens grow: {tokens:?}, then {token}"
-                );
-                tokens.push(token);
-            }
-        }
-        // Whoever believes that it holds, and whose node is there, is the first of the queue: so
-        // no two tokens that a guard accepts are held at once.
-        for (_, lock) in &clients {
-            let Some(token) = holder(lock) else { continue };
-            let alive = model.nodes.values().any(|node| node.stat.czxid == token);
-            assert!(!alive || first(&model) == Some(token), "seed {seed}");
-        }
+        check_holders(&model, &clients, at, &mut tokens, seed);
     }
     settle(&mut model, &mut clients, &mut rng, seed);
     tokens.len()
