@@ -2,7 +2,7 @@
 //! and nothing that was acknowledged is lost, done twice, or locked by two.
 //!
 //! `QUORATE_SEED=7 cargo test --test processes` repeats the choices of a run, not its timing.
-#![allow(clippy::disallowed_methods)] // real processes: threads, pipes, clocks
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // real processes
 
 use std::{
     collections::BTreeMap,
