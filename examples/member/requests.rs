@@ -1,0 +1,148 @@
+//! What can be asked of the console.
+
+use std::sync::Arc;
+
+use quorate::{
+    CreateMode, Filter, Op, Path, Txn,
+    client::Client,
+    node::{Consistency::Linearizable, ReadOp, ReadOutcome},
+};
+
+use crate::{
+    Failure,
+    console::{Console, status},
+};
+
+pub(crate) type Wait = Box<dyn FnOnce() -> Result<String, Failure> + Send>;
+
+impl Console {
+    /// Submits a request; the answer is to be waited for elsewhere.
+    pub(crate) fn submit(&mut self, id: &str, words: &[&str]) -> Result<Wait, Failure> {
+        let path = words.get(1).copied().unwrap_or("/");
+        let data = words.get(2).copied().unwrap_or_default().to_owned();
+        let client = self.client.clone();
+        match words[0] {
+            "create" => self.create(path, data, words.get(3..).unwrap_or_default()),
+            "set" => {
+                let version = words.get(3).map(|it| it.parse()).transpose()?;
+                let (path, data) = (path.parse()?, data.into());
+                self.write(Op::Set {
+                    path,
+                    data,
+                    version,
+                })
+            }
+            "delete" => self.write(Op::Delete {
+                path: path.parse()?,
+                version: None,
+            }),
+            "get" => Ok(read(&client, &path.parse()?)),
+            "ls" => Ok(list(client, path.parse()?)),
+            "watch" => Ok(watch(&client, path.parse()?, id.to_owned())),
+            "lock" => self.lock(path),
+            "unlock" => self.unlock(path),
+            "status" => Ok(status(&client)),
+            "help" => Ok(Box::new(|| Ok(HELP.into()))),
+            other => Err(format!("there is no {other:?}; {HELP}").into()),
+        }
+    }
+
+    fn create(&mut self, path: &str, data: String, modes: &[&str]) -> Result<Wait, Failure> {
+        let sequential = modes.contains(&"sequential");
+        let mode = match (modes.contains(&"ephemeral"), sequential) {
+            (false, false) => CreateMode::Persistent,
+            (true, false) => CreateMode::Ephemeral,
+            (false, true) => CreateMode::PersistentSequential,
+            (true, true) => CreateMode::EphemeralSequential,
+        };
+        let path = match sequential {
+            true => Path::sequential_prefix(path)?,
+            false => Path::new(path)?.into(),
+        };
+        self.write(Op::Create {
+            path,
+            data: data.into(),
+            mode,
+        })
+    }
+
+    fn write(&mut self, op: Op) -> Result<Wait, Failure> {
+        let written = self.session()?.txn(Txn::new(op));
+        Ok(Box::new(move || {
+            let written = written.wait()?;
+            let path = written.path().map_or("done", |it| it.as_str());
+            Ok(format!("{path} zxid={}", written.zxid))
+        }))
+    }
+
+    fn lock(&mut self, path: &str) -> Result<Wait, Failure> {
+        let turn = self.session()?.lock(&path.parse()?);
+        let (locks, path) = (Arc::clone(&self.locks), path.to_owned());
+        Ok(Box::new(move || {
+            let guard = turn.wait()?;
+            let token = guard.token();
+            locks.lock().map_err(|_| "poisoned")?.insert(path, guard);
+            Ok(format!("token={token}"))
+        }))
+    }
+
+    fn unlock(&mut self, path: &str) -> Result<Wait, Failure> {
+        let guard = self.locks.lock().map_err(|_| "poisoned")?.remove(path);
+        let released = guard.ok_or("the lock is not held here")?.release();
+        Ok(Box::new(move || {
+            Ok(released.wait().map(|()| "released".into())?)
+        }))
+    }
+}
+
+fn read(client: &Client, path: &Path) -> Wait {
+    let answer = client.get(path, Linearizable);
+    Box::new(move || {
+        let (data, stat) = answer.wait()?;
+        let data = String::from_utf8_lossy(&data);
+        let (version, czxid, mzxid) = (stat.version, stat.czxid, stat.mzxid);
+        Ok(format!(
+            "{data} version={version} czxid={czxid} mzxid={mzxid}"
+        ))
+    })
+}
+
+fn list(client: Client, path: Path) -> Wait {
+    Box::new(move || {
+        let mut all: Vec<String> = Vec::new();
+        loop {
+            let (path, after) = (path.clone(), all.last().cloned());
+            let page = ReadOp::Children {
+                path,
+                after,
+                limit: 1_000,
+            };
+            let answer = client.read(page, Linearizable).wait()?;
+            let ReadOutcome::Children { names, more, .. } = answer.outcome else {
+                return Err("not a list".into());
+            };
+            all.extend(names);
+            if !more {
+                return Ok(format!("{} {}", all.len(), all.join(" ")));
+            }
+        }
+    })
+}
+
+fn watch(client: &Client, path: Path, id: String) -> Wait {
+    let watch = client.watch(Filter::Subtree(path), None);
+    Box::new(move || {
+        for changes in watch.wait()? {
+            for event in changes?.events {
+                println!(
+                    "{id}event {:?} {} zxid={}",
+                    event.kind, event.path, event.zxid
+                );
+            }
+        }
+        Ok("the watch is over".into())
+    })
+}
+
+const HELP: &str = "ask: create PATH DATA [ephemeral] [sequential] | set PATH DATA [VERSION] | \
+    get PATH | delete PATH | ls PATH | watch PATH | lock PATH | unlock PATH | status | quit";
