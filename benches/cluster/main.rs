@@ -4,6 +4,11 @@
 //! `cargo bench --bench cluster -- [--quick] [--json FILE] [--dir DIR] [--only SCENARIO]
 //! [--storage memory|wal] [--in-flight N]`
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a benchmark measures time and disks, and runs threads"
+)]
+
 mod bare;
 mod load;
 mod machine;
