@@ -28,7 +28,8 @@ pub(crate) fn paths() -> Vec<Path> {
 #[derive(Default)]
 struct Shared {
     stop: AtomicBool,
-    measuring: AtomicBool,
+    /// From here on it is measured.
+    warm: AtomicBool,
     done: AtomicU64,
 }
 
@@ -207,9 +208,8 @@ impl Measured {
     fn during(shared: &Shared, time: Duration) -> Self {
         let cpu = || (machine::cpu_of("quorate-"), machine::cpu_of("client-"));
         let before = (cpu(), shared.done.load(Ordering::Relaxed), Instant::now());
-        shared.measuring.store(true, Ordering::Relaxed);
+        shared.warm.store(true, Ordering::Relaxed);
         thread::sleep(time);
-        shared.measuring.store(false, Ordering::Relaxed);
         let ((nodes, clients), done) = (cpu(), shared.done.load(Ordering::Relaxed));
         Self {
             done: done - before.1,
@@ -263,7 +263,7 @@ where
             while !shared.stop.load(Ordering::Relaxed) {
                 let taken = window.turn(&mut draw, &mut samples)?;
                 shared.done.fetch_add(taken, Ordering::Relaxed);
-                if !shared.measuring.load(Ordering::Relaxed) && samples.len() > 1 << 20 {
+                if !shared.warm.load(Ordering::Relaxed) {
                     samples.clear();
                 }
             }

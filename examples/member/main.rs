@@ -1,6 +1,6 @@
 //! One member of a cluster in a process of its own, with a console on its standard input.
 //!
-//! `cargo run --example member -- --id 1 --listen 127.0.0.1:7001 --data /tmp/quorate-1 \
+//! `cargo run --example member -- --id 1 --listen 127.0.0.1:7001 --data quorate-1 \
 //!     --peers 1=127.0.0.1:7001,2=127.0.0.1:7002,3=127.0.0.1:7003`
 //!
 //! Requests are answered as they complete; one that starts with `#17` is answered with `#17`.
