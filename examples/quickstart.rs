@@ -19,10 +19,7 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 fn main() -> Outcome<()> {
     let data = tempfile::tempdir()?;
     let mut nodes = start_cluster(data.path())?;
-    println!(
-        "Three nodes are up, each with its own log under {:?}.",
-        data.path()
-    );
+    println!("Three nodes are up, each with its own log under {:?}.", data.path());
 
     // An instance of the application lives beside each node, and holds a session there.
     let sessions = open_sessions(&nodes)?;
@@ -36,10 +33,7 @@ fn main() -> Outcome<()> {
     println!("Node {node} leads the cluster; the instance there leads, too, with token {token}.");
     let standby = sessions[second].campaign(&election, "the second");
     let mut leaders = sessions[third].client().observe(&election);
-    println!(
-        "The third instance sees {:?} lead.",
-        leaders.next().ok_or("closed")??.proposal
-    );
+    println!("The third instance sees {:?} lead.", leaders.next().ok_or("closed")??.proposal);
 
     // A lock: its guard tells by the clock alone whether it is still held.
     let lock = sessions[third].lock(&"/locks/report".parse()?).wait()?;
@@ -62,25 +56,15 @@ fn main() -> Outcome<()> {
     println!("The second instance took over after {took:.1?}.");
     println!("  its token is {} (before: {token})", successor.token());
     assert!(successor.token() > token, "a token grows with each leader");
-    println!(
-        "The third instance sees {:?} lead.",
-        leaders.next().ok_or("closed")??.proposal
-    );
+    println!("The third instance sees {:?} lead.", leaders.next().ok_or("closed")??.proposal);
 
     let survivor = sessions[third].client();
     for n in 0..written {
         let path = format!("/orders/{n}").parse()?;
         let (order, _) = survivor.get(&path, Consistency::Linearizable).wait()?;
-        assert_eq!(
-            order,
-            format!("order {n}"),
-            "what was acknowledged is there"
-        );
+        assert_eq!(order, format!("order {n}"), "what was acknowledged is there");
     }
-    println!(
-        "All {written} acknowledged writes are there; node {} leads.",
-        leader_of(survivor)?
-    );
+    println!("All {written} acknowledged writes are there; node {} leads.", leader_of(survivor)?);
     Ok(())
 }
 
@@ -118,9 +102,7 @@ fn open_sessions(nodes: &[Driver]) -> Outcome<Vec<Session>> {
 
 /// Pipelined: a session's writes take effect exactly once, in order, whoever leads.
 fn write_acknowledged(session: &Session, count: usize) -> Outcome<usize> {
-    session
-        .create(&"/orders".parse()?, "", CreateMode::Persistent)
-        .wait()?;
+    session.create(&"/orders".parse()?, "", CreateMode::Persistent).wait()?;
     let mut answers = Vec::new();
     for i in 0..count {
         let path = format!("/orders/{i}").parse()?;
@@ -133,9 +115,5 @@ fn write_acknowledged(session: &Session, count: usize) -> Outcome<usize> {
 }
 
 fn leader_of(client: &Client) -> Outcome<NodeId> {
-    Ok(client
-        .status()
-        .wait()?
-        .leader
-        .ok_or("nobody leads just now")?)
+    Ok(client.status().wait()?.leader.ok_or("nobody leads just now")?)
 }

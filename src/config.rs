@@ -206,30 +206,15 @@ impl ConfigBuilder {
             if !founders.contains(&config.id) {
                 return Err(ConfigError::NotAFounder { id: config.id });
             }
-            in_range(
-                "founding members",
-                founders.len() as u64,
-                1,
-                MEMBERS_MAX as u64,
-            )?;
+            in_range("founding members", founders.len() as u64, 1, MEMBERS_MAX as u64)?;
         }
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         in_range("tick interval in ms", ms(config.tick_interval), 1, 60_000)?;
         in_range("heartbeat ticks", config.heartbeat_ticks.into(), 1, 1_000)?;
         let election_min = u64::from(config.heartbeat_ticks) * 2;
-        in_range(
-            "election ticks",
-            config.election_ticks.into(),
-            election_min.max(2),
-            10_000,
-        )?;
+        in_range("election ticks", config.election_ticks.into(), election_min.max(2), 10_000)?;
         let renewal_min = ms(config.tick_interval);
-        in_range(
-            "renewal interval in ms",
-            ms(config.renewal_interval),
-            renewal_min,
-            600_000,
-        )?;
+        in_range("renewal interval in ms", ms(config.renewal_interval), renewal_min, 600_000)?;
         in_range("max drift in ppm", config.max_drift_ppm.into(), 0, 500_000)?;
         config.limits.check(ms(config.renewal_interval))?;
         Ok(config)
@@ -332,27 +317,12 @@ impl Limits {
             ("pending bytes", self.pending_bytes_max, 1 << 10, 1 << 40),
             ("watches", self.watches_max, 1, 1 << 32),
             ("entry bytes", self.entry_bytes_max, 1 << 10, 64 << 20),
-            (
-                "uncommitted bytes",
-                self.uncommitted_bytes_max,
-                1 << 10,
-                1 << 40,
-            ),
+            ("uncommitted bytes", self.uncommitted_bytes_max, 1 << 10, 1 << 40),
             ("message bytes", self.message_bytes_max, 1 << 10, 64 << 20),
             ("in-flight messages", self.inflight_max, 1, 1 << 16),
             ("log tail bytes", self.log_tail_bytes_max, 1 << 10, 1 << 40),
-            (
-                "snapshot log bytes",
-                self.snapshot_log_bytes,
-                1 << 10,
-                1 << 40,
-            ),
-            (
-                "snapshot chunk bytes",
-                self.snapshot_chunk_bytes,
-                1 << 9,
-                4 << 20,
-            ),
+            ("snapshot log bytes", self.snapshot_log_bytes, 1 << 10, 1 << 40),
+            ("snapshot chunk bytes", self.snapshot_chunk_bytes, 1 << 9, 4 << 20),
         ] {
             in_range(setting, value as u64, min, max)?;
         }
@@ -407,10 +377,5 @@ fn in_range(setting: &'static str, value: u64, min: u64, max: u64) -> Result<(),
     if (min..=max).contains(&value) {
         return Ok(());
     }
-    Err(ConfigError::OutOfRange {
-        setting,
-        value,
-        min,
-        max,
-    })
+    Err(ConfigError::OutOfRange { setting, value, min, max })
 }

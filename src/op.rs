@@ -117,10 +117,7 @@ impl Txn {
 
     /// A transaction without guards.
     pub fn new(op: Op) -> Self {
-        Self {
-            guards: Vec::new(),
-            op,
-        }
+        Self { guards: Vec::new(), op }
     }
 
     /// Adds a condition.

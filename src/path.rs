@@ -40,9 +40,8 @@ impl Path {
 
     /// Checks bytes that came from a peer, a client or a disk.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, PathError> {
-        let text = str::from_utf8(bytes).map_err(|error| PathError::NotUtf8 {
-            at: error.valid_up_to(),
-        })?;
+        let text = str::from_utf8(bytes)
+            .map_err(|error| PathError::NotUtf8 { at: error.valid_up_to() })?;
         Self::new(text)
     }
 
@@ -107,10 +106,7 @@ impl Path {
         if self.is_root() || self == other {
             return true;
         }
-        other
-            .0
-            .strip_prefix(&*self.0)
-            .is_some_and(|rest| rest.starts_with('/'))
+        other.0.strip_prefix(&*self.0).is_some_and(|rest| rest.starts_with('/'))
     }
 
     pub(crate) fn shared(&self) -> &Arc<str> {
@@ -118,10 +114,7 @@ impl Path {
     }
 
     pub(crate) fn from_shared_checked(text: Arc<str>) -> Self {
-        debug_assert!(
-            check(&text).is_ok(),
-            "the text was checked when it entered the tree"
-        );
+        debug_assert!(check(&text).is_ok(), "the text was checked when it entered the tree");
         Self(text)
     }
 }
@@ -179,9 +172,8 @@ impl PathPrefix {
     }
 
     pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, PathError> {
-        let text = str::from_utf8(bytes).map_err(|error| PathError::NotUtf8 {
-            at: error.valid_up_to(),
-        })?;
+        let text = str::from_utf8(bytes)
+            .map_err(|error| PathError::NotUtf8 { at: error.valid_up_to() })?;
         Path::sequential_prefix(text)
     }
 }
@@ -295,10 +287,7 @@ fn check_characters(component: &str, start: usize) -> Result<(), PathError> {
             | '\u{fff0}'..='\u{ffff}');
         if refused {
             let character = u32::from(character);
-            return Err(PathError::Character {
-                at: start + offset,
-                character,
-            });
+            return Err(PathError::Character { at: start + offset, character });
         }
     }
     Ok(())
@@ -331,48 +320,12 @@ mod tests {
             ("/double//slash", PathError::EmptyComponent { at: 8 }),
             ("/single/./period", PathError::RelativeComponent { at: 8 }),
             ("/double/../period", PathError::RelativeComponent { at: 8 }),
-            (
-                "/test\0",
-                PathError::Character {
-                    at: 5,
-                    character: 0,
-                },
-            ),
-            (
-                "/test\u{1f}",
-                PathError::Character {
-                    at: 5,
-                    character: 0x1f,
-                },
-            ),
-            (
-                "/test\u{7f}",
-                PathError::Character {
-                    at: 5,
-                    character: 0x7f,
-                },
-            ),
-            (
-                "/test\u{9f}",
-                PathError::Character {
-                    at: 5,
-                    character: 0x9f,
-                },
-            ),
-            (
-                "/test\u{f8ff}",
-                PathError::Character {
-                    at: 5,
-                    character: 0xf8ff,
-                },
-            ),
-            (
-                "/test\u{fff0}",
-                PathError::Character {
-                    at: 5,
-                    character: 0xfff0,
-                },
-            ),
+            ("/test\0", PathError::Character { at: 5, character: 0 }),
+            ("/test\u{1f}", PathError::Character { at: 5, character: 0x1f }),
+            ("/test\u{7f}", PathError::Character { at: 5, character: 0x7f }),
+            ("/test\u{9f}", PathError::Character { at: 5, character: 0x9f }),
+            ("/test\u{f8ff}", PathError::Character { at: 5, character: 0xf8ff }),
+            ("/test\u{fff0}", PathError::Character { at: 5, character: 0xfff0 }),
         ] {
             assert_eq!(Path::new(bad), Err(error), "{bad:?}");
         }
@@ -380,10 +333,7 @@ mod tests {
             Path::new(&format!("/{}", "x".repeat(Path::BYTES_MAX))),
             Err(PathError::TooLong { bytes: 4097 })
         ));
-        assert_eq!(
-            Path::from_bytes(b"/a\xff"),
-            Err(PathError::NotUtf8 { at: 2 })
-        );
+        assert_eq!(Path::from_bytes(b"/a\xff"), Err(PathError::NotUtf8 { at: 2 }));
     }
 
     #[test]
@@ -396,20 +346,11 @@ mod tests {
         assert!(Path::root().contains(&path));
         assert!(Path::new("/a").expect("valid").contains(&path));
         assert!(Path::new("/a/").is_err());
-        assert!(
-            !Path::new("/a/b")
-                .expect("valid")
-                .contains(&Path::new("/a/bc").expect("valid"))
-        );
+        assert!(!Path::new("/a/b").expect("valid").contains(&Path::new("/a/bc").expect("valid")));
         assert_eq!(Path::root().join("x").expect("valid").as_str(), "/x");
         assert_eq!(path.join("c/d"), Err(PathError::Slash { at: 1 }));
         assert!(Path::sequential_prefix("/locks/").is_ok());
-        assert_eq!(
-            Path::sequential_prefix("/locks/")
-                .expect("valid")
-                .parent_str(),
-            "/locks"
-        );
+        assert_eq!(Path::sequential_prefix("/locks/").expect("valid").parent_str(), "/locks");
         assert!(Path::sequential_prefix("/a//").is_err());
     }
 }

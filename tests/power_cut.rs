@@ -53,10 +53,7 @@ fn ids() -> [NodeId; 3] {
 
 impl Cluster {
     fn new(seed: u64, lying: bool) -> Self {
-        let member = || Member {
-            fs: MemoryFs::new(),
-            running: None,
-        };
+        let member = || Member { fs: MemoryFs::new(), running: None };
         Self {
             draw: Draw(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
             members: ids().map(|id| (id, member())).into(),
@@ -97,9 +94,7 @@ impl Cluster {
             let keep = match self.draw.next(3) {
                 0 => Keep::Nothing,
                 1 => Keep::Everything,
-                _ => Keep::Random {
-                    seed: self.draw.next(1 << 40) + n as u64,
-                },
+                _ => Keep::Random { seed: self.draw.next(1 << 40) + n as u64 },
             };
             member.fs.crash(keep);
         }
@@ -129,10 +124,8 @@ impl Cluster {
             while let Some(chore) = wal.chore() {
                 wal.chore_done(chore.run()).expect("the disk works");
             }
-            self.outputs
-                .extend(ready.outputs.into_iter().map(|output| (id, output)));
-            self.network
-                .extend(messages.into_iter().map(|it| (id, it.to, it.bytes)));
+            self.outputs.extend(ready.outputs.into_iter().map(|output| (id, output)));
+            self.network.extend(messages.into_iter().map(|it| (id, it.to, it.bytes)));
         }
     }
 
@@ -159,10 +152,7 @@ impl Cluster {
                 if self.fuse == 0 {
                     return;
                 }
-                let now = Now {
-                    mono: self.now,
-                    wall_ms: 1,
-                };
+                let now = Now { mono: self.now, wall_ms: 1 };
                 self.node(id).tick(now).expect("drained");
                 self.drain(id);
             }
@@ -182,14 +172,7 @@ impl Cluster {
     }
 
     fn node(&mut self, id: NodeId) -> &mut Node {
-        &mut self
-            .members
-            .get_mut(&id)
-            .expect("a member")
-            .running
-            .as_mut()
-            .expect("runs")
-            .0
+        &mut self.members.get_mut(&id).expect("a member").running.as_mut().expect("runs").0
     }
 }
 
@@ -216,16 +199,8 @@ fn write_until_dark(
                 mode: CreateMode::PersistentSequential,
             };
             seq += 1;
-            let place = Seq {
-                session,
-                epoch: 1,
-                seq,
-                acked: 0,
-            };
-            let request = Request::Txn {
-                seq: Some(place),
-                txn: Txn::new(create),
-            };
+            let place = Seq { session, epoch: 1, seq, acked: 0 };
+            let request = Request::Txn { seq: Some(place), txn: Txn::new(create) };
             let ticket = cluster.node(at).submit(request).expect("taken");
             waiting.insert(ticket, seq);
         }
@@ -264,18 +239,12 @@ fn power_cuts(seed: u64, lying: bool) -> Result<usize, String> {
         let at = ids()[cluster.draw.next(3) as usize];
         let secret = Secret::from_bytes([round + 1; 16]);
         let ttl = Duration::from_secs(3_600);
-        let open = cluster
-            .node(at)
-            .submit(Request::OpenSession { secret, ttl })
-            .expect("taken");
+        let open = cluster.node(at).submit(Request::OpenSession { secret, ttl }).expect("taken");
         cluster.run(3);
-        let session = cluster
-            .outputs
-            .drain(..)
-            .find_map(|(_, output)| match output {
-                Output::Session { ticket, result } if ticket == open => result.ok(),
-                _ => None,
-            });
+        let session = cluster.outputs.drain(..).find_map(|(_, output)| match output {
+            Output::Session { ticket, result } if ticket == open => result.ok(),
+            _ => None,
+        });
         let session = session.unwrap_or_else(|| panic!("a session at {at}, led by {leader}"));
         let prefix = Path::sequential_prefix(&format!("/r{round}-")).expect("valid");
         let (more, count) = write_until_dark(&mut cluster, at, session.session, &prefix);
@@ -334,10 +303,7 @@ fn nothing_acknowledged_is_lost_when_the_power_fails() {
             Err(why) => panic!("seed {seed}: {why}"),
         }
     }
-    assert!(
-        acknowledged > 2_000,
-        "the power fails in the middle of work: {acknowledged}"
-    );
+    assert!(acknowledged > 2_000, "the power fails in the middle of work: {acknowledged}");
 }
 
 /// The harness sees what it is for: with an fsync that does nothing, acknowledged writes are lost,

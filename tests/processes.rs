@@ -17,9 +17,7 @@ use std::{
 
 #[test]
 fn nothing_acknowledged_is_lost_or_doubled_while_processes_are_killed() {
-    let seed = std::env::var("QUORATE_SEED")
-        .ok()
-        .and_then(|it| it.parse().ok());
+    let seed = std::env::var("QUORATE_SEED").ok().and_then(|it| it.parse().ok());
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let seed = seed.unwrap_or_else(|| now.expect("after 1970").as_nanos() as u64);
     println!("seed {seed}");
@@ -45,21 +43,14 @@ fn nothing_acknowledged_is_lost_or_doubled_while_processes_are_killed() {
         let away = world.draw(400) as u64;
         world.drive_for(Duration::from_millis(away));
         world.spawn(victim);
-        println!(
-            "kill {round}: node {} after {:.1?}",
-            victim + 1,
-            started.elapsed()
-        );
+        println!("kill {round}: node {} after {:.1?}", victim + 1, started.elapsed());
     }
     world.finish();
     let (acked, unknown) = world.check();
     let (locks, took) = (world.tokens.len(), started.elapsed());
     println!("{KILLS} kills, {leaders} of leaders; {acked} writes acknowledged, {unknown} unknown");
     println!("{locks} holders; {took:.1?}");
-    assert!(
-        leaders > KILLS / 2,
-        "most kills hit the leader: {leaders} of {KILLS}"
-    );
+    assert!(leaders > KILLS / 2, "most kills hit the leader: {leaders} of {KILLS}");
     assert!(locks > KILLS, "the lock moved on: {locks} holders");
 }
 
@@ -113,10 +104,7 @@ impl World {
         let address = |it: &TcpListener| it.local_addr().expect("bound").to_string();
         let addresses: Vec<_> = held.iter().map(address).collect();
         drop(held);
-        let peers: Vec<_> = (1..)
-            .zip(&addresses)
-            .map(|(id, at)| format!("{id}={at}"))
-            .collect();
+        let peers: Vec<_> = (1..).zip(&addresses).map(|(id, at)| format!("{id}={at}")).collect();
         let (sender, lines) = channel();
         let mut world = Self {
             seed,
@@ -142,14 +130,7 @@ impl World {
         let (id, life) = ((member + 1).to_string(), self.next);
         self.next += 1;
         let mut child = Command::new(executable())
-            .args([
-                "--id",
-                &id,
-                "--listen",
-                &self.addresses[member],
-                "--peers",
-                &self.peers,
-            ])
+            .args(["--id", &id, "--listen", &self.addresses[member], "--peers", &self.peers])
             .arg("--data")
             .arg(self.data.path().join(&id))
             .stdin(Stdio::piped())
@@ -159,14 +140,7 @@ impl World {
         let stdin = child.stdin.take().expect("piped");
         let stdout = BufReader::new(child.stdout.take().expect("piped"));
         let (rests, locks, holds) = (Instant::now(), false, false);
-        self.members[member] = Some(Member {
-            child,
-            stdin,
-            life,
-            rests,
-            locks,
-            holds,
-        });
+        self.members[member] = Some(Member { child, stdin, life, rests, locks, holds });
         let sender = self.sender.clone();
         thread::spawn(move || {
             for line in stdout.lines().map_while(Result::ok) {
@@ -186,12 +160,7 @@ impl World {
         loop {
             let (from, life, line) = self.lines.recv_timeout(PATIENCE).expect("its pipe closes");
             if from == member && line.is_empty() {
-                assert_eq!(
-                    life,
-                    dead.life,
-                    "no other process of node {} ended",
-                    member + 1
-                );
+                assert_eq!(life, dead.life, "no other process of node {} ended", member + 1);
                 break;
             }
             self.hear(from, &line);
@@ -215,10 +184,7 @@ impl World {
     fn hear(&mut self, member: usize, line: &str) {
         assert!(!line.is_empty(), "node {} ended by itself", member + 1);
         let (id, rest) = line.split_once(' ').expect("an id and an answer");
-        let id = id
-            .strip_prefix('#')
-            .and_then(|it| it.parse().ok())
-            .expect("an id");
+        let id = id.strip_prefix('#').and_then(|it| it.parse().ok()).expect("an id");
         let (_, ask) = self.asked.remove(&id).expect("it was asked");
         let result = match rest.split_once(' ').expect("a kind and a text") {
             ("ok", text) => Ok(text.to_owned()),
@@ -296,11 +262,7 @@ impl World {
         let (target, since) = (self.acked + writes, Instant::now());
         while self.acked < target {
             self.step();
-            assert!(
-                since.elapsed() < PATIENCE,
-                "no progress: {:?}",
-                self.asked.len()
-            );
+            assert!(since.elapsed() < PATIENCE, "no progress: {:?}", self.asked.len());
         }
     }
 
@@ -374,22 +336,12 @@ impl World {
 
     fn check(&mut self) -> (usize, usize) {
         let trees: Vec<_> = (0..3).map(|it| self.tree(it)).collect();
-        assert!(
-            trees[0] == trees[1] && trees[1] == trees[2],
-            "the members' states differ"
-        );
+        assert!(trees[0] == trees[1] && trees[1] == trees[2], "the members' states differ");
         let mut seen: BTreeMap<u64, &String> = BTreeMap::new();
         for (path, node) in &trees[0] {
-            let write = node
-                .split(' ')
-                .next()
-                .and_then(|it| it.parse().ok())
-                .expect("a number");
+            let write = node.split(' ').next().and_then(|it| it.parse().ok()).expect("a number");
             let before = seen.insert(write, path);
-            assert_eq!(
-                before, None,
-                "write {write} was done twice, the second time as {path}"
-            );
+            assert_eq!(before, None, "write {write} was done twice, the second time as {path}");
         }
         for (write, fate) in &self.writes {
             let found = seen.remove(write);
@@ -402,11 +354,7 @@ impl World {
         assert!(seen.is_empty(), "nobody asked for {seen:?}");
         let grows = self.tokens.windows(2).all(|it| it[0] < it[1]);
         assert!(grows, "fencing tokens grow: {:?}", self.tokens);
-        let unknown = self
-            .writes
-            .values()
-            .filter(|it| **it == Fate::Unknown)
-            .count();
+        let unknown = self.writes.values().filter(|it| **it == Fate::Unknown).count();
         (self.acked, unknown)
     }
 
@@ -417,9 +365,7 @@ impl World {
         for page in names.split(' ').skip(1).collect::<Vec<_>>().chunks(1_000) {
             let get = |name: &&str| (format!("/w/{name}"), format!("get /w/{name}"));
             let asked: Vec<_> = page.iter().map(get).collect();
-            let ids = asked
-                .into_iter()
-                .map(|it| (self.ask(member, &it.1, Ask::Other), it.0));
+            let ids = asked.into_iter().map(|it| (self.ask(member, &it.1, Ask::Other), it.0));
             for (id, path) in ids.collect::<Vec<_>>() {
                 let node = self.wait_for(id).expect("a listed node is there");
                 nodes.insert(path, node);
@@ -447,13 +393,8 @@ impl Drop for Member {
 /// The example, which cargo builds next to the tests.
 fn executable() -> PathBuf {
     let test = std::env::current_exe().expect("a running test has a path");
-    let target = test
-        .parent()
-        .and_then(Path::parent)
-        .expect("target/debug/deps/test");
-    target
-        .join("examples")
-        .join(format!("member{}", std::env::consts::EXE_SUFFIX))
+    let target = test.parent().and_then(Path::parent).expect("target/debug/deps/test");
+    target.join("examples").join(format!("member{}", std::env::consts::EXE_SUFFIX))
 }
 
 const KILLS: usize = 20;

@@ -52,11 +52,7 @@ impl Log {
             file.write_all_at(&zeros, n << 20)?;
         }
         file.sync_all()?;
-        Ok(Self {
-            file,
-            at: 0,
-            buffer: Vec::new(),
-        })
+        Ok(Self { file, at: 0, buffer: Vec::new() })
     }
 
     fn append(&mut self, entries: &[Entry]) -> io::Result<()> {
@@ -96,28 +92,19 @@ pub(crate) fn run(in_flight: usize, time: Duration, dir: Option<&Path>) -> io::R
             proposed: 0,
         };
         let name = format!("bare-{n}");
-        threads.push(
-            thread::Builder::new()
-                .name(name)
-                .spawn(move || member.run())?,
-        );
+        threads.push(thread::Builder::new().name(name).spawn(move || member.run())?);
     }
     while committed.load(Ordering::Relaxed) < 1_000 {
         thread::sleep(Duration::from_millis(5));
     }
-    let (cpu, count, start) = (
-        machine::cpu_of("bare-"),
-        committed.load(Ordering::Relaxed),
-        Instant::now(),
-    );
+    let (cpu, count, start) =
+        (machine::cpu_of("bare-"), committed.load(Ordering::Relaxed), Instant::now());
     thread::sleep(time);
     let (elapsed, cpu) = (start.elapsed(), machine::cpu_of("bare-") - cpu);
     let count = committed.load(Ordering::Relaxed) - count;
     stop.store(true, Ordering::Relaxed);
     for thread in threads {
-        thread
-            .join()
-            .map_err(|_| io::Error::other("a bare raft thread panicked"))??;
+        thread.join().map_err(|_| io::Error::other("a bare raft thread panicked"))??;
     }
     Ok(Row {
         scenario: "bare_raft",
@@ -177,10 +164,7 @@ impl Member {
         let mut message = Message::default();
         message.set_msg_type(MessageType::MsgPropose);
         message.from = self.raw.raft.id;
-        let entry = || Entry {
-            data: value.clone(),
-            ..Entry::default()
-        };
+        let entry = || Entry { data: value.clone(), ..Entry::default() };
         message.set_entries((0..due).map(|_| entry()).collect::<Vec<_>>().into());
         if self.raw.step(message).is_ok() {
             self.proposed += due;
@@ -195,10 +179,7 @@ impl Member {
         if let Some(log) = self.file.as_mut().filter(|_| !ready.entries().is_empty()) {
             log.append(ready.entries())?;
         }
-        store
-            .wl()
-            .append(ready.entries())
-            .map_err(io::Error::other)?;
+        store.wl().append(ready.entries()).map_err(io::Error::other)?;
         if let Some(hs) = ready.hs() {
             store.wl().set_hardstate(hs.clone());
         }
@@ -219,10 +200,7 @@ impl Member {
 
     fn commit(&mut self, entries: Vec<Entry>) {
         if self.raw.raft.state == StateRole::Leader {
-            let values = entries
-                .iter()
-                .filter(|entry| !entry.data.is_empty())
-                .count();
+            let values = entries.iter().filter(|entry| !entry.data.is_empty()).count();
             self.committed.fetch_add(values as u64, Ordering::Relaxed);
         }
     }
@@ -242,20 +220,10 @@ fn raw_node(id: u64) -> RawNode<MemStorage> {
     let mut snapshot = Snapshot::default();
     snapshot.mut_metadata().index = 1;
     snapshot.mut_metadata().term = 1;
-    let members = ConfState {
-        voters: vec![1, 2, 3],
-        ..ConfState::default()
-    };
+    let members = ConfState { voters: vec![1, 2, 3], ..ConfState::default() };
     snapshot.mut_metadata().set_conf_state(members);
-    storage
-        .wl()
-        .apply_snapshot(snapshot)
-        .expect("the first snapshot fits");
-    storage.wl().set_hardstate(HardState {
-        term: 1,
-        commit: 1,
-        ..HardState::default()
-    });
+    storage.wl().apply_snapshot(snapshot).expect("the first snapshot fits");
+    storage.wl().set_hardstate(HardState { term: 1, commit: 1, ..HardState::default() });
     let config = Config {
         id,
         election_tick: 10,

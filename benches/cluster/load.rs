@@ -53,11 +53,7 @@ struct Window<T, F> {
 
 impl<T, F: FnMut(usize) -> Completion<T>> Window<T, F> {
     fn new(each: usize) -> Self {
-        Self {
-            callers: Vec::new(),
-            under_way: VecDeque::new(),
-            each,
-        }
+        Self { callers: Vec::new(), under_way: VecDeque::new(), each }
     }
 
     fn submit(&mut self, caller: usize, draw: &mut Draw) {
@@ -102,10 +98,7 @@ pub(crate) fn writes(
     let mut windows: Vec<_> = (0..threads).map(|_| Window::new(each)).collect();
     for n in 0..sessions {
         let member = if sessions == 1 { cluster.leader } else { n % 3 };
-        let session = cluster
-            .client(member)
-            .open_session(Duration::from_secs(60))
-            .wait()?;
+        let session = cluster.client(member).open_session(Duration::from_secs(60)).wait()?;
         let (paths, value) = (paths.clone(), bytes::Bytes::from(vec![9; VALUE_BYTES]));
         let submit = move |key: usize| session.set(&paths[key], value.clone(), None);
         windows[n % threads].callers.push(submit);
@@ -149,18 +142,14 @@ pub(crate) fn local_reads(
         while !state.stop.load(Ordering::Relaxed) {
             for _ in 0..64 {
                 let view = client.view().wait()?;
-                let (data, _) = view
-                    .read(&paths[draw.key()])
-                    .expect("every key was written");
+                let (data, _) = view.read(&paths[draw.key()]).expect("every key was written");
                 assert_eq!(data.len(), VALUE_BYTES);
             }
             state.done.fetch_add(64, Ordering::Relaxed);
         }
         Ok(())
     };
-    let reader = thread::Builder::new()
-        .name("client-reader".into())
-        .spawn(body)?;
+    let reader = thread::Builder::new().name("client-reader".into()).spawn(body)?;
     thread::sleep(time / 4);
     let measured = Measured::during(&shared, time);
     shared.stop.store(true, Ordering::Relaxed);
@@ -182,18 +171,14 @@ fn spawn_paced_writer(
                 window.push_back(client.set(&paths[draw.key()], vec![1; VALUE_BYTES], None));
             }
             while window.len() > 500 {
-                window
-                    .pop_front()
-                    .map_or(Ok(()), |it| it.wait().map(drop))?;
+                window.pop_front().map_or(Ok(()), |it| it.wait().map(drop))?;
             }
             due += Duration::from_millis(5);
             thread::sleep(due.saturating_duration_since(Instant::now()));
         }
         window.into_iter().try_for_each(|it| it.wait().map(drop))
     };
-    thread::Builder::new()
-        .name("client-writer".into())
-        .spawn(body)
+    thread::Builder::new().name("client-writer".into()).spawn(body)
 }
 
 /// What was counted while it was measured.
@@ -268,16 +253,10 @@ where
                 }
             }
             let under_way = window.under_way.into_iter();
-            under_way
-                .map(|(it, ..)| it)
-                .try_for_each(|it| it.wait().map(drop))?;
+            under_way.map(|(it, ..)| it).try_for_each(|it| it.wait().map(drop))?;
             Ok(samples)
         };
-        threads.push(
-            thread::Builder::new()
-                .name(format!("client-{n}"))
-                .spawn(body)?,
-        );
+        threads.push(thread::Builder::new().name(format!("client-{n}")).spawn(body)?);
     }
     thread::sleep(time / 4);
     let measured = Measured::during(&shared, time);

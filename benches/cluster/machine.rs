@@ -10,11 +10,7 @@ use std::{
 /// Processor time of this process's threads whose name starts with `prefix`, as Linux counts it.
 pub(crate) fn cpu_of(prefix: &str) -> Duration {
     let mut total = 0;
-    for task in fs::read_dir("/proc/self/task")
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
+    for task in fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
         let name = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
         if name.starts_with(prefix) {
             let stat = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
@@ -46,11 +42,7 @@ pub(crate) fn file_system(path: &Path) -> io::Result<String> {
 /// Rewrites 4 KiB of a file that was written before, and syncs it, for half a second.
 pub(crate) fn fsyncs_per_s(dir: &Path) -> io::Result<f64> {
     let path = dir.join("fsync-probe");
-    let mut file: File = OpenOptions::new()
-        .create(true)
-        .truncate(true)
-        .write(true)
-        .open(&path)?;
+    let mut file: File = OpenOptions::new().create(true).truncate(true).write(true).open(&path)?;
     file.write_all(&vec![0; 1 << 20])?;
     file.sync_all()?;
     let block = [1u8; 4096];

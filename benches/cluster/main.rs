@@ -66,16 +66,11 @@ impl Cluster {
                 }
                 None => {
                     let store = StoreId::from_bytes([id.as_u64() as u8; 16]);
-                    let boot = Boot {
-                        counter: 1,
-                        nonce: id.as_u64(),
-                    };
+                    let boot = Boot { counter: 1, nonce: id.as_u64() };
                     (Log::Memory, Restored::new(store, boot))
                 }
             };
-            drivers.push(Driver::spawn(Host::new(
-                config, log, restored, line, inbox,
-            )?)?);
+            drivers.push(Driver::spawn(Host::new(config, log, restored, line, inbox)?)?);
         }
         let mut this = Self { drivers, leader: 0 };
         this.leader = this.elected()?;
@@ -108,23 +103,16 @@ impl Cluster {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments = arguments()?;
-    let dir = arguments
-        .dir
-        .join(format!("quorate-bench-{}", std::process::id()));
+    let dir = arguments.dir.join(format!("quorate-bench-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
     let kind = machine::file_system(&dir)?;
     if kind == "tmpfs" || kind == "ramfs" {
-        return Err(format!(
-            "{} is on {kind}, which syncs nothing: give --dir",
-            dir.display()
-        )
-        .into());
+        return Err(
+            format!("{} is on {kind}, which syncs nothing: give --dir", dir.display()).into()
+        );
     }
     let fsyncs = machine::fsyncs_per_s(&dir)?;
-    println!(
-        "{kind}, {fsyncs:.0} fsyncs/s (4 KiB rewritten), {} cores",
-        cores()
-    );
+    println!("{kind}, {fsyncs:.0} fsyncs/s (4 KiB rewritten), {} cores", cores());
     let rows = run(&arguments, &dir);
     std::fs::remove_dir_all(&dir)?;
     let rows = rows?;
@@ -147,21 +135,14 @@ fn run(arguments: &Arguments, dir: &Path) -> Result<Vec<Row>, Box<dyn Error>> {
     let mut rows: Vec<Row> = Vec::new();
     table::head();
     for (storage, dir) in [("memory", None), ("wal", Some(dir))] {
-        if arguments
-            .storage
-            .as_deref()
-            .is_some_and(|only| only != storage)
-        {
+        if arguments.storage.as_deref().is_some_and(|only| only != storage) {
             continue;
         }
         let wants = |name: &str| arguments.only.as_deref().is_none_or(|only| only == name);
         let mut add = |mut row: Row| {
             let alike = |it: &&Row| it.in_flight == row.in_flight && it.storage == row.storage;
             if row.scenario == "write" {
-                let bare = rows
-                    .iter()
-                    .filter(|it| it.scenario == "bare_raft")
-                    .find(alike);
+                let bare = rows.iter().filter(|it| it.scenario == "bare_raft").find(alike);
                 row.ratio = bare.map(|bare| row.ops_per_s / bare.ops_per_s);
                 row.ratio_to = "bare_raft";
             }
@@ -181,12 +162,7 @@ fn run(arguments: &Arguments, dir: &Path) -> Result<Vec<Row>, Box<dyn Error>> {
         }
         if wants("linearizable_read") {
             for &count in &in_flight {
-                add(load::linearizable_reads(
-                    &cluster,
-                    count,
-                    time,
-                    dir.is_some(),
-                )?);
+                add(load::linearizable_reads(&cluster, count, time, dir.is_some())?);
             }
         }
         if wants("local_read") {
@@ -198,14 +174,8 @@ fn run(arguments: &Arguments, dir: &Path) -> Result<Vec<Row>, Box<dyn Error>> {
 
 fn arguments() -> Result<Arguments, Box<dyn Error>> {
     let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-    let mut this = Arguments {
-        quick: false,
-        json: None,
-        dir,
-        only: None,
-        storage: None,
-        in_flight: None,
-    };
+    let mut this =
+        Arguments { quick: false, json: None, dir, only: None, storage: None, in_flight: None };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         match word.as_str() {

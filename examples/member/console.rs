@@ -34,13 +34,7 @@ impl Console {
         thread::Builder::new().spawn(answers)?;
         let opening = Some(client.open_session(TTL));
         let (session, locks) = (None, Arc::default());
-        Ok(Self {
-            client,
-            opening,
-            session,
-            locks,
-            waits,
-        })
+        Ok(Self { client, opening, session, locks, waits })
     }
 
     /// Takes a line; false when it was the last.
@@ -98,9 +92,7 @@ pub(crate) fn status(client: &Client) -> Wait {
         let it = status.wait()?;
         let leader = it.leader.map_or("none".into(), |it| it.to_string());
         let (role, term, applied, zxid) = (it.role, it.term, it.applied, it.zxid);
-        Ok(format!(
-            "{role:?} leader={leader} term={term} applied={applied} zxid={zxid}"
-        ))
+        Ok(format!("{role:?} leader={leader} term={term} applied={applied} zxid={zxid}"))
     })
 }
 

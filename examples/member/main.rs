@@ -46,16 +46,8 @@ fn main() -> Result<(), Failure> {
 /// Opens the node that the arguments describe.
 fn start() -> Result<Driver, Failure> {
     let arguments: Vec<String> = env::args().skip(1).collect();
-    let options: BTreeMap<_, _> = arguments
-        .chunks_exact(2)
-        .map(|it| (&*it[0], &*it[1]))
-        .collect();
-    let option = |name| {
-        options
-            .get(name)
-            .copied()
-            .ok_or(format!("{name} is missing: {USAGE}"))
-    };
+    let options: BTreeMap<_, _> = arguments.chunks_exact(2).map(|it| (&*it[0], &*it[1])).collect();
+    let option = |name| options.get(name).copied().ok_or(format!("{name} is missing: {USAGE}"));
     let node = |text: &str| NodeId::new(text.parse().unwrap_or(0)).ok_or("an id is 1 or more");
     let (id, cluster) = (node(option("--id")?)?, ClusterId::named("member"));
     let mut peers = BTreeMap::new();

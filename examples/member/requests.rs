@@ -26,16 +26,9 @@ impl Console {
             "set" => {
                 let version = words.get(3).map(|it| it.parse()).transpose()?;
                 let (path, data) = (path.parse()?, data.into());
-                self.write(Op::Set {
-                    path,
-                    data,
-                    version,
-                })
+                self.write(Op::Set { path, data, version })
             }
-            "delete" => self.write(Op::Delete {
-                path: path.parse()?,
-                version: None,
-            }),
+            "delete" => self.write(Op::Delete { path: path.parse()?, version: None }),
             "get" => Ok(read(&client, &path.parse()?)),
             "ls" => Ok(list(client, path.parse()?)),
             "watch" => Ok(watch(&client, path.parse()?, id.to_owned())),
@@ -59,11 +52,7 @@ impl Console {
             true => Path::sequential_prefix(path)?,
             false => Path::new(path)?.into(),
         };
-        self.write(Op::Create {
-            path,
-            data: data.into(),
-            mode,
-        })
+        self.write(Op::Create { path, data: data.into(), mode })
     }
 
     fn write(&mut self, op: Op) -> Result<Wait, Failure> {
@@ -89,9 +78,7 @@ impl Console {
     fn unlock(&mut self, path: &str) -> Result<Wait, Failure> {
         let guard = self.locks.lock().map_err(|_| "poisoned")?.remove(path);
         let released = guard.ok_or("the lock is not held here")?.release();
-        Ok(Box::new(move || {
-            Ok(released.wait().map(|()| "released".into())?)
-        }))
+        Ok(Box::new(move || Ok(released.wait().map(|()| "released".into())?)))
     }
 }
 
@@ -101,9 +88,7 @@ fn read(client: &Client, path: &Path) -> Wait {
         let (data, stat) = answer.wait()?;
         let data = String::from_utf8_lossy(&data);
         let (version, czxid, mzxid) = (stat.version, stat.czxid, stat.mzxid);
-        Ok(format!(
-            "{data} version={version} czxid={czxid} mzxid={mzxid}"
-        ))
+        Ok(format!("{data} version={version} czxid={czxid} mzxid={mzxid}"))
     })
 }
 
@@ -112,11 +97,7 @@ fn list(client: Client, path: Path) -> Wait {
         let mut all: Vec<String> = Vec::new();
         loop {
             let (path, after) = (path.clone(), all.last().cloned());
-            let page = ReadOp::Children {
-                path,
-                after,
-                limit: 1_000,
-            };
+            let page = ReadOp::Children { path, after, limit: 1_000 };
             let answer = client.read(page, Linearizable).wait()?;
             let ReadOutcome::Children { names, more, .. } = answer.outcome else {
                 return Err("not a list".into());
@@ -134,10 +115,7 @@ fn watch(client: &Client, path: Path, id: String) -> Wait {
     Box::new(move || {
         for changes in watch.wait()? {
             for event in changes?.events {
-                println!(
-                    "{id}event {:?} {} zxid={}",
-                    event.kind, event.path, event.zxid
-                );
+                println!("{id}event {:?} {} zxid={}", event.kind, event.path, event.zxid);
             }
         }
         Ok("the watch is over".into())

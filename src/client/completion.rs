@@ -43,21 +43,13 @@ enum Half<T> {
 
 impl<T> Completion<T> {
     pub(crate) fn ready(result: Result<T, Error>) -> Self {
-        Self {
-            state: Half::Ready(Some(result)),
-        }
+        Self { state: Half::Ready(Some(result)) }
     }
 
     /// A completion and the promise that fills it.
     pub(crate) fn pair() -> (Self, Promise<T>) {
-        let slot = Arc::new(Slot {
-            state: Mutex::new(State::Waiting(None)),
-            done: Condvar::new(),
-        });
-        let promise = Promise {
-            slot: Some(Arc::clone(&slot)),
-            submitted: false,
-        };
+        let slot = Arc::new(Slot { state: Mutex::new(State::Waiting(None)), done: Condvar::new() });
+        let promise = Promise { slot: Some(Arc::clone(&slot)), submitted: false };
         let state = Half::Pending(slot);
         (Self { state }, promise)
     }
@@ -134,9 +126,7 @@ impl<T> Unpin for Completion<T> {}
 
 impl<T> fmt::Debug for Completion<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Completion")
-            .field("done", &self.is_done())
-            .finish()
+        f.debug_struct("Completion").field("done", &self.is_done()).finish()
     }
 }
 
@@ -254,10 +244,7 @@ mod tests {
     }
 
     #[test]
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a completion is waited for by another thread"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "a completion is waited for by another thread")]
     fn a_thread_waits_and_is_woken_once_filled() {
         let pairs: Vec<_> = (0..100).map(|_| Completion::<u64>::pair()).collect();
         let (completions, promises): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
@@ -282,10 +269,7 @@ mod tests {
         promise.fill(Ok(7));
         assert_eq!(counter.0.load(Ordering::SeqCst), 1);
         assert_eq!(Pin::new(&mut completion).poll(&mut cx), Poll::Ready(Ok(7)));
-        assert_eq!(
-            Pin::new(&mut completion).poll(&mut cx),
-            Poll::Ready(Err(Error::Taken))
-        );
+        assert_eq!(Pin::new(&mut completion).poll(&mut cx), Poll::Ready(Err(Error::Taken)));
     }
 
     #[test]
@@ -315,10 +299,7 @@ mod tests {
         for look in [true, false] {
             let handle = Arc::new(AtomicU64::new(0));
             let (mut completion, promise) = Completion::<u64>::pair();
-            let adopt = Adopt {
-                handle: Arc::clone(&handle),
-                generation: 3,
-            };
+            let adopt = Adopt { handle: Arc::clone(&handle), generation: 3 };
             promise.fill_adopting(Err(Error::Withheld), Some(adopt));
             assert!(completion.is_done());
             assert_eq!(handle.load(Ordering::SeqCst), 0, "not seen yet");

@@ -145,32 +145,20 @@ impl Client {
 
     /// Looks at the tree.
     pub fn read(&self, op: ReadOp, consistency: Consistency) -> Completion<Answer> {
-        self.read_any(Read {
-            session: None,
-            op,
-            consistency,
-        })
+        self.read_any(Read { session: None, op, consistency })
     }
 
     /// A node's data and stat.
     pub fn get(&self, path: &Path, consistency: Consistency) -> Completion<(Bytes, Stat)> {
         let (completion, promise) = Completion::pair();
-        self.call(Call::Get {
-            path: path.clone(),
-            consistency,
-            promise,
-        });
+        self.call(Call::Get { path: path.clone(), consistency, promise });
         completion
     }
 
     /// A node's stat, or `None` if there is no such node.
     pub fn exists(&self, path: &Path, consistency: Consistency) -> Completion<Option<Stat>> {
         let (completion, promise) = Completion::pair();
-        self.call(Call::Exists {
-            path: path.clone(),
-            consistency,
-            promise,
-        });
+        self.call(Call::Exists { path: path.clone(), consistency, promise });
         completion
     }
 
@@ -178,12 +166,7 @@ impl Client {
     /// `from` and the changes of the watch have no gap between them.
     pub fn watch(&self, filter: Filter, from: Option<Zxid>) -> Completion<Watcher> {
         let (completion, promise) = Completion::pair();
-        self.call(Call::Watch {
-            filter,
-            from,
-            buffer: WATCH_BUFFER,
-            promise,
-        });
+        self.call(Call::Watch { filter, from, buffer: WATCH_BUFFER, promise });
         completion
     }
 
@@ -191,11 +174,7 @@ impl Client {
     pub fn observe(&self, path: &Path) -> Observation {
         let cell = Arc::new(Stream::new());
         let id = self.next_id();
-        self.call(Call::Observe {
-            id,
-            path: path.clone(),
-            cell: Arc::clone(&cell),
-        });
+        self.call(Call::Observe { id, path: path.clone(), cell: Arc::clone(&cell) });
         Observation::new(id, cell, Arc::clone(&self.shared.mailbox))
     }
 
@@ -310,12 +289,7 @@ impl fmt::Debug for Client {
 
 impl Shared {
     pub(crate) fn new(mailbox: Arc<Mailbox>, clock: Clock) -> Self {
-        Self {
-            mailbox,
-            clock,
-            published: Published::default(),
-            next_id: AtomicU64::new(1),
-        }
+        Self { mailbox, clock, published: Published::default(), next_id: AtomicU64::new(1) }
     }
 }
 
@@ -379,11 +353,7 @@ pub(crate) fn create(path: PathPrefix, data: Bytes, mode: CreateMode) -> Txn {
 
 pub(crate) fn set(path: &Path, data: Bytes, version: Option<u64>) -> Txn {
     let path = path.clone();
-    Txn::new(Op::Set {
-        path,
-        data,
-        version,
-    })
+    Txn::new(Op::Set { path, data, version })
 }
 
 pub(crate) fn delete(path: &Path, version: Option<u64>) -> Txn {

@@ -41,10 +41,7 @@ pub struct Acquire<T> {
 
 impl<T> Acquire<T> {
     pub(crate) fn new(completion: Completion<T>, place: Place) -> Self {
-        Self {
-            completion,
-            place: Some(place),
-        }
+        Self { completion, place: Some(place) }
     }
 
     /// Blocks until the turn has come.
@@ -113,9 +110,7 @@ impl<T> Future for Acquire<T> {
 
 impl<T> fmt::Debug for Acquire<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Acquire")
-            .field("place", &self.place)
-            .finish()
+        f.debug_struct("Acquire").field("place", &self.place).finish()
     }
 }
 
@@ -268,10 +263,7 @@ impl Held {
     }
 
     fn fence(&self) -> Guard {
-        Guard {
-            path: self.path.clone(),
-            check: Check::Czxid(self.token),
-        }
+        Guard { path: self.path.clone(), check: Check::Czxid(self.token) }
     }
 
     fn txn(&self, txn: Txn) -> Completion<Written> {
@@ -297,11 +289,7 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn new(cell: Arc<PlaceCell>, session: Session) -> Self {
-        Self {
-            cell,
-            session,
-            given_up: false,
-        }
+        Self { cell, session, given_up: false }
     }
 }
 
@@ -339,10 +327,7 @@ pub(crate) enum PlacePhase {
 
 impl PlaceCell {
     pub(crate) fn new(id: u64) -> Self {
-        Self {
-            id,
-            phase: Mutex::new(PlacePhase::Waiting(None)),
-        }
+        Self { id, phase: Mutex::new(PlacePhase::Waiting(None)) }
     }
 
     pub(crate) fn set(&self, phase: PlacePhase) {

@@ -67,9 +67,7 @@ pub struct SessionKey {
 
 impl Session {
     pub(crate) fn new(cell: Arc<SessionCell>, client: Client) -> Self {
-        Self {
-            handle: Arc::new(SessionHandle { cell, client }),
-        }
+        Self { handle: Arc::new(SessionHandle { cell, client }) }
     }
 
     /// Submits a transaction.
@@ -123,11 +121,7 @@ impl Session {
 
     /// Reads after all writes that this session has submitted before.
     pub fn read(&self, op: ReadOp, consistency: Consistency) -> Completion<Answer> {
-        let read = Read {
-            session: Some(self.id()),
-            op,
-            consistency,
-        };
+        let read = Read { session: Some(self.id()), op, consistency };
         self.handle.client.read_any(read)
     }
 
@@ -195,10 +189,7 @@ impl Session {
     pub fn close(self) -> Completion<()> {
         let (completion, promise) = Completion::pair();
         self.handle.cell.closing.store(1, Ordering::Release);
-        self.call(Call::Close {
-            session: Arc::clone(&self.handle.cell),
-            promise: Some(promise),
-        });
+        self.call(Call::Close { session: Arc::clone(&self.handle.cell), promise: Some(promise) });
         completion
     }
 
@@ -311,9 +302,7 @@ impl SessionCell {
             Detach::Expired => 2,
             Detach::Moved => 3,
         };
-        let _ = self
-            .over
-            .compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
+        let _ = self.over.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
     }
 
     pub(crate) fn until(&self) -> Duration {
@@ -332,8 +321,7 @@ impl SessionCell {
     /// What a write gets once the session is over.
     pub(crate) fn over_error(&self) -> Option<Error> {
         let session = self.id;
-        self.over()
-            .map(|cause| Error::SessionOver { session, cause })
+        self.over().map(|cause| Error::SessionOver { session, cause })
     }
 }
 
@@ -351,10 +339,6 @@ impl fmt::Debug for SessionCell {
 impl SessionKey {
     /// The key with these parts.
     pub fn new(session: SessionId, secret: Secret, epoch: u64) -> Self {
-        Self {
-            session,
-            secret,
-            epoch,
-        }
+        Self { session, secret, epoch }
     }
 }

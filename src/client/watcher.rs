@@ -67,14 +67,7 @@ impl Watcher {
         mailbox: Arc<Mailbox>,
         buffer: u32,
     ) -> Self {
-        Self {
-            id,
-            view,
-            cell,
-            mailbox,
-            buffer,
-            taken: 0,
-        }
+        Self { id, view, cell, mailbox, buffer, taken: 0 }
     }
 
     /// Blocks until the next change, at most for `timeout`. `None` when none came in time, and
@@ -134,9 +127,7 @@ impl Drop for Watcher {
 
 impl fmt::Debug for Watcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watcher")
-            .field("id", &self.id)
-            .finish_non_exhaustive()
+        f.debug_struct("Watcher").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
@@ -289,11 +280,6 @@ impl<T> StreamState<T> {
 impl<T> fmt::Debug for Stream<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.state.lock();
-        write!(
-            f,
-            "Stream({} items, open {})",
-            state.items.len(),
-            state.open
-        )
+        write!(f, "Stream({} items, open {})", state.items.len(), state.open)
     }
 }

@@ -15,14 +15,7 @@ use crate::{
 
 /// A session's transaction without guards as a `CommandRecord` behind its length.
 pub(super) fn encode(command: &Command) -> Option<Bytes> {
-    let Command::SessionTxn {
-        session,
-        epoch,
-        seq,
-        acked,
-        txn,
-    } = command
-    else {
+    let Command::SessionTxn { session, epoch, seq, acked, txn } = command else {
         return None;
     };
     if !txn.guards().is_empty() {
@@ -33,22 +26,12 @@ pub(super) fn encode(command: &Command) -> Option<Bytes> {
             let mode = Some(super::mode_code(*mode).into()).filter(|&mode| mode != 0);
             (2, path.as_str(), data.as_ref(), mode.map(|mode| (3, mode)))
         }
-        Op::Set {
-            path,
-            data,
-            version,
-        } => (
-            3,
-            path.as_str(),
-            data.as_ref(),
-            version.map(|version| (3, version)),
-        ),
-        Op::Delete { path, version } => (
-            4,
-            path.as_str(),
-            &[][..],
-            version.map(|version| (2, version)),
-        ),
+        Op::Set { path, data, version } => {
+            (3, path.as_str(), data.as_ref(), version.map(|version| (3, version)))
+        }
+        Op::Delete { path, version } => {
+            (4, path.as_str(), &[][..], version.map(|version| (2, version)))
+        }
     };
     let op = bytes_len(path.as_bytes()) + bytes_len(data) + last.map_or(0, |it| number_len(it.1));
     let txn = 1 + encoded_len_varint(op as u64) + op;
@@ -115,13 +98,7 @@ pub(super) fn session_txn(record: &Bytes) -> Option<Command> {
     let op = op(record, &mut txn)?;
     txn.end()?;
     let txn = Txn::new(op);
-    Some(Command::SessionTxn {
-        session,
-        epoch,
-        seq,
-        acked,
-        txn,
-    })
+    Some(Command::SessionTxn { session, epoch, seq, acked, txn })
 }
 
 fn op(record: &Bytes, txn: &mut Fields<'_>) -> Option<Op> {
@@ -134,11 +111,7 @@ fn op(record: &Bytes, txn: &mut Fields<'_>) -> Option<Op> {
             true => PathPrefix::from_bytes(path).ok()?,
             false => Path::from_bytes(path).ok()?.into(),
         };
-        return Some(Op::Create {
-            path,
-            data: record.slice_ref(data),
-            mode,
-        });
+        return Some(Op::Create { path, data: record.slice_ref(data), mode });
     }
     if let Some(set) = txn.bytes(3) {
         let mut it = Fields::new(set);
@@ -146,19 +119,12 @@ fn op(record: &Bytes, txn: &mut Fields<'_>) -> Option<Op> {
         let version = it.maybe_number(3);
         it.end()?;
         let path = Path::from_bytes(path).ok()?;
-        return Some(Op::Set {
-            path,
-            data: record.slice_ref(data),
-            version,
-        });
+        return Some(Op::Set { path, data: record.slice_ref(data), version });
     }
     let mut it = Fields::new(txn.bytes(4)?);
     let (path, version) = (it.bytes(1)?, it.maybe_number(2));
     it.end()?;
-    Some(Op::Delete {
-        path: Path::from_bytes(path).ok()?,
-        version,
-    })
+    Some(Op::Delete { path: Path::from_bytes(path).ok()?, version })
 }
 
 /// The fields of one record, taken in ascending order of their numbers, all below 16.
@@ -232,18 +198,10 @@ mod tests {
     }
 
     fn record(op: Op, guards: &[Guard], numbers: [u64; 4]) -> Bytes {
-        let txn = guards
-            .iter()
-            .fold(Txn::new(op), |txn, guard| txn.guard(guard.clone()));
+        let txn = guards.iter().fold(Txn::new(op), |txn, guard| txn.guard(guard.clone()));
         let [id, epoch, seq, acked] = numbers;
         let session = SessionId::new(id).expect("valid");
-        let command = Command::SessionTxn {
-            session,
-            epoch,
-            seq,
-            acked,
-            txn,
-        };
+        let command = Command::SessionTxn { session, epoch, seq, acked, txn };
         command.to_record().encode_to_vec().into()
     }
 
@@ -253,34 +211,12 @@ mod tests {
         let data = Bytes::from(vec![200; 300]);
         let version = Some(300);
         let ops = [
-            Op::Set {
-                path: path.clone(),
-                data: data.clone(),
-                version,
-            },
-            Op::Set {
-                path: path.clone(),
-                data: Bytes::new(),
-                version: Some(0),
-            },
-            Op::Delete {
-                path: path.clone(),
-                version: None,
-            },
-            Op::Delete {
-                path: path.clone(),
-                version,
-            },
-            Op::Create {
-                path: path.into(),
-                data,
-                mode: CreateMode::Ephemeral,
-            },
-            Op::Create {
-                path: prefix,
-                data: Bytes::new(),
-                mode: CreateMode::PersistentSequential,
-            },
+            Op::Set { path: path.clone(), data: data.clone(), version },
+            Op::Set { path: path.clone(), data: Bytes::new(), version: Some(0) },
+            Op::Delete { path: path.clone(), version: None },
+            Op::Delete { path: path.clone(), version },
+            Op::Create { path: path.into(), data, mode: CreateMode::Ephemeral },
+            Op::Create { path: prefix, data: Bytes::new(), mode: CreateMode::PersistentSequential },
         ];
         let numbers = [[1, 1, 1, 0], [(1 << 56) - 1, 1 << 40, (1 << 62) + 5, 77]];
         let each = |op: &Op| numbers.map(|numbers| record(op.clone(), &[], numbers));
@@ -294,19 +230,9 @@ mod tests {
             assert!(command.is_some(), "{record:?}");
             assert_eq!(command, generated(&record));
         }
-        let guard = Guard {
-            path: Path::root(),
-            check: Check::Exists(true),
-        };
-        let op = Op::Delete {
-            path: Path::new("/a").expect("valid"),
-            version: None,
-        };
-        assert_eq!(
-            session_txn(&record(op, &[guard], [1; 4])),
-            None,
-            "guards take the long way"
-        );
+        let guard = Guard { path: Path::root(), check: Check::Exists(true) };
+        let op = Op::Delete { path: Path::new("/a").expect("valid"), version: None };
+        assert_eq!(session_txn(&record(op, &[guard], [1; 4])), None, "guards take the long way");
     }
 
     #[test]
@@ -324,15 +250,9 @@ mod tests {
                     }
                 }
                 let cut = record.slice(..at);
-                assert!(
-                    session_txn(&cut).is_none(),
-                    "a record that is cut off is none"
-                );
+                assert!(session_txn(&cut).is_none(), "a record that is cut off is none");
             }
         }
-        assert!(
-            taken > 1_000,
-            "many flips give another valid record: {taken}"
-        );
+        assert!(taken > 1_000, "many flips give another valid record: {taken}");
     }
 }

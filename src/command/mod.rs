@@ -47,7 +47,10 @@ pub(crate) enum Command {
         txn: Txn,
     },
     /// A transaction outside any session.
-    PlainTxn { origin: Origin, txn: Txn },
+    PlainTxn {
+        origin: Origin,
+        txn: Txn,
+    },
     OpenSession {
         origin: Origin,
         secret: SecretHash,
@@ -67,9 +70,14 @@ pub(crate) enum Command {
     /// Coalesced by the leader; each names the highest number that it covers.
     KeepAlives(Vec<KeepAlive>),
     /// Takes effect only if the deadline has passed.
-    ExpireSession { session: SessionId },
+    ExpireSession {
+        session: SessionId,
+    },
     /// Records the store of a member whose store is not known yet.
-    PinStore { node: NodeId, store: StoreId },
+    PinStore {
+        node: NodeId,
+        store: StoreId,
+    },
 }
 
 /// A session's newest keep-alive (ARCHITECTURE.md, rule 3).
@@ -87,10 +95,7 @@ pub(crate) struct KeepAlive {
 #[non_exhaustive]
 pub enum CommandError {
     /// The entry was made by a later release.
-    #[error(
-        "log entry version {version} needs a later release; this one knows {}",
-        ENTRY_VERSION
-    )]
+    #[error("log entry version {version} needs a later release; this one knows {}", ENTRY_VERSION)]
     Version {
         /// Its version.
         version: u32,
@@ -130,9 +135,7 @@ impl Entry {
         let record =
             proto::EntryRecord::decode(bytes).map_err(|_| CommandError::Malformed("log entry"))?;
         if record.version != ENTRY_VERSION {
-            return Err(CommandError::Version {
-                version: record.version,
-            });
+            return Err(CommandError::Version { version: record.version });
         }
         Ok(Self {
             advance_us: record.advance_us,
@@ -148,9 +151,7 @@ impl Batch {
         if !self.0.has_remaining() {
             return None;
         }
-        let length = decode_varint(&mut self.0)
-            .ok()
-            .and_then(|it| usize::try_from(it).ok());
+        let length = decode_varint(&mut self.0).ok().and_then(|it| usize::try_from(it).ok());
         let Some(length) = length.filter(|&length| length <= self.0.len()) else {
             // What follows cannot be found any more.
             self.0.clear();
@@ -161,11 +162,7 @@ impl Batch {
             return Some(Ok(command));
         }
         let record = proto::CommandRecord::decode(record);
-        Some(
-            record
-                .map_err(|_| CommandError::Malformed("command"))
-                .and_then(Command::from_record),
-        )
+        Some(record.map_err(|_| CommandError::Malformed("command")).and_then(Command::from_record))
     }
 }
 
@@ -183,48 +180,33 @@ impl Command {
 
     fn to_record(&self) -> proto::CommandRecord {
         let kind = match self {
-            Self::SessionTxn {
-                session,
-                epoch,
-                seq,
-                acked,
-                txn,
-            } => Kind::SessionTxn(proto::SessionTxn {
-                session: session.as_u64(),
-                epoch: *epoch,
-                seq: *seq,
-                acked: *acked,
-                txn: Some(txn_to_record(txn)),
-            }),
+            Self::SessionTxn { session, epoch, seq, acked, txn } => {
+                Kind::SessionTxn(proto::SessionTxn {
+                    session: session.as_u64(),
+                    epoch: *epoch,
+                    seq: *seq,
+                    acked: *acked,
+                    txn: Some(txn_to_record(txn)),
+                })
+            }
             Self::PlainTxn { origin, txn } => Kind::PlainTxn(proto::PlainTxn {
                 origin: Some(origin_to_record(origin)),
                 txn: Some(txn_to_record(txn)),
             }),
-            Self::OpenSession {
-                origin,
-                secret,
-                ttl_us,
-            } => Kind::OpenSession(proto::OpenSession {
+            Self::OpenSession { origin, secret, ttl_us } => Kind::OpenSession(proto::OpenSession {
                 origin: Some(origin_to_record(origin)),
                 secret_hash: Bytes::copy_from_slice(&secret.0),
                 ttl_us: *ttl_us,
             }),
-            Self::AttachSession {
-                origin,
-                session,
-                secret,
-                epoch,
-            } => Kind::AttachSession(proto::AttachSession {
-                origin: Some(origin_to_record(origin)),
-                session: session.as_u64(),
-                secret_hash: Bytes::copy_from_slice(&secret.0),
-                epoch: *epoch,
-            }),
-            Self::CloseSession {
-                session,
-                epoch,
-                seq,
-            } => Kind::CloseSession(proto::CloseSession {
+            Self::AttachSession { origin, session, secret, epoch } => {
+                Kind::AttachSession(proto::AttachSession {
+                    origin: Some(origin_to_record(origin)),
+                    session: session.as_u64(),
+                    secret_hash: Bytes::copy_from_slice(&secret.0),
+                    epoch: *epoch,
+                })
+            }
+            Self::CloseSession { session, epoch, seq } => Kind::CloseSession(proto::CloseSession {
                 session: session.as_u64(),
                 epoch: *epoch,
                 seq: *seq,
@@ -234,13 +216,11 @@ impl Command {
                 for item in items {
                     put_delimited(&mut bytes, &item.to_record());
                 }
-                Kind::KeepAlives(proto::KeepAlives {
-                    items: bytes.freeze(),
-                })
+                Kind::KeepAlives(proto::KeepAlives { items: bytes.freeze() })
             }
-            Self::ExpireSession { session } => Kind::ExpireSession(proto::ExpireSession {
-                session: session.as_u64(),
-            }),
+            Self::ExpireSession { session } => {
+                Kind::ExpireSession(proto::ExpireSession { session: session.as_u64() })
+            }
             Self::PinStore { node, store } => Kind::PinStore(proto::PinStore {
                 node: node.as_u64(),
                 store: Bytes::copy_from_slice(store.as_bytes()),
@@ -258,10 +238,9 @@ impl Command {
                 acked: it.acked,
                 txn: txn_from_record(it.txn)?,
             },
-            Kind::PlainTxn(it) => Self::PlainTxn {
-                origin: origin(it.origin)?,
-                txn: txn_from_record(it.txn)?,
-            },
+            Kind::PlainTxn(it) => {
+                Self::PlainTxn { origin: origin(it.origin)?, txn: txn_from_record(it.txn)? }
+            }
             Kind::OpenSession(it) => Self::OpenSession {
                 origin: origin(it.origin)?,
                 secret: secret(&it.secret_hash)?,
@@ -273,21 +252,15 @@ impl Command {
                 secret: secret(&it.secret_hash)?,
                 epoch: it.epoch,
             },
-            Kind::CloseSession(it) => Self::CloseSession {
-                session: session(it.session)?,
-                epoch: it.epoch,
-                seq: it.seq,
-            },
+            Kind::CloseSession(it) => {
+                Self::CloseSession { session: session(it.session)?, epoch: it.epoch, seq: it.seq }
+            }
             Kind::KeepAlives(it) => Self::KeepAlives(keep_alives(it.items)?),
-            Kind::ExpireSession(it) => Self::ExpireSession {
-                session: session(it.session)?,
-            },
+            Kind::ExpireSession(it) => Self::ExpireSession { session: session(it.session)? },
             Kind::PinStore(it) => Self::PinStore {
                 node: NodeId::new(it.node).ok_or(CommandError::Field("node"))?,
                 store: StoreId::from_bytes(
-                    it.store[..]
-                        .try_into()
-                        .map_err(|_| CommandError::Field("store"))?,
+                    it.store[..].try_into().map_err(|_| CommandError::Field("store"))?,
                 ),
             },
         })
@@ -317,11 +290,7 @@ fn txn_to_record(txn: &Txn) -> proto::TxnRecord {
             data: data.clone(),
             mode: mode_code(*mode),
         }),
-        Op::Set {
-            path,
-            data,
-            version,
-        } => Record::Set(proto::SetRecord {
+        Op::Set { path, data, version } => Record::Set(proto::SetRecord {
             path: Bytes::copy_from_slice(path.as_str().as_bytes()),
             data: data.clone(),
             version: *version,
@@ -331,10 +300,7 @@ fn txn_to_record(txn: &Txn) -> proto::TxnRecord {
             version: *version,
         }),
     };
-    proto::TxnRecord {
-        guards: guards.freeze(),
-        op: Some(op),
-    }
+    proto::TxnRecord { guards: guards.freeze(), op: Some(op) }
 }
 
 fn mode_code(mode: CreateMode) -> u32 {
@@ -367,21 +333,10 @@ fn txn_from_record(record: Option<proto::TxnRecord>) -> Result<Txn, CommandError
             } else {
                 path(&it.path)?.into()
             };
-            Op::Create {
-                path,
-                data: it.data,
-                mode,
-            }
+            Op::Create { path, data: it.data, mode }
         }
-        Record::Set(it) => Op::Set {
-            path: path(&it.path)?,
-            data: it.data,
-            version: it.version,
-        },
-        Record::Delete(it) => Op::Delete {
-            path: path(&it.path)?,
-            version: it.version,
-        },
+        Record::Set(it) => Op::Set { path: path(&it.path)?, data: it.data, version: it.version },
+        Record::Delete(it) => Op::Delete { path: path(&it.path)?, version: it.version },
     };
     let mut txn = Txn::new(op);
     let mut guards = record.guards;
@@ -418,10 +373,7 @@ fn guard_from_record(record: &proto::GuardRecord) -> Result<Guard, CommandError>
         Record::Czxid(czxid) => Check::Czxid(Zxid::new(czxid)),
         Record::Owner(owner) => Check::Owner(session(owner)?),
     };
-    Ok(Guard {
-        path: path(&record.path)?,
-        check,
-    })
+    Ok(Guard { path: path(&record.path)?, check })
 }
 
 fn origin_to_record(origin: &Origin) -> proto::Origin {
@@ -465,9 +417,7 @@ fn session(id: u64) -> Result<SessionId, CommandError> {
 }
 
 fn secret(hash: &[u8]) -> Result<SecretHash, CommandError> {
-    Ok(SecretHash(
-        hash.try_into().map_err(|_| CommandError::Field("secret"))?,
-    ))
+    Ok(SecretHash(hash.try_into().map_err(|_| CommandError::Field("secret"))?))
 }
 
 /// The longest varint.

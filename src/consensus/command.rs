@@ -179,10 +179,7 @@ impl Consensus {
     /// If it was not taken; then it has no effect, ever.
     pub(crate) fn propose(&mut self, data: Bytes) -> Result<(), ProposeError> {
         self.check_propose(data.len())?;
-        self.propose_entry(Entry {
-            data,
-            ..Entry::default()
-        })
+        self.propose_entry(Entry { data, ..Entry::default() })
     }
 
     /// Puts one change of the membership into the log; `context` comes back when it is applied.
@@ -232,9 +229,7 @@ impl Consensus {
             return Err(ReadError::WriteOut);
         }
         if self.role() != Role::Leader {
-            return Err(ReadError::NotLeader {
-                leader: self.leader(),
-            });
+            return Err(ReadError::NotLeader { leader: self.leader() });
         }
         if !self.committed_in_term() {
             return Err(ReadError::NotReady);
@@ -249,8 +244,7 @@ impl Consensus {
             self.contexts.pop_front();
         }
         self.contexts.push_back(context);
-        self.call("read_index", |raw| raw.read_index(context.to_vec()))
-            .ok_or(ReadError::Ended)
+        self.call("read_index", |raw| raw.read_index(context.to_vec())).ok_or(ReadError::Ended)
     }
 
     /// Hands the leadership to another voter; proposals are refused until it is there, or an
@@ -267,9 +261,7 @@ impl Consensus {
             return Err(TransferError::WriteOut);
         }
         if self.role() != Role::Leader {
-            return Err(TransferError::NotLeader {
-                leader: self.leader(),
-            });
+            return Err(TransferError::NotLeader { leader: self.leader() });
         }
         if to == self.id || !self.raw.raft.prs().conf().voters().contains(to.as_u64()) {
             return Err(TransferError::NotAnotherVoter(to));
@@ -319,11 +311,7 @@ impl Consensus {
         }
         // raft replaces a change that it ignores by an empty entry (H10).
         if entry.kind != EntryKind::Membership || entry.data.is_empty() {
-            return Ok(AppliedChange {
-                change: None,
-                context: Bytes::new(),
-                removed_self: false,
-            });
+            return Ok(AppliedChange { change: None, context: Bytes::new(), removed_self: false });
         }
         let Some((change, context)) = MembershipChange::decode(entry.data.clone()) else {
             let what = format!("the committed change of the membership at {index} is unreadable");
@@ -332,11 +320,7 @@ impl Consensus {
         };
         let mut members = self.raw.store().members().clone();
         if members.apply(change).is_err() {
-            return Ok(AppliedChange {
-                change: None,
-                context,
-                removed_self: false,
-            });
+            return Ok(AppliedChange { change: None, context, removed_self: false });
         }
         self.raw.mut_store().set_members(index, members);
         if self.out.is_some() {
@@ -345,11 +329,7 @@ impl Consensus {
             self.tell_change(index, change);
         }
         let removed_self = change == MembershipChange::Remove(self.id);
-        Ok(AppliedChange {
-            change: Some(change),
-            context,
-            removed_self,
-        })
+        Ok(AppliedChange { change: Some(change), context, removed_self })
     }
 
     /// Everything up to `index` is applied.
@@ -404,22 +384,15 @@ impl Consensus {
             return Err(ProposeError::WriteOut);
         }
         if self.role() != Role::Leader {
-            return Err(ProposeError::NotLeader {
-                leader: self.leader(),
-            });
+            return Err(ProposeError::NotLeader { leader: self.leader() });
         }
         if self.is_transferring() {
             return Err(ProposeError::Transferring);
         }
-        let (under_way, max) = (
-            self.raw.raft.uncommitted_size(),
-            self.options.uncommitted_bytes_max,
-        );
+        let (under_way, max) =
+            (self.raw.raft.uncommitted_size(), self.options.uncommitted_bytes_max);
         if under_way > 0 && under_way + bytes > max {
-            return Err(ProposeError::Overloaded {
-                bytes: under_way + bytes,
-                max,
-            });
+            return Err(ProposeError::Overloaded { bytes: under_way + bytes, max });
         }
         Ok(())
     }
@@ -432,9 +405,7 @@ impl Consensus {
         match self.call("propose", |raw| raw.step(message)) {
             Some(Ok(())) => Ok(()),
             // All reasons were checked before; this one is nearest to the truth.
-            Some(Err(_)) => Err(ProposeError::NotLeader {
-                leader: self.leader(),
-            }),
+            Some(Err(_)) => Err(ProposeError::NotLeader { leader: self.leader() }),
             None => Err(ProposeError::Ended),
         }
     }

@@ -50,11 +50,7 @@ pub(super) fn outgoing(
     let Some(to) = NodeId::new(message.to) else {
         return;
     };
-    let entries: Vec<LogEntry> = message
-        .take_entries()
-        .into_iter()
-        .map(entry_from_raft)
-        .collect();
+    let entries: Vec<LogEntry> = message.take_entries().into_iter().map(entry_from_raft).collect();
     let snapshot = message.has_snapshot().then(|| {
         let meta = message.get_snapshot().get_metadata();
         snapshot_from_raft(meta)
@@ -84,11 +80,7 @@ pub(super) fn outgoing(
         let bytes = entry.data.len() + ENTRY_OVERHEAD;
         let full = part_bytes + bytes > bytes_max || part.entries.len() == ENTRIES_MAX;
         if let Some(last) = part.entries.last().filter(|_| full) {
-            let next = RaftMessage {
-                index: last.index,
-                log_term: last.term,
-                ..head.clone()
-            };
+            let next = RaftMessage { index: last.index, log_term: last.term, ..head.clone() };
             out.push((to, std::mem::replace(&mut part, next)));
             part_bytes = 0;
         }
@@ -146,12 +138,7 @@ pub(super) fn snapshot_from_raft(metadata: &eraftpb::SnapshotMetadata) -> Snapsh
 }
 
 pub(super) fn meta(index: u64, term: u64, members: &Members) -> SnapshotMeta {
-    SnapshotMeta {
-        index,
-        term,
-        voters: members.voters.clone(),
-        learners: members.learners.clone(),
-    }
+    SnapshotMeta { index, term, voters: members.voters.clone(), learners: members.learners.clone() }
 }
 
 /// Bytes of an entry beside its data, in memory and on the wire, rounded up.

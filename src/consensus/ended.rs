@@ -62,11 +62,7 @@ pub(crate) enum Divergence {
 impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::LogLost {
-                leader,
-                commit,
-                last_index,
-            } => write!(
+            Self::LogLost { leader, commit, last_index } => write!(
                 f,
                 "leader {leader} knows that this node had the log up to {commit}, but it ends at \
                  {last_index}: durable entries were lost; {REJOIN}"
@@ -86,17 +82,9 @@ impl fmt::Display for Divergence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TwoLeaders { term, known, other } => {
-                write!(
-                    f,
-                    "both {known} and {other} lead in term {term}: a vote was lost or forged"
-                )
+                write!(f, "both {known} and {other} lead in term {term}: a vote was lost or forged")
             }
-            Self::Committed {
-                index,
-                local_term,
-                leader_term,
-                leader,
-            } => write!(
+            Self::Committed { index, local_term, leader_term, leader } => write!(
                 f,
                 "entry {index} is committed here with term {local_term}, and has term \
                  {leader_term} at leader {leader}"

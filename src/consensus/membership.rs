@@ -21,10 +21,7 @@ pub(super) struct Members {
 impl Members {
     /// The members of a snapshot; `None` unless they are canonical and someone votes.
     pub(super) fn of_snapshot(meta: &SnapshotMeta) -> Option<Self> {
-        let members = Self {
-            voters: meta.voters.clone(),
-            learners: meta.learners.clone(),
-        };
+        let members = Self { voters: meta.voters.clone(), learners: meta.learners.clone() };
         members.is_canonical().then_some(members)
     }
 
@@ -88,10 +85,7 @@ impl Members {
             && ascends(&self.learners)
             && self.voters.iter().all(known)
             && self.learners.iter().all(known)
-            && !self
-                .learners
-                .iter()
-                .any(|id| self.voters.binary_search(id).is_ok())
+            && !self.learners.iter().any(|id| self.voters.binary_search(id).is_ok())
     }
 }
 
@@ -121,12 +115,8 @@ impl MembershipChange {
             Self::Remove(_) => REMOVE,
             Self::AddLearner(_) => ADD_LEARNER,
         };
-        let record = proto::ChangeMember {
-            id: 0,
-            change_type,
-            node_id: self.node().as_u64(),
-            context,
-        };
+        let record =
+            proto::ChangeMember { id: 0, change_type, node_id: self.node().as_u64(), context };
         record.encode_to_vec().into()
     }
 

@@ -200,14 +200,8 @@ impl Consensus {
 
     /// How a transfer ended. Each needed snapshot must be reported: raft sends nothing until then.
     pub(crate) fn report_snapshot(&mut self, to: NodeId, delivered: bool) {
-        let status = if delivered {
-            SnapshotStatus::Finish
-        } else {
-            SnapshotStatus::Failure
-        };
-        self.call("report_snapshot", |raw| {
-            raw.report_snapshot(to.as_u64(), status)
-        });
+        let status = if delivered { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+        self.call("report_snapshot", |raw| raw.report_snapshot(to.as_u64(), status));
     }
 
     // Drain.
@@ -221,8 +215,7 @@ impl Consensus {
         while batch.is_empty() {
             let pending = mem::take(&mut self.pending);
             if pending.messages.is_empty() && pending.committed.is_empty() {
-                self.call("has_ready", |raw| raw.has_ready())
-                    .filter(|&ready| ready)?;
+                self.call("has_ready", |raw| raw.has_ready()).filter(|&ready| ready)?;
             }
             let ready = self.call("ready", RawNode::ready)?;
             self.fill(&mut batch, pending, ready);
@@ -256,18 +249,12 @@ impl Consensus {
             return Vec::new();
         };
         self.pending.messages.extend(light.take_messages());
-        self.pending
-            .committed
-            .extend(light.take_committed_entries());
+        self.pending.committed.extend(light.take_committed_entries());
         for (index, change) in mem::take(&mut self.changes) {
             self.tell_change(index, change);
         }
         self.settle();
-        if self.ended.is_some() {
-            Vec::new()
-        } else {
-            out.held
-        }
+        if self.ended.is_some() { Vec::new() } else { out.held }
     }
 
     // Private.
@@ -346,9 +333,7 @@ impl Consensus {
         messages.extend(ready.take_persisted_messages());
         let mut committed = pending.committed;
         committed.extend(ready.take_committed_entries());
-        batch
-            .committed
-            .extend(committed.into_iter().map(convert::entry_from_raft));
+        batch.committed.extend(committed.into_iter().map(convert::entry_from_raft));
         batch.take_reads(&mut ready);
         if !elected && entries.is_empty() && install.is_none() {
             // Nothing must be durable: raft goes on at once. A commit rides on the next write.
@@ -359,9 +344,7 @@ impl Consensus {
                 let messages = batch.sort(messages, self.options.message_bytes_max);
                 batch.messages.extend(messages);
                 let committed = light.take_committed_entries().into_iter();
-                batch
-                    .committed
-                    .extend(committed.map(convert::entry_from_raft));
+                batch.committed.extend(committed.map(convert::entry_from_raft));
             }
             return;
         }
@@ -371,20 +354,10 @@ impl Consensus {
         batch.messages = batch.sort(messages, self.options.message_bytes_max);
         batch.write = Some(RaftWrite {
             hard_state: (hard_state != self.durable).then_some(hard_state),
-            entries: entries
-                .iter()
-                .cloned()
-                .map(convert::entry_from_raft)
-                .collect(),
+            entries: entries.iter().cloned().map(convert::entry_from_raft).collect(),
             install: install.as_ref().map(|(meta, _)| meta.clone()),
         });
-        self.out = Some(Out {
-            ready,
-            hard_state,
-            entries,
-            install,
-            held,
-        });
+        self.out = Some(Out { ready, hard_state, entries, install, held });
     }
 
     fn take_install(&mut self, ready: &Ready) -> Option<(SnapshotMeta, Members)> {
@@ -394,10 +367,7 @@ impl Consensus {
         let meta = convert::snapshot_from_raft(ready.snapshot().get_metadata());
         self.members_floor = self.members_floor.max(meta.index);
         self.staged = None;
-        let members = Members {
-            voters: meta.voters.clone(),
-            learners: meta.learners.clone(),
-        };
+        let members = Members { voters: meta.voters.clone(), learners: meta.learners.clone() };
         Some((meta, members))
     }
 
@@ -518,8 +488,7 @@ impl Batch {
             match NodeId::new(message.to) {
                 Some(to) if message.has_snapshot() => {
                     let meta = message.get_snapshot().get_metadata();
-                    self.snapshots_needed
-                        .push((to, convert::snapshot_from_raft(meta)));
+                    self.snapshots_needed.push((to, convert::snapshot_from_raft(meta)));
                 }
                 _ => convert::outgoing(message, bytes_max, &mut sorted),
             }

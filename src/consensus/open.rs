@@ -59,9 +59,9 @@ impl Options {
             _ if self.committed_bytes_max == 0 || self.message_bytes_max == 0 => {
                 Err(OpenError::Options("a size is 0".into()))
             }
-            _ if self.election_ticks > u32::MAX / 2 => Err(OpenError::Options(
-                "the election timeout is too long".into(),
-            )),
+            _ if self.election_ticks > u32::MAX / 2 => {
+                Err(OpenError::Options("the election timeout is too long".into()))
+            }
             Ok(()) => Ok(config),
             Err(error) => Err(OpenError::Options(error.to_string())),
         }
@@ -169,10 +169,7 @@ impl RestoredLog {
             });
         }
         let in_range = meta.index < NUMBER_END && (1..NUMBER_END).contains(&meta.term);
-        let error = OpenError::Snapshot {
-            index: meta.index,
-            term: meta.term,
-        };
+        let error = OpenError::Snapshot { index: meta.index, term: meta.term };
         Members::of_snapshot(meta).filter(|_| in_range).ok_or(error)
     }
 }
@@ -186,11 +183,8 @@ fn tail(
     let Some(first) = entries.first() else {
         return Ok((snapshot, entries));
     };
-    let mut previous = if first.index > snapshot.0 {
-        snapshot
-    } else {
-        (first.index.wrapping_sub(1), 1)
-    };
+    let mut previous =
+        if first.index > snapshot.0 { snapshot } else { (first.index.wrapping_sub(1), 1) };
     for entry in &entries {
         let follows = previous.0.checked_add(1) == Some(entry.index) && entry.index < NUMBER_END;
         let agrees = entry.index != snapshot.0 || entry.term == snapshot.1;
@@ -225,10 +219,7 @@ fn raise(
     hard_state.commit = hard_state.commit.max(snapshot.0);
     if hard_state.commit > last.0 {
         let commit = hard_state.commit;
-        return Err(OpenError::CommitLost {
-            commit,
-            last_index: last.0,
-        });
+        return Err(OpenError::CommitLost { commit, last_index: last.0 });
     }
     if hard_state.term < last.1 {
         hard_state.term = last.1;

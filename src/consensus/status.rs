@@ -103,27 +103,13 @@ impl Consensus {
     #[cfg(test)]
     /// The voters after everything that was applied, ascending.
     pub(crate) fn voters(&self) -> Vec<NodeId> {
-        self.raw
-            .store()
-            .members()
-            .voters
-            .iter()
-            .copied()
-            .filter_map(NodeId::new)
-            .collect()
+        self.raw.store().members().voters.iter().copied().filter_map(NodeId::new).collect()
     }
 
     #[cfg(test)]
     /// The learners after everything that was applied, ascending.
     pub(crate) fn learners(&self) -> Vec<NodeId> {
-        self.raw
-            .store()
-            .members()
-            .learners
-            .iter()
-            .copied()
-            .filter_map(NodeId::new)
-            .collect()
+        self.raw.store().members().learners.iter().copied().filter_map(NodeId::new).collect()
     }
 
     /// How far this leader has come with `peer`; of no meaning elsewhere.

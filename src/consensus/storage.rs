@@ -101,11 +101,7 @@ impl TailStore {
             self.bytes -= bytes_of(&entry);
             self.base = (entry.index, entry.term);
         }
-        while self
-            .members
-            .get(1)
-            .is_some_and(|next| next.0 <= self.base.0)
-        {
+        while self.members.get(1).is_some_and(|next| next.0 <= self.base.0) {
             self.members.pop_front();
         }
     }
@@ -188,12 +184,7 @@ impl Storage for TailStore {
             bytes += bytes_of(entry) as u64;
             first || bytes <= bytes_max
         };
-        Ok(self
-            .entries
-            .range(from..to)
-            .take_while(fits)
-            .cloned()
-            .collect())
+        Ok(self.entries.range(from..to).take_while(fits).cloned().collect())
     }
 
     fn term(&self, index: u64) -> raft::Result<u64> {
@@ -243,17 +234,10 @@ mod tests {
     use super::*;
 
     fn store() -> TailStore {
-        let members = |learners: &[u64]| Members {
-            voters: vec![1, 2],
-            learners: learners.to_vec(),
-        };
+        let members =
+            |learners: &[u64]| Members { voters: vec![1, 2], learners: learners.to_vec() };
         let mut store = TailStore::new((1, 1), (1, members(&[])), HardState::default());
-        let entry = |index| Entry {
-            index,
-            term: 2,
-            data: vec![0; 36].into(),
-            ..Entry::default()
-        };
+        let entry = |index| Entry { index, term: 2, data: vec![0; 36].into(), ..Entry::default() };
         store.append((2..=9).map(entry).collect());
         store.set_applied(4);
         store.set_members(5, members(&[3]));
@@ -277,11 +261,7 @@ mod tests {
     fn c2_the_tail_is_cut_at_both_ends_and_counted() {
         let mut store = store();
         assert_eq!(store.bytes(), 800);
-        store.append(vec![Entry {
-            index: 7,
-            term: 3,
-            ..Entry::default()
-        }]);
+        store.append(vec![Entry { index: 7, term: 3, ..Entry::default() }]);
         assert_eq!((store.last(), store.bytes()), (7, 564));
         store.compact(9);
         assert_eq!((store.first(), store.bytes()), (5, 264));

@@ -195,20 +195,11 @@ fn check_common(view: &View<'_>, from: NodeId, message: &RaftMessage) -> Result<
     // Term 0 would pass as a local message, and put a candidate back to term 0 (H1).
     let term = message.term;
     require((1..NUMBER_END).contains(&term), Misbehaving::Term)?;
-    require(
-        term.saturating_sub(view.term) < TERMS_AHEAD_END,
-        Misbehaving::Term,
-    )?;
+    require(term.saturating_sub(view.term) < TERMS_AHEAD_END, Misbehaving::Term)?;
     let terms = [message.log_term, message.commit_term];
-    require(
-        terms.iter().all(|&other| other <= term),
-        Misbehaving::LogTerm,
-    )?;
+    require(terms.iter().all(|&other| other <= term), Misbehaving::LogTerm)?;
     let numbers = [message.index, message.commit, message.reject_hint];
-    require(
-        numbers.iter().all(|&number| number < NUMBER_END),
-        Misbehaving::Index,
-    )?;
+    require(numbers.iter().all(|&number| number < NUMBER_END), Misbehaving::Index)?;
     require(message.priority == 0, Misbehaving::Priority)?;
     require(message.request_snapshot == 0, Misbehaving::RequestSnapshot)
 }
@@ -217,23 +208,12 @@ fn check_common(view: &View<'_>, from: NodeId, message: &RaftMessage) -> Result<
 fn check_fields(kind: MessageType, message: &RaftMessage) -> Result<(), Verdict> {
     use MessageType as M;
     let only = |kinds: &[M], given: bool, name| {
-        require(
-            !given || kinds.contains(&kind),
-            Misbehaving::Unexpected(name),
-        )
+        require(!given || kinds.contains(&kind), Misbehaving::Unexpected(name))
     };
     only(&[M::MsgAppend], !message.entries.is_empty(), "entries")?;
     only(&[M::MsgSnapshot], message.snapshot.is_some(), "snapshot")?;
-    only(
-        &[M::MsgAppendResponse],
-        message.reject_hint != 0,
-        "reject hint",
-    )?;
-    let responses = [
-        M::MsgAppendResponse,
-        M::MsgRequestVoteResponse,
-        M::MsgRequestPreVoteResponse,
-    ];
+    only(&[M::MsgAppendResponse], message.reject_hint != 0, "reject hint")?;
+    let responses = [M::MsgAppendResponse, M::MsgRequestVoteResponse, M::MsgRequestPreVoteResponse];
     only(&responses, message.reject, "reject")?;
     let fits = match kind {
         M::MsgHeartbeat | M::MsgHeartbeatResponse => {
@@ -249,10 +229,7 @@ fn check_append(view: &View<'_>, from: NodeId, message: &RaftMessage) -> Result<
     check_leader(view, from, message.term)?;
     // Every log starts after a snapshot with index and term from 1 on (H12), so nothing is ever
     // appended after index 0; raft would take it as a match anywhere beyond the log (H3).
-    require(
-        message.index != 0 && message.log_term != 0,
-        Misbehaving::LogTerm,
-    )?;
+    require(message.index != 0 && message.log_term != 0, Misbehaving::LogTerm)?;
     let (mut index, mut term) = (message.index, message.log_term);
     check_committed(view, from, index, term)?;
     for entry in &message.entries {
@@ -272,11 +249,7 @@ fn check_heartbeat(view: &View<'_>, from: NodeId, message: &RaftMessage) -> Resu
     // node has less, knows it, and does not vote until it has it again.
     if commit > last_index && view.may_vote {
         let leader = from;
-        return Err(Verdict::End(Ended::LogLost {
-            leader,
-            commit,
-            last_index,
-        }));
+        return Err(Verdict::End(Ended::LogLost { leader, commit, last_index }));
     }
     Ok(())
 }
@@ -288,9 +261,7 @@ fn check_snapshot(view: &View<'_>, from: NodeId, message: &RaftMessage) -> Resul
         return Err(wrong);
     };
     let in_range = (1..NUMBER_END).contains(&meta.index) && (1..=message.term).contains(&meta.term);
-    let members = Members::of_snapshot(meta)
-        .filter(|_| in_range)
-        .ok_or(wrong)?;
+    let members = Members::of_snapshot(meta).filter(|_| in_range).ok_or(wrong)?;
     if !members.contains(view.id) {
         return Err(ignored(Ignored::NotInSnapshot));
     }
@@ -341,11 +312,7 @@ fn check_pre_vote(view: &View<'_>, message: &RaftMessage) -> Result<(), Verdict>
 fn check_leader(view: &View<'_>, from: NodeId, term: u64) -> Result<(), Verdict> {
     match view.term_leader {
         Some((known_term, known)) if known_term == term && known != from => {
-            let divergence = Divergence::TwoLeaders {
-                term,
-                known,
-                other: from,
-            };
+            let divergence = Divergence::TwoLeaders { term, known, other: from };
             Err(Verdict::End(Ended::Divergence(divergence)))
         }
         _ => Ok(()),
@@ -364,12 +331,7 @@ fn check_committed(
     }
     match (view.term_at)(index) {
         Some(local_term) if local_term != leader_term => {
-            let divergence = Divergence::Committed {
-                index,
-                local_term,
-                leader_term,
-                leader,
-            };
+            let divergence = Divergence::Committed { index, local_term, leader_term, leader };
             Err(Verdict::End(Ended::Divergence(divergence)))
         }
         _ => Ok(()),
@@ -387,11 +349,7 @@ fn readable(entry: &LogEntry) -> bool {
 }
 
 fn require(holds: bool, otherwise: Misbehaving) -> Result<(), Verdict> {
-    if holds {
-        Ok(())
-    } else {
-        Err(misbehaving(otherwise))
-    }
+    if holds { Ok(()) } else { Err(misbehaving(otherwise)) }
 }
 
 fn misbehaving(reason: Misbehaving) -> Verdict {

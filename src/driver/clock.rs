@@ -22,25 +22,15 @@ pub struct SystemClock {
 impl SystemClock {
     /// Starts at zero.
     pub fn start() -> Self {
-        Self {
-            start: Moment::now(),
-        }
+        Self { start: Moment::now() }
     }
 
     /// The time since the start, and the wall clock.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the driver is where time comes from"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the driver is where time comes from")]
     pub fn now(&self) -> Now {
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let wall_ms = wall.map_or(0, |wall| {
-            u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)
-        });
-        Now {
-            mono: self.start.elapsed(),
-            wall_ms,
-        }
+        let wall_ms = wall.map_or(0, |wall| u64::try_from(wall.as_millis()).unwrap_or(u64::MAX));
+        Now { mono: self.start.elapsed(), wall_ms }
     }
 
     /// The monotonic clock, as handles read it.
@@ -73,10 +63,7 @@ struct Moment(std::time::Instant);
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 impl Moment {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the driver is where time comes from"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the driver is where time comes from")]
     fn now() -> Self {
         Self(std::time::Instant::now())
     }

@@ -65,12 +65,7 @@ impl Desk {
                 let taken = node.submit(Request::Txn { seq: None, txn });
                 self.expect(taken, promise, true, Pending::Written);
             }
-            Call::SessionTxn {
-                session,
-                generation,
-                txn,
-                promise,
-            } => {
+            Call::SessionTxn { session, generation, txn, promise } => {
                 let handle = (&session, generation);
                 if let Some((ticket, seq, promise)) = self.seats.submit(node, handle, txn, promise)
                 {
@@ -83,17 +78,8 @@ impl Desk {
                 let taken = node.submit(Request::OpenSession { secret, ttl });
                 self.expect(taken, promise, true, |it| Pending::Session(it, secret));
             }
-            Call::Attach {
-                session,
-                secret,
-                epoch,
-                promise,
-            } => {
-                let taken = node.submit(Request::Attach {
-                    session,
-                    secret,
-                    epoch,
-                });
+            Call::Attach { session, secret, epoch, promise } => {
+                let taken = node.submit(Request::Attach { session, secret, epoch });
                 self.expect(taken, promise, true, |it| Pending::Session(it, secret));
             }
             Call::Close { session, promise } => self.close(&session, promise, node),
@@ -123,61 +109,29 @@ impl Desk {
                 let taken = node.read(read);
                 self.expect(taken, promise, false, Pending::Answer);
             }
-            Call::Get {
-                path,
-                consistency,
-                promise,
-            } => {
-                let taken = node.read(Read {
-                    session: None,
-                    op: ReadOp::Get(path),
-                    consistency,
-                });
+            Call::Get { path, consistency, promise } => {
+                let taken = node.read(Read { session: None, op: ReadOp::Get(path), consistency });
                 self.expect(taken, promise, false, Pending::Get);
             }
-            Call::Exists {
-                path,
-                consistency,
-                promise,
-            } => {
-                let taken = node.read(Read {
-                    session: None,
-                    op: ReadOp::Exists(path),
-                    consistency,
-                });
+            Call::Exists { path, consistency, promise } => {
+                let taken =
+                    node.read(Read { session: None, op: ReadOp::Exists(path), consistency });
                 self.expect(taken, promise, false, Pending::Exists);
             }
-            Call::Watch {
-                filter,
-                from,
-                buffer,
-                promise,
-            } => self.watch(filter, from, buffer, promise, node),
+            Call::Watch { filter, from, buffer, promise } => {
+                self.watch(filter, from, buffer, promise, node)
+            }
             Call::Credit(watch, events) => node.credit(watch, events),
             Call::Unwatch(watch) => {
                 node.unwatch(watch);
                 self.streams.remove(&watch);
             }
-            Call::Lock {
-                session,
-                layout,
-                path,
-                data,
-                cell,
-                promise,
-            } => {
+            Call::Lock { session, layout, path, data, cell, promise } => {
                 let prefix = layout.lock_prefix((self.entropy)());
                 let place = (Contender::new(path), prefix, data);
                 self.contend(place, session, cell, Grant::Lock(promise));
             }
-            Call::Campaign {
-                session,
-                layout,
-                path,
-                proposal,
-                cell,
-                promise,
-            } => {
+            Call::Campaign { session, layout, path, proposal, cell, promise } => {
                 let prefix = layout.election_prefix((self.entropy)());
                 let place = (Contender::new(path), prefix, proposal);
                 self.contend(place, session, cell, Grant::Leader(promise));
@@ -198,25 +152,13 @@ impl Desk {
                 self.answer(ticket, output);
             }
             Output::Session { ticket, result } => self.attached(ticket, result, node, now),
-            Output::Renewed {
-                session,
-                epoch,
-                until,
-            } => self.seats.renewed(session, epoch, until),
-            Output::Detached {
-                session,
-                epoch,
-                cause,
-            } => {
+            Output::Renewed { session, epoch, until } => self.seats.renewed(session, epoch, until),
+            Output::Detached { session, epoch, cause } => {
                 if self.seats.detached(session, epoch, cause).is_some() {
                     self.places.session_over(session, node);
                 }
             }
-            Output::Events {
-                watch,
-                zxid,
-                events,
-            } => {
+            Output::Events { watch, zxid, events } => {
                 if let Some(stream) = self.streams.get(&watch) {
                     stream.push(Changes { zxid, events });
                 } else {
@@ -240,13 +182,7 @@ impl Desk {
     pub(super) fn pump(&mut self, node: &mut Node) -> bool {
         let asked = self.places.pump(node, &mut self.seats);
         let any = !asked.is_empty();
-        for Asked {
-            ticket,
-            write,
-            recipe,
-            question,
-        } in asked
-        {
+        for Asked { ticket, write, recipe, question } in asked {
             let pending = Pending::Recipe(recipe, question, write);
             self.pending.insert(ticket, pending);
         }
@@ -325,11 +261,7 @@ impl Desk {
         node: &mut Node,
     ) {
         let credit = buffer;
-        let armed = node.watch(Watch {
-            filter,
-            from,
-            credit,
-        });
+        let armed = node.watch(Watch { filter, from, credit });
         promise.fill(armed.map_err(Error::from).map(|armed| {
             let stream = Arc::new(Stream::new());
             self.streams.insert(armed.id, Arc::clone(&stream));

@@ -93,13 +93,8 @@ impl Places {
         grant: Grant,
     ) {
         let id = cell.id;
-        let contention = Contention {
-            contender,
-            session,
-            cell,
-            grant: Some(grant),
-            released: Vec::new(),
-        };
+        let contention =
+            Contention { contender, session, cell, grant: Some(grant), released: Vec::new() };
         self.insert(id, Machine::Contender(Box::new(contention)));
     }
 
@@ -208,12 +203,9 @@ impl Places {
             };
             while let Some(action) = recipe.machine.action() {
                 match recipe.perform(action, node, seats) {
-                    Done::Asked(question, ticket, write) => all.push(Asked {
-                        ticket,
-                        write,
-                        recipe: id,
-                        question,
-                    }),
+                    Done::Asked(question, ticket, write) => {
+                        all.push(Asked { ticket, write, recipe: id, question })
+                    }
                     Done::Watching(watch) => {
                         self.watches.insert(watch, id);
                     }
@@ -299,11 +291,7 @@ impl Recipe {
         let mut read = |op, at_least| {
             // In the session, so that it waits for what was submitted before.
             let consistency = Consistency::AtLeast(at_least);
-            node.read(Read {
-                session,
-                op,
-                consistency,
-            })
+            node.read(Read { session, op, consistency })
         };
         match action {
             Action::Submit(txn) => {
@@ -312,39 +300,23 @@ impl Recipe {
                     Some((id, (ticket, seq))) => {
                         Done::Asked(Question::Submit, ticket, Some((id, seq)))
                     }
-                    None => Done::Later(Input::Replied {
-                        zxid,
-                        result: Err(Failure::NotDone),
-                    }),
+                    None => Done::Later(Input::Replied { zxid, result: Err(Failure::NotDone) }),
                 }
             }
-            Action::List {
-                path,
-                after,
-                at_least,
-            } => {
+            Action::List { path, after, at_least } => {
                 let limit = usize::MAX;
                 match read(ReadOp::Children { path, after, limit }, at_least) {
                     Ok(ticket) => Done::Asked(Question::List, ticket, None),
-                    Err(_) => Done::Later(Input::Listed {
-                        zxid,
-                        result: Err(Failure::NotDone),
-                    }),
+                    Err(_) => Done::Later(Input::Listed { zxid, result: Err(Failure::NotDone) }),
                 }
             }
             Action::Get { path, at_least } => match read(ReadOp::Get(path), at_least) {
                 Ok(ticket) => Done::Asked(Question::Get, ticket, None),
-                Err(_) => Done::Later(Input::Read {
-                    zxid,
-                    result: Err(Failure::NotDone),
-                }),
+                Err(_) => Done::Later(Input::Read { zxid, result: Err(Failure::NotDone) }),
             },
             Action::Watch { filter, from } => {
-                let armed = node.watch(Watch {
-                    filter: filter.clone(),
-                    from: Some(from),
-                    credit: CREDIT,
-                });
+                let armed =
+                    node.watch(Watch { filter: filter.clone(), from: Some(from), credit: CREDIT });
                 match armed {
                     Ok(armed) => {
                         self.watches.push((filter, armed.id));

@@ -111,10 +111,7 @@ impl Seats {
         let refusal = if generation < seat.generation {
             Error::Withheld
         } else {
-            match seat.request(node, |seq| Request::Txn {
-                seq: Some(seq),
-                txn,
-            }) {
+            match seat.request(node, |seq| Request::Txn { seq: Some(seq), txn }) {
                 Ok(ticket) => {
                     promise.submitted();
                     return Some((ticket, seat.last_seq, promise));
@@ -125,10 +122,7 @@ impl Seats {
                 }
             }
         };
-        let adopt = Adopt {
-            handle: Arc::clone(&cell.generation),
-            generation: seat.generation,
-        };
+        let adopt = Adopt { handle: Arc::clone(&cell.generation), generation: seat.generation };
         promise.fill_adopting(Err(refusal), Some(adopt));
         None
     }
@@ -141,12 +135,7 @@ impl Seats {
         txn: Txn,
     ) -> Option<(Ticket, u64)> {
         let seat = self.seats.get_mut(&id)?;
-        let ticket = seat
-            .request(node, |seq| Request::Txn {
-                seq: Some(seq),
-                txn,
-            })
-            .ok()?;
+        let ticket = seat.request(node, |seq| Request::Txn { seq: Some(seq), txn }).ok()?;
         Some((ticket, seat.last_seq))
     }
 
@@ -185,11 +174,7 @@ impl Seats {
             let Some(seat) = self.seats.get_mut(&id) else {
                 continue;
             };
-            let request = Request::KeepAlive {
-                session: id,
-                epoch: seat.epoch,
-                acked: seat.acked,
-            };
+            let request = Request::KeepAlive { session: id, epoch: seat.epoch, acked: seat.acked };
             // Refused or lost: the next one is as good.
             let _ = node.submit(request);
             seat.keep_alive_at = now + keep_alive_interval(&seat.cell);
@@ -224,10 +209,7 @@ impl Seat {
 
 /// What a write of a session that is not seated gets.
 pub(super) fn over(cell: &SessionCell) -> Error {
-    cell.over_error().unwrap_or(Error::SessionOver {
-        session: cell.id,
-        cause: Detach::Moved,
-    })
+    cell.over_error().unwrap_or(Error::SessionOver { session: cell.id, cause: Detach::Moved })
 }
 
 /// Two keep-alives may be lost before the third comes in time.

@@ -46,11 +46,7 @@ impl Switchboard {
     /// Connects a host; one that is connected again under its id replaces itself.
     pub fn connect(&self, id: NodeId, inbox: Inbox) -> Line {
         self.wiring.lock().inboxes.insert(id, inbox);
-        Line {
-            from: id,
-            wiring: Arc::clone(&self.wiring),
-            burst: Vec::new(),
-        }
+        Line { from: id, wiring: Arc::clone(&self.wiring), burst: Vec::new() }
     }
 
     /// Cuts the line between two hosts, both ways.

@@ -112,21 +112,19 @@ fn host_with(
     let config = set(config).build().expect("in range");
     let inbox = Inbox::new();
     let line = board.connect(id(n), inbox.clone());
-    let boot = Boot {
-        counter: 1,
-        nonce: n,
-    };
+    let boot = Boot { counter: 1, nonce: n };
     let restored = Restored::new(StoreId::from_bytes([n as u8; 16]), boot);
     let now = Arc::clone(now);
     let mut draws = n;
-    Host::new(config, Log::Memory, restored, line, inbox)
-        .expect("a new store opens")
-        .simulated(Clock::new(move || *now.lock().unwrap()), move || {
+    Host::new(config, Log::Memory, restored, line, inbox).expect("a new store opens").simulated(
+        Clock::new(move || *now.lock().unwrap()),
+        move || {
             draws += 1000;
             let mut bytes = [n as u8; 16];
             bytes[..8].copy_from_slice(&draws.to_le_bytes());
             bytes
-        })
+        },
+    )
 }
 
 fn held(state: State) -> bool {
@@ -174,10 +172,7 @@ fn a_session_lives_while_its_handle_does_and_is_closed_with_it() {
     drop(session);
     trio.until("the node goes", |it| {
         let read = client.exists(&node, Consistency::Linearizable);
-        it.wait(read)
-            .expect("a leader is there")
-            .is_none()
-            .then_some(())
+        it.wait(read).expect("a leader is there").is_none().then_some(())
     });
 }
 
@@ -208,10 +203,7 @@ fn a_session_that_is_cut_off_is_suspended_before_it_ends_and_learns_of_it() {
     trio.until("it learns", |_| session.over());
     assert_eq!(session.over(), Some(Detach::Expired));
     assert_eq!(guard.state(), State::Lost);
-    let late = trio.wait(guard.txn(Txn::new(Op::Delete {
-        path: path("/locks"),
-        version: None,
-    })));
+    let late = trio.wait(guard.txn(Txn::new(Op::Delete { path: path("/locks"), version: None })));
     assert!(matches!(late, Err(Error::SessionOver { .. })));
 }
 
@@ -242,11 +234,8 @@ fn locks_are_fair_timed_out_waits_leave_no_node_and_fences_hold() {
     });
     let fence = first.fence();
     assert_eq!(fence.check, Check::Czxid(first.token()));
-    let write = Op::Create {
-        path: path("/fenced").into(),
-        data: "1".into(),
-        mode: CreateMode::Persistent,
-    };
+    let write =
+        Op::Create { path: path("/fenced").into(), data: "1".into(), mode: CreateMode::Persistent };
     trio.wait(first.txn(write.clone().into())).expect("held");
     let released = first.release();
     let second = trio.until("the second", |_| second.try_take());
@@ -303,10 +292,7 @@ fn after_a_refusal_nothing_is_sent_until_the_application_has_seen_it() {
     let limit = refused.try_take().expect("it was refused");
     assert!(matches!(
         limit,
-        Err(Error::Submit(SubmitError::Limit {
-            limit: LimitName::PayloadBytes,
-            ..
-        }))
+        Err(Error::Submit(SubmitError::Limit { limit: LimitName::PayloadBytes, .. }))
     ));
     let sixth = create("/6", vec![6]);
     assert!(trio.wait(sixth).is_ok(), "seen, so it goes on");
@@ -315,13 +301,7 @@ fn after_a_refusal_nothing_is_sent_until_the_application_has_seen_it() {
         assert_eq!(error, Error::Withheld);
         assert!(error.is_retryable() && !error.outcome_unknown());
     }
-    for (name, there) in [
-        ("/1", true),
-        ("/3", false),
-        ("/4", false),
-        ("/5", false),
-        ("/6", true),
-    ] {
+    for (name, there) in [("/1", true), ("/3", false), ("/4", false), ("/5", false), ("/6", true)] {
         let read = trio.client(1).exists(&path(name), Consistency::Local);
         assert_eq!(trio.wait(read).expect("local").is_some(), there, "{name}");
     }
@@ -339,9 +319,8 @@ fn a_watch_shows_every_change_from_its_view_on_and_gives_credit_back() {
     let (count, mut last) = (3_000, Zxid::ZERO);
     let mut seen = 0;
     for round in 0..count / 100 {
-        let writes: Vec<_> = (0..100)
-            .map(|n| client.set(&path("/w"), format!("{round} {n}"), None))
-            .collect();
+        let writes: Vec<_> =
+            (0..100).map(|n| client.set(&path("/w"), format!("{round} {n}"), None)).collect();
         for write in writes {
             trio.wait(write).expect("set");
         }
@@ -403,25 +382,13 @@ fn everything_that_waits_ends_with_the_host() {
         assert!(matches!(error, Error::Closed { .. }), "{error:?}");
         assert_eq!(error.outcome_unknown(), unknown);
     }
-    assert!(matches!(
-        read.wait(),
-        Err(Error::Closed {
-            submitted: false,
-            ..
-        })
-    ));
+    assert!(matches!(read.wait(), Err(Error::Closed { submitted: false, .. })));
     assert!(matches!(wait.wait(), Err(Error::Closed { .. })));
     assert!(matches!(watcher.next(), Some(Err(Error::Closed { .. }))));
     assert!(watcher.next().is_none(), "told once");
     assert!(matches!(seen.next(), Some(Err(Error::Closed { .. }))));
     let late = client.status().wait().expect_err("the host is gone");
-    assert!(matches!(
-        late,
-        Error::Closed {
-            submitted: false,
-            ..
-        }
-    ));
+    assert!(matches!(late, Error::Closed { submitted: false, .. }));
 }
 
 #[test]
@@ -453,18 +420,9 @@ fn a_session_moves_to_another_member_and_its_old_handle_learns_of_it() {
     trio.run(Duration::from_secs(10));
     assert_eq!(there.over(), None);
     let set = trio.wait(there.set(&node, "moved", None));
-    assert_eq!(
-        set.expect("in sequence").stat().map(|it| it.version),
-        Some(1)
-    );
-    let guard = Guard {
-        path: node.clone(),
-        check: Check::Owner(there.id()),
-    };
-    let delete = Txn::new(Op::Delete {
-        path: node,
-        version: None,
-    });
+    assert_eq!(set.expect("in sequence").stat().map(|it| it.version), Some(1));
+    let guard = Guard { path: node.clone(), check: Check::Owner(there.id()) };
+    let delete = Txn::new(Op::Delete { path: node, version: None });
     trio.wait(there.txn(delete.guard(guard))).expect("its own");
     let left = there.leave();
     assert_eq!(left.epoch, key.epoch + 1);
@@ -482,10 +440,7 @@ fn threads_serve_blocking_clients_and_a_stopped_leader_is_succeeded() {
                 .expect("in range");
             let inbox = Inbox::new();
             let line = board.connect(id(n), inbox.clone());
-            let boot = Boot {
-                counter: 1,
-                nonce: n,
-            };
+            let boot = Boot { counter: 1, nonce: n };
             let restored = Restored::new(StoreId::from_bytes([n as u8; 16]), boot);
             let host = Host::new(config, Log::Memory, restored, line, inbox);
             Driver::spawn(host.expect("a new store opens")).expect("a thread")
@@ -502,9 +457,7 @@ fn threads_serve_blocking_clients_and_a_stopped_leader_is_succeeded() {
     assert_eq!(drivers.remove(leader).stop(), None);
     assert!(clients[leader].status().wait().is_err());
     // In a session: what went to the leader that is gone is sent again to its successor.
-    let after = clients[survivor]
-        .open_session(Duration::from_secs(2))
-        .wait();
+    let after = clients[survivor].open_session(Duration::from_secs(2)).wait();
     let after = after.expect("a successor is elected");
     let write = after.create(&path("/after"), "", CreateMode::Persistent);
     assert!(write.wait().is_ok());

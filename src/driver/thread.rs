@@ -48,27 +48,17 @@ impl Driver {
         let mailbox = Arc::clone(client.mailbox());
         let (work, tasks) = crossbeam_channel::bounded(HOUSEWORK_MAX);
         let done = Arc::new(Mutex::new(Vec::new()));
-        let keeper = Keeper {
-            tasks,
-            done: Arc::clone(&done),
-            mailbox: Arc::clone(&mailbox),
-        };
-        let housekeeper = Builder::new()
-            .name(format!("quorate-{name}-house"))
-            .spawn(move || keeper.run())?;
-        let thread = Builder::new()
-            .name(format!("quorate-{name}"))
-            .spawn(move || {
-                let ended = run(host, &mailbox, &work, &done);
-                drop(work);
-                // What it was given last may be half of a file: let it finish.
-                let _ = housekeeper.join();
-                ended
-            })?;
-        Ok(Self {
-            client,
-            thread: Some(thread),
-        })
+        let keeper = Keeper { tasks, done: Arc::clone(&done), mailbox: Arc::clone(&mailbox) };
+        let housekeeper =
+            Builder::new().name(format!("quorate-{name}-house")).spawn(move || keeper.run())?;
+        let thread = Builder::new().name(format!("quorate-{name}")).spawn(move || {
+            let ended = run(host, &mailbox, &work, &done);
+            drop(work);
+            // What it was given last may be half of a file: let it finish.
+            let _ = housekeeper.join();
+            ended
+        })?;
+        Ok(Self { client, thread: Some(thread) })
     }
 
     /// A handle of the node.

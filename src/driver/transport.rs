@@ -47,9 +47,7 @@ impl Inbox {
 
     /// An inbox with this room.
     pub fn bounded(frames_max: usize, frame_bytes_max: usize, requests_max: usize) -> Self {
-        Self {
-            mailbox: Arc::new(Mailbox::new(frames_max, frame_bytes_max, requests_max)),
-        }
+        Self { mailbox: Arc::new(Mailbox::new(frames_max, frame_bytes_max, requests_max)) }
     }
 
     /// Hands over a frame from member `from`. Returns `false` when the host is gone or its inbox

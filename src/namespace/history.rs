@@ -22,11 +22,7 @@ pub(super) struct History {
 impl History {
     /// No event, and none before `floor` to resume from.
     pub(super) fn new(floor: Zxid) -> Self {
-        Self {
-            events: Vector::new(),
-            bytes: 0,
-            floor,
-        }
+        Self { events: Vector::new(), bytes: 0, floor }
     }
 
     /// Adds the newest event; [`trim`](Self::trim) follows when its transaction is complete.
@@ -83,11 +79,7 @@ impl History {
         if zxid < self.floor {
             return Err(self.floor);
         }
-        Ok(self
-            .events
-            .focus()
-            .narrow(self.first_after(zxid)..)
-            .into_iter())
+        Ok(self.events.focus().narrow(self.first_after(zxid)..).into_iter())
     }
 
     fn first_after(&self, zxid: Zxid) -> usize {

@@ -65,10 +65,7 @@ impl Namespace {
 
     /// The state goes on from here.
     pub(crate) fn thaw(state: Frozen) -> Self {
-        Self {
-            state,
-            changes: Vec::new(),
-        }
+        Self { state, changes: Vec::new() }
     }
 
     /// Moves the clocks before the commands of an entry (ARCHITECTURE.md, rule 4).
@@ -84,13 +81,7 @@ impl Namespace {
     /// Applies one command; checks are made here, alike on every replica.
     pub(crate) fn apply(&mut self, command: Command) -> Applied {
         match command {
-            Command::SessionTxn {
-                session,
-                epoch,
-                seq,
-                acked,
-                txn,
-            } => Applied::Sequenced {
+            Command::SessionTxn { session, epoch, seq, acked, txn } => Applied::Sequenced {
                 session,
                 epoch,
                 seq,
@@ -102,39 +93,20 @@ impl Namespace {
                 let reply = self.reply(result);
                 Applied::Plain { origin, reply }
             }
-            Command::OpenSession {
-                origin,
-                secret,
-                ttl_us,
-            } => {
+            Command::OpenSession { origin, secret, ttl_us } => {
                 let result = self.open_session(secret, ttl_us);
                 self.session_applied(origin, result, None)
             }
-            Command::AttachSession {
-                origin,
-                session,
-                secret,
-                epoch,
-            } => {
+            Command::AttachSession { origin, session, secret, epoch } => {
                 let (deadline_us, sessions) = (self.deadline_base(), &mut self.state.sessions);
                 match sessions.attach(session, secret, epoch, deadline_us) {
                     Ok((attached, old)) => self.session_applied(origin, Ok(attached), Some(old)),
                     Err(error) => self.session_applied(origin, Err(error), None),
                 }
             }
-            Command::CloseSession {
-                session,
-                epoch,
-                seq,
-            } => {
+            Command::CloseSession { session, epoch, seq } => {
                 let (reply, ended) = self.close_session(session, epoch, seq);
-                Applied::Sequenced {
-                    session,
-                    epoch,
-                    seq,
-                    reply,
-                    ended,
-                }
+                Applied::Sequenced { session, epoch, seq, reply, ended }
             }
             Command::KeepAlives(items) => self.apply_keep_alives(items),
             Command::ExpireSession { session } => self.expire_session(session),
@@ -240,10 +212,7 @@ impl Namespace {
     fn execute(&mut self, txn: &Txn, actor: Option<SessionId>) -> Result<Change, OpError> {
         let state = &mut self.state;
         check_guards(&state.tree, txn.guards())?;
-        let at = Stamp {
-            zxid: state.zxid.next(),
-            wall_ms: state.wall_ms,
-        };
+        let at = Stamp { zxid: state.zxid.next(), wall_ms: state.wall_ms };
         let change = match txn.op() {
             Op::Create { path, data, mode } => {
                 check_payload(&state.parameters, data.len())?;
@@ -252,19 +221,13 @@ impl Namespace {
                     (true, Some(actor)) => Some(actor),
                     (true, None) => return Err(OpError::EphemeralWithoutSession),
                 };
-                let change = state
-                    .tree
-                    .create(path, mode.is_sequential(), data, owner, at)?;
+                let change = state.tree.create(path, mode.is_sequential(), data, owner, at)?;
                 if let Some(owner) = owner {
                     state.sessions.own(owner, change.event.path.shared());
                 }
                 change
             }
-            Op::Set {
-                path,
-                data,
-                version,
-            } => {
+            Op::Set { path, data, version } => {
                 check_payload(&state.parameters, data.len())?;
                 state.tree.set(path.clone(), data, *version, at)?
             }
@@ -289,9 +252,7 @@ impl Namespace {
             return state.sessions.reopen(id, base_us);
         }
         let zxid = state.zxid.next();
-        let opened = state
-            .sessions
-            .open(secret, ttl_us, base_us, zxid, &state.parameters)?;
+        let opened = state.sessions.open(secret, ttl_us, base_us, zxid, &state.parameters)?;
         state.zxid = zxid;
         Ok(opened)
     }
@@ -314,24 +275,18 @@ impl Namespace {
 
     fn apply_keep_alives(&mut self, items: Vec<KeepAlive>) -> Applied {
         let base_us = self.deadline_base();
-        let (accepted, refused) = items
-            .into_iter()
-            .partition(|item| self.state.sessions.keep_alive(item, base_us));
+        let (accepted, refused) =
+            items.into_iter().partition(|item| self.state.sessions.keep_alive(item, base_us));
         Applied::KeepAlives { accepted, refused }
     }
 
     fn expire_session(&mut self, id: SessionId) -> Applied {
-        let due = self
-            .session(id)
-            .filter(|session| self.state.clock_us >= session.deadline_us);
+        let due = self.session(id).filter(|session| self.state.clock_us >= session.deadline_us);
         let Some(session) = due else {
             return Applied::NotExpired { session: id };
         };
         self.end_session(id);
-        Applied::Expired {
-            session: id,
-            epoch: session.epoch,
-        }
+        Applied::Expired { session: id, epoch: session.epoch }
     }
 
     /// Removes the session and its ephemeral nodes in path order, all in one transaction.
@@ -353,16 +308,11 @@ impl Namespace {
 
     /// What a session's TTL is added to (ARCHITECTURE.md, rule 4: one tick more).
     fn deadline_base(&self) -> u64 {
-        self.state
-            .clock_us
-            .saturating_add(self.state.parameters.tick_us)
+        self.state.clock_us.saturating_add(self.state.parameters.tick_us)
     }
 
     fn reply(&self, result: Result<Outcome, OpError>) -> Reply {
-        Reply {
-            zxid: self.state.zxid,
-            result,
-        }
+        Reply { zxid: self.state.zxid, result }
     }
 
     fn session_applied(
@@ -371,12 +321,7 @@ impl Namespace {
         result: Result<SessionState, OpError>,
         moved_from: Option<u64>,
     ) -> Applied {
-        Applied::Session {
-            origin,
-            zxid: self.state.zxid,
-            result,
-            moved_from,
-        }
+        Applied::Session { origin, zxid: self.state.zxid, result, moved_from }
     }
 }
 
@@ -444,10 +389,7 @@ pub(crate) enum Applied {
         moved_from: Option<u64>,
     },
     /// Keep-alives; a refused one names no attachment in force, or is not the newest.
-    KeepAlives {
-        accepted: Vec<KeepAlive>,
-        refused: Vec<KeepAlive>,
-    },
+    KeepAlives { accepted: Vec<KeepAlive>, refused: Vec<KeepAlive> },
     /// The session and its ephemeral nodes are gone; `epoch` is that of its last attachment.
     Expired { session: SessionId, epoch: u64 },
     /// The deadline has moved, or the session has ended before.
@@ -469,10 +411,7 @@ fn check_guards(tree: &Tree, guards: &[Guard]) -> Result<(), OpError> {
             Check::Owner(owner) => znode.is_some_and(|it| it.owner == Some(owner)),
         };
         if !holds {
-            return Err(OpError::GuardFailed {
-                index: index as u64,
-                path: guard.path.clone(),
-            });
+            return Err(OpError::GuardFailed { index: index as u64, path: guard.path.clone() });
         }
     }
     Ok(())
@@ -490,9 +429,5 @@ fn check_payload(parameters: &Parameters, bytes: usize) -> Result<(), OpError> {
 }
 
 fn limit(limit: LimitName, value: usize, max: usize) -> OpError {
-    OpError::Limit {
-        limit,
-        value: value as u64,
-        max: max as u64,
-    }
+    OpError::Limit { limit, value: value as u64, max: max as u64 }
 }

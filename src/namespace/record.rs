@@ -60,11 +60,7 @@ pub(super) fn session_to_record(id: SessionId, it: &Session) -> proto::SessionRe
 }
 
 pub(super) fn cached_to_record(id: SessionId, seq: u64, reply: &Reply) -> proto::CachedReply {
-    proto::CachedReply {
-        session: id.as_u64(),
-        seq,
-        reply: Some(reply_to_record(reply)),
-    }
+    proto::CachedReply { session: id.as_u64(), seq, reply: Some(reply_to_record(reply)) }
 }
 
 pub(super) fn znode_to_record(path: &str, it: &Znode) -> proto::ZnodeRecord {
@@ -150,30 +146,21 @@ fn reply_to_record(it: &Reply) -> proto::ReplyRecord {
         Ok(Outcome::Closed) => Record::Closed(true),
         Err(error) => Record::Error(error_to_record(error)),
     };
-    proto::ReplyRecord {
-        zxid: it.zxid.as_u64(),
-        result: Some(result),
-    }
+    proto::ReplyRecord { zxid: it.zxid.as_u64(), result: Some(result) }
 }
 
 pub(super) fn reply_from_record(it: proto::ReplyRecord) -> Option<Reply> {
     use reply_record::Result as Record;
     let result = match it.result? {
-        Record::Created(it) => Ok(Outcome::Created {
-            path: path(&it.path)?,
-            stat: stat_from_record(&it.stat?)?,
-        }),
-        Record::Set(stat) => Ok(Outcome::Set {
-            stat: stat_from_record(&stat)?,
-        }),
+        Record::Created(it) => {
+            Ok(Outcome::Created { path: path(&it.path)?, stat: stat_from_record(&it.stat?)? })
+        }
+        Record::Set(stat) => Ok(Outcome::Set { stat: stat_from_record(&stat)? }),
         Record::Deleted(_) => Ok(Outcome::Deleted),
         Record::Closed(_) => Ok(Outcome::Closed),
         Record::Error(error) => Err(error_from_record(&error)?),
     };
-    Some(Reply {
-        zxid: Zxid::new(it.zxid),
-        result,
-    })
+    Some(Reply { zxid: Zxid::new(it.zxid), result })
 }
 
 fn error_to_record(error: &OpError) -> proto::OpErrorRecord {
@@ -184,21 +171,12 @@ fn error_to_record(error: &OpError) -> proto::OpErrorRecord {
         b,
         name: Bytes::new(),
     };
-    let plain = |code, a, b| proto::OpErrorRecord {
-        code,
-        path: Bytes::new(),
-        a,
-        b,
-        name: Bytes::new(),
-    };
+    let plain =
+        |code, a, b| proto::OpErrorRecord { code, path: Bytes::new(), a, b, name: Bytes::new() };
     match error {
         OpError::NoNode { path } => with_path(1, path, 0, 0),
         OpError::NodeExists { path } => with_path(2, path, 0, 0),
-        OpError::BadVersion {
-            path,
-            expected,
-            actual,
-        } => with_path(3, path, *expected, *actual),
+        OpError::BadVersion { path, expected, actual } => with_path(3, path, *expected, *actual),
         OpError::NotEmpty { path, children } => with_path(4, path, *children, 0),
         OpError::NoChildrenForEphemerals { path } => with_path(5, path, 0, 0),
         OpError::Root => plain(6, 0, 0),
@@ -219,30 +197,14 @@ fn error_to_record(error: &OpError) -> proto::OpErrorRecord {
 fn error_from_record(it: &proto::OpErrorRecord) -> Option<OpError> {
     let session = || SessionId::new(it.a);
     Some(match it.code {
-        1 => OpError::NoNode {
-            path: path(&it.path)?,
-        },
-        2 => OpError::NodeExists {
-            path: path(&it.path)?,
-        },
-        3 => OpError::BadVersion {
-            path: path(&it.path)?,
-            expected: it.a,
-            actual: it.b,
-        },
-        4 => OpError::NotEmpty {
-            path: path(&it.path)?,
-            children: it.a,
-        },
-        5 => OpError::NoChildrenForEphemerals {
-            path: path(&it.path)?,
-        },
+        1 => OpError::NoNode { path: path(&it.path)? },
+        2 => OpError::NodeExists { path: path(&it.path)? },
+        3 => OpError::BadVersion { path: path(&it.path)?, expected: it.a, actual: it.b },
+        4 => OpError::NotEmpty { path: path(&it.path)?, children: it.a },
+        5 => OpError::NoChildrenForEphemerals { path: path(&it.path)? },
         6 => OpError::Root,
         7 => OpError::EphemeralWithoutSession,
-        8 => OpError::GuardFailed {
-            index: it.a,
-            path: path(&it.path)?,
-        },
+        8 => OpError::GuardFailed { index: it.a, path: path(&it.path)? },
         9 => OpError::Limit {
             limit: LIMIT_NAMES
                 .into_iter()
@@ -250,20 +212,10 @@ fn error_from_record(it: &proto::OpErrorRecord) -> Option<OpError> {
             value: it.a,
             max: it.b,
         },
-        10 => OpError::SessionEnded {
-            session: session()?,
-        },
-        11 => OpError::Moved {
-            session: session()?,
-            epoch: it.b,
-        },
-        12 => OpError::BadSecret {
-            session: session()?,
-        },
-        13 => OpError::Gap {
-            expected: it.a,
-            actual: it.b,
-        },
+        10 => OpError::SessionEnded { session: session()? },
+        11 => OpError::Moved { session: session()?, epoch: it.b },
+        12 => OpError::BadSecret { session: session()? },
+        13 => OpError::Gap { expected: it.a, actual: it.b },
         14 => OpError::AlreadyAcknowledged { seq: it.a },
         _ => return None,
     })
@@ -306,31 +258,17 @@ mod tests {
     fn every_reply_comes_back_as_it_was() {
         let path: Path = "/a/b".parse().unwrap();
         let session = SessionId::new(7).unwrap();
-        let stat = Stat {
-            czxid: Zxid::new(1),
-            owner: Some(session),
-            children: 3,
-            ..Stat::default()
-        };
+        let stat =
+            Stat { czxid: Zxid::new(1), owner: Some(session), children: 3, ..Stat::default() };
         let mut results = vec![
-            Ok(Outcome::Created {
-                path: path.clone(),
-                stat,
-            }),
+            Ok(Outcome::Created { path: path.clone(), stat }),
             Ok(Outcome::Set { stat }),
             Ok(Outcome::Deleted),
             Ok(Outcome::Closed),
             Err(OpError::NoNode { path: path.clone() }),
             Err(OpError::NodeExists { path: path.clone() }),
-            Err(OpError::BadVersion {
-                path: path.clone(),
-                expected: 1,
-                actual: 2,
-            }),
-            Err(OpError::NotEmpty {
-                path: path.clone(),
-                children: 4,
-            }),
+            Err(OpError::BadVersion { path: path.clone(), expected: 1, actual: 2 }),
+            Err(OpError::NotEmpty { path: path.clone(), children: 4 }),
             Err(OpError::NoChildrenForEphemerals { path: path.clone() }),
             Err(OpError::Root),
             Err(OpError::EphemeralWithoutSession),
@@ -338,28 +276,13 @@ mod tests {
             Err(OpError::SessionEnded { session }),
             Err(OpError::Moved { session, epoch: 3 }),
             Err(OpError::BadSecret { session }),
-            Err(OpError::Gap {
-                expected: 1,
-                actual: 3,
-            }),
+            Err(OpError::Gap { expected: 1, actual: 3 }),
             Err(OpError::AlreadyAcknowledged { seq: 9 }),
         ];
-        results.extend(LIMIT_NAMES.map(|limit| {
-            Err(OpError::Limit {
-                limit,
-                value: 2,
-                max: 1,
-            })
-        }));
+        results.extend(LIMIT_NAMES.map(|limit| Err(OpError::Limit { limit, value: 2, max: 1 })));
         for result in results {
-            let reply = Reply {
-                zxid: Zxid::new(5),
-                result,
-            };
-            assert_eq!(
-                reply_from_record(reply_to_record(&reply)),
-                Some(reply.clone())
-            );
+            let reply = Reply { zxid: Zxid::new(5), result };
+            assert_eq!(reply_from_record(reply_to_record(&reply)), Some(reply.clone()));
         }
     }
 }

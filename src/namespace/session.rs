@@ -35,12 +35,7 @@ impl Sessions {
 
     /// No session; the next one gets the id `next`.
     pub(super) fn starting_at(next: u64) -> Self {
-        Self {
-            by_id: OrdMap::new(),
-            by_deadline: OrdSet::new(),
-            by_secret: OrdMap::new(),
-            next,
-        }
+        Self { by_id: OrdMap::new(), by_deadline: OrdSet::new(), by_secret: OrdMap::new(), next }
     }
 
     /// Makes a session, attached with epoch 1.
@@ -101,10 +96,7 @@ impl Sessions {
         }
         let old = session.epoch;
         if epoch <= old {
-            return Err(OpError::Moved {
-                session: id,
-                epoch: old,
-            });
+            return Err(OpError::Moved { session: id, epoch: old });
         }
         self.renew(id, base_us, |session| {
             session.epoch = epoch;
@@ -280,17 +272,11 @@ impl Session {
         parameters: &Parameters,
     ) -> Admission {
         if epoch != self.epoch {
-            return Admission::Refuse(OpError::Moved {
-                session: id,
-                epoch: self.epoch,
-            });
+            return Admission::Refuse(OpError::Moved { session: id, epoch: self.epoch });
         }
         let expected = self.last_seq + 1;
         if seq > expected {
-            return Admission::Refuse(OpError::Gap {
-                expected,
-                actual: seq,
-            });
+            return Admission::Refuse(OpError::Gap { expected, actual: seq });
         }
         if let Some(acked) = acked {
             self.acknowledge(acked);

@@ -37,9 +37,7 @@ impl Tree {
 
     /// No node at all: the start of a decoder, which ends with a root or not at all.
     pub(super) fn empty() -> Self {
-        Self {
-            nodes: GenericHashMap::with_hasher(FixedState::default()),
-        }
+        Self { nodes: GenericHashMap::with_hasher(FixedState::default()) }
     }
 
     /// Puts a node that its parent lists, or that is the root.
@@ -60,21 +58,17 @@ impl Tree {
         if !sequential && prefix.as_str() == "/" {
             return Err(OpError::Root);
         }
-        let parent = self.get(parent_path).ok_or_else(|| OpError::NoNode {
-            path: checked(parent_path),
-        })?;
+        let parent =
+            self.get(parent_path).ok_or_else(|| OpError::NoNode { path: checked(parent_path) })?;
         if parent.owner.is_some() {
-            return Err(OpError::NoChildrenForEphemerals {
-                path: checked(parent_path),
-            });
+            return Err(OpError::NoChildrenForEphemerals { path: checked(parent_path) });
         }
         let (path, next_sequence) = if sequential {
             self.next_in_sequence(prefix, parent.next_sequence)?
         } else {
             // The codec refuses a prefix that is no path by itself.
-            let path = Path::new(prefix.as_str()).map_err(|_| OpError::NoNode {
-                path: checked(parent_path),
-            })?;
+            let path = Path::new(prefix.as_str())
+                .map_err(|_| OpError::NoNode { path: checked(parent_path) })?;
             (path, parent.next_sequence)
         };
         if self.nodes.contains_key(path.as_str()) {
@@ -97,16 +91,8 @@ impl Tree {
         parent.children.insert(Arc::clone(path.shared()));
         parent.children_changed(at);
         Ok(Change {
-            outcome: Outcome::Created {
-                path: path.clone(),
-                stat,
-            },
-            event: Event {
-                zxid: at.zxid,
-                kind: EventKind::Created,
-                path,
-                czxid: at.zxid,
-            },
+            outcome: Outcome::Created { path: path.clone(), stat },
+            event: Event { zxid: at.zxid, kind: EventKind::Created, path, czxid: at.zxid },
             owner,
         })
     }
@@ -131,12 +117,7 @@ impl Tree {
         znode.mtime_ms = at.wall_ms;
         Ok(Change {
             outcome: Outcome::Set { stat: znode.stat() },
-            event: Event {
-                zxid: at.zxid,
-                kind: EventKind::DataChanged,
-                path,
-                czxid: znode.czxid,
-            },
+            event: Event { zxid: at.zxid, kind: EventKind::DataChanged, path, czxid: znode.czxid },
             owner: None,
         })
     }
@@ -165,12 +146,7 @@ impl Tree {
         self.unlink(path.as_str(), at);
         Ok(Change {
             outcome: Outcome::Deleted,
-            event: Event {
-                zxid: at.zxid,
-                kind: EventKind::Deleted,
-                path,
-                czxid,
-            },
+            event: Event { zxid: at.zxid, kind: EventKind::Deleted, path, czxid },
             owner,
         })
     }
@@ -244,9 +220,7 @@ impl Tree {
                 return Ok((path, sequence));
             }
         }
-        Err(OpError::NodeExists {
-            path: numbered(prefix, sequence)?,
-        })
+        Err(OpError::NodeExists { path: numbered(prefix, sequence)? })
     }
 
     fn unlink(&mut self, path: &str, at: Stamp) {
@@ -304,8 +278,7 @@ impl Znode {
 
     /// The children whose full path is greater than `path`, in order.
     pub(super) fn children_after(&self, path: &str) -> impl Iterator<Item = &Arc<str>> {
-        self.children
-            .range::<_, str>((Bound::Excluded(path), Bound::Unbounded))
+        self.children.range::<_, str>((Bound::Excluded(path), Bound::Unbounded))
     }
 }
 

@@ -54,19 +54,11 @@ impl View {
         let znode = self.tree.get(path.as_str())?;
         let limit = limit.min(Self::CHILDREN_MAX);
         // Every child's path starts so, and is longer.
-        let prefix = if path.is_root() {
-            "/".to_string()
-        } else {
-            format!("{path}/")
-        };
+        let prefix = if path.is_root() { "/".to_string() } else { format!("{path}/") };
         let start = prefix.len();
         let after = prefix + after.unwrap_or("");
         let mut children = znode.children_after(&after);
-        let names = children
-            .by_ref()
-            .take(limit)
-            .map(|child| child[start..].to_string())
-            .collect();
+        let names = children.by_ref().take(limit).map(|child| child[start..].to_string()).collect();
         let more = children.next().is_some();
         Some((names, more, znode.stat()))
     }

@@ -58,16 +58,10 @@ impl Node {
                 unblocked.extend(waiting.read.session);
                 let result = look(&view, &waiting.read.op);
                 let (ticket, zxid) = (waiting.ticket, view.zxid());
-                self.outputs.push(Output::Read {
-                    ticket,
-                    zxid,
-                    result,
-                });
+                self.outputs.push(Output::Read { ticket, zxid, result });
             }
             unblocked.dedup();
-            unblocked
-                .into_iter()
-                .for_each(|session| self.unblock(session));
+            unblocked.into_iter().for_each(|session| self.unblock(session));
         }
     }
 
@@ -79,9 +73,7 @@ impl Node {
         let namespace = &self.namespace;
         let floor = namespace.history_floor();
         let after = |zxid: Zxid| namespace.history_after(zxid).map_err(|_| floor);
-        let _ = self
-            .cursors
-            .catch_up(namespace.zxid(), CATCH_UP_MAX, after, &mut self.outputs);
+        let _ = self.cursors.catch_up(namespace.zxid(), CATCH_UP_MAX, after, &mut self.outputs);
     }
 
     /// Requests that are past their time, rounds that nobody answers, membership changes that were
@@ -90,29 +82,15 @@ impl Node {
         let zxid = self.namespace.zxid();
         let give_up = u64::from(self.config.limits.request_ticks_max);
         let election = u64::from(self.config.election_ticks);
-        self.origin
-            .tick(self.tick, election, give_up, zxid, &mut self.outputs);
+        self.origin.tick(self.tick, election, give_up, zxid, &mut self.outputs);
         for Waiting { ticket, read, .. } in self.reads.tick(self.tick, election / 2 + 1, give_up) {
             let result = Err(RequestError::TimedOut);
-            self.outputs.push(Output::Read {
-                ticket,
-                zxid,
-                result,
-            });
-            read.session
-                .into_iter()
-                .for_each(|session| self.unblock(session));
+            self.outputs.push(Output::Read { ticket, zxid, result });
+            read.session.into_iter().for_each(|session| self.unblock(session));
         }
-        if let Some(change) = self
-            .change
-            .take_if(|change| self.tick - change.tick >= give_up)
-        {
+        if let Some(change) = self.change.take_if(|change| self.tick - change.tick >= give_up) {
             let result = Err(RequestError::Unknown(Unknown::TimedOut));
-            self.outputs.push(Output::Reply {
-                ticket: change.ticket,
-                zxid,
-                result,
-            });
+            self.outputs.push(Output::Reply { ticket: change.ticket, zxid, result });
         }
         self.pin_members();
         if self.identity.is_recovering() && self.consensus.may_vote() {
@@ -124,25 +102,14 @@ impl Node {
     pub(super) fn detach(&mut self, session: SessionId, cause: Detach) {
         let zxid = self.namespace.zxid();
         let unknown = Unknown::SessionEnded;
-        let Some(epoch) = self
-            .origin
-            .detach(session, unknown, zxid, &mut self.outputs)
-        else {
+        let Some(epoch) = self.origin.detach(session, unknown, zxid, &mut self.outputs) else {
             return;
         };
         for Waiting { ticket, .. } in self.reads.drain_session(session) {
             let result = Err(RequestError::Op(OpError::SessionEnded { session }));
-            self.outputs.push(Output::Read {
-                ticket,
-                zxid,
-                result,
-            });
+            self.outputs.push(Output::Read { ticket, zxid, result });
         }
-        self.outputs.push(Output::Detached {
-            session,
-            epoch,
-            cause,
-        });
+        self.outputs.push(Output::Detached { session, epoch, cause });
     }
 
     /// A session's earliest moment of ending, on this node's clock, if its lease was renewed by
@@ -163,10 +130,7 @@ impl Node {
             Err(error) => return self.end(Ended::Command { index, error }),
         };
         self.namespace.begin_entry(entry.advance_us, entry.wall_ms);
-        let Entry {
-            commands: mut batch,
-            ..
-        } = entry;
+        let Entry { commands: mut batch, .. } = entry;
         while let Some(command) = Batch::next_command(&mut batch) {
             match command {
                 Ok(Command::PinStore { node, store }) => self.membership.pin(node, store),
@@ -183,29 +147,16 @@ impl Node {
             self.cursors.fire(&changes, &mut self.outputs);
         }
         match applied {
-            Applied::Sequenced {
-                session,
-                epoch,
-                seq,
-                reply,
-                ended,
-            } => {
+            Applied::Sequenced { session, epoch, seq, reply, ended } => {
                 self.answer_seq(session, epoch, seq, reply);
                 if ended {
                     self.detach(session, Detach::Closed);
                 }
             }
-            Applied::Plain {
-                origin,
-                reply: Reply { zxid, result },
-            } => {
+            Applied::Plain { origin, reply: Reply { zxid, result } } => {
                 if let Some((ticket, _)) = self.take_plain(&origin) {
                     let result = result.map(Some).map_err(RequestError::Op);
-                    self.outputs.push(Output::Reply {
-                        ticket,
-                        zxid,
-                        result,
-                    });
+                    self.outputs.push(Output::Reply { ticket, zxid, result });
                 }
             }
             Applied::Session { origin, result, .. } => self.answer_session(&origin, result),
@@ -214,11 +165,7 @@ impl Node {
                     if let Some((sent, ttl_us)) = self.origin.renewed(&it) {
                         let until = self.until(sent, ttl_us);
                         let (session, epoch) = (it.session, it.epoch);
-                        self.outputs.push(Output::Renewed {
-                            session,
-                            epoch,
-                            until,
-                        });
+                        self.outputs.push(Output::Renewed { session, epoch, until });
                     }
                 }
             }
@@ -249,8 +196,7 @@ impl Node {
             Err(OpError::SessionEnded { .. }) => return self.detach(session, Detach::Expired),
             _ => {}
         }
-        self.outputs
-            .extend(self.origin.answer_seq(session, epoch, seq, reply));
+        self.outputs.extend(self.origin.answer_seq(session, epoch, seq, reply));
         self.unblock(session);
     }
 
@@ -278,13 +224,7 @@ impl Node {
             };
             let ttl = std::time::Duration::from_micros(state.ttl_us);
             let (session, epoch, last_seq) = (state.id, state.epoch, state.last_seq);
-            Attachment {
-                session,
-                epoch,
-                ttl,
-                until,
-                last_seq,
-            }
+            Attachment { session, epoch, ttl, until, last_seq }
         });
         self.outputs.push(Output::Session { ticket, result });
     }
@@ -296,17 +236,12 @@ impl Node {
     ) -> Option<(super::Ticket, Option<std::time::Duration>)> {
         let ours =
             origin.node == self.config.id && origin.boot_nonce == self.identity.own().boot.nonce;
-        let plain = ours
-            .then(|| self.origin.take_plain(origin.counter))
-            .flatten()?;
+        let plain = ours.then(|| self.origin.take_plain(origin.counter)).flatten()?;
         Some((plain.ticket, plain.session))
     }
 
     pub(super) fn unblock(&mut self, session: SessionId) {
-        let answered = self
-            .origin
-            .attachment(session)
-            .map_or(u64::MAX, |it| it.answered());
+        let answered = self.origin.attachment(session).map_or(u64::MAX, |it| it.answered());
         self.reads.unblock(session, answered);
     }
 
@@ -330,11 +265,7 @@ impl Node {
         let ours = |change: &mut super::PendingChange| change.context == applied.context;
         if let Some(change) = self.change.take_if(ours) {
             let zxid = self.namespace.zxid();
-            self.outputs.push(Output::Reply {
-                ticket: change.ticket,
-                zxid,
-                result: Ok(None),
-            });
+            self.outputs.push(Output::Reply { ticket: change.ticket, zxid, result: Ok(None) });
         }
         // A member that learns of its own removal goes on: the others may need its vote until they
         // know of it, too. Those that do refuse it, and that ends it.
@@ -372,11 +303,7 @@ impl Node {
         let limits = &self.config.limits;
         let stalled = u64::from(limits.transfer_ticks_max);
         let tick = self.tick;
-        let lost = self
-            .transfers
-            .outgoing
-            .iter()
-            .filter(|(_, it)| it.stalls(tick, stalled));
+        let lost = self.transfers.outgoing.iter().filter(|(_, it)| it.stalls(tick, stalled));
         for to in lost.map(|(&to, _)| to).collect::<Vec<_>>() {
             self.transfers.outgoing.remove(&to);
             self.consensus.report_snapshot(to, false);
@@ -406,19 +333,12 @@ impl Node {
         };
         if local.write(CHUNKS_PER_TICK, chunk_bytes, &mut self.next_write.snapshot) {
             let (index, term) = (local.index, local.term);
-            let install = SnapshotWrite::Install {
-                index,
-                term,
-                reset_log: false,
-            };
+            let install = SnapshotWrite::Install { index, term, reset_log: false };
             self.next_write.snapshot.push(install);
             self.next_write.compact_to = Some(index);
             self.snapshot_index = index;
             self.garbage.items.extend(
-                self.transfers
-                    .local
-                    .take()
-                    .map(|it| Box::new(it) as Box<dyn std::any::Any + Send>),
+                self.transfers.local.take().map(|it| Box::new(it) as Box<dyn std::any::Any + Send>),
             );
         }
     }

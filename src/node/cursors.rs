@@ -39,20 +39,12 @@ struct Cursor {
 impl Cursors {
     /// Adds a watch on what comes after `from`; the node has applied `zxid`.
     pub(crate) fn insert(&mut self, id: WatchId, watch: Watch, from: Zxid, zxid: Zxid) {
-        self.index(&watch.filter)
-            .entry(watch.filter.path().clone())
-            .or_default()
-            .insert(id);
+        self.index(&watch.filter).entry(watch.filter.path().clone()).or_default().insert(id);
         let lags = from < zxid;
         if lags && watch.credit > 0 {
             self.eager.insert(id);
         }
-        let cursor = Cursor {
-            filter: watch.filter,
-            last: from,
-            credit: watch.credit,
-            lags,
-        };
+        let cursor = Cursor { filter: watch.filter, last: from, credit: watch.credit, lags };
         self.cursors.insert(id, cursor);
     }
 
@@ -165,10 +157,7 @@ impl Cursors {
 
     /// The node has ended.
     pub(crate) fn end_all(&mut self, out: &mut Vec<Output>) {
-        let ended = |&watch| Output::WatchEnded {
-            watch,
-            cause: WatchEnd::NodeEnded,
-        };
+        let ended = |&watch| Output::WatchEnded { watch, cause: WatchEnd::NodeEnded };
         out.extend(self.cursors.keys().map(ended));
         *self = Self::default();
     }
@@ -251,10 +240,6 @@ impl Cursor {
         self.last = zxid;
         let count = u32::try_from(events.len()).unwrap_or(u32::MAX);
         self.credit = self.credit.saturating_sub(count);
-        out.push(Output::Events {
-            watch: id,
-            zxid,
-            events,
-        });
+        out.push(Output::Events { watch: id, zxid, events });
     }
 }

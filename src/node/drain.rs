@@ -43,10 +43,7 @@ impl Node {
         }
         if let Some((write, token, in_flight)) = self.held_write.take() {
             self.in_flight = Some(in_flight);
-            return Some(Ready {
-                write: Some((write, token)),
-                ..Ready::default()
-            });
+            return Some(Ready { write: Some((write, token)), ..Ready::default() });
         }
         if self.ended.is_none() {
             self.follow_leader();
@@ -133,19 +130,11 @@ impl Node {
         self.origin.fail_all(zxid, &mut self.outputs);
         for waiting in self.reads.drain_all() {
             let result = Err(RequestError::Unknown(Unknown::NodeEnded));
-            self.outputs.push(Output::Read {
-                ticket: waiting.ticket,
-                zxid,
-                result,
-            });
+            self.outputs.push(Output::Read { ticket: waiting.ticket, zxid, result });
         }
         if let Some(change) = self.change.take() {
             let result = Err(RequestError::Unknown(Unknown::NodeEnded));
-            self.outputs.push(Output::Reply {
-                ticket: change.ticket,
-                zxid,
-                result,
-            });
+            self.outputs.push(Output::Reply { ticket: change.ticket, zxid, result });
         }
         self.cursors.end_all(&mut self.outputs);
     }
@@ -171,10 +160,7 @@ impl Node {
         let own = self.identity.own().boot;
         let ours = token.node == self.config.id && token.boot == own;
         let number = token.number;
-        let matches = self
-            .in_flight
-            .as_ref()
-            .is_some_and(|out| ours && out.number == number);
+        let matches = self.in_flight.as_ref().is_some_and(|out| ours && out.number == number);
         if ours {
             token.spend();
         }
@@ -252,11 +238,7 @@ impl Node {
             clock_due = false;
             if self.consensus.propose(entry.clone()).is_err() {
                 // The ticks are lost; the commands wait for room, or for the next leader.
-                if let Ok(Entry {
-                    commands: Batch(commands),
-                    ..
-                }) = Entry::decode(entry)
-                {
+                if let Ok(Entry { commands: Batch(commands), .. }) = Entry::decode(entry) {
                     leadership.put_back(commands);
                 }
                 break;
@@ -264,9 +246,7 @@ impl Node {
         }
         if self.reads.wants_round() && self.consensus.committed_in_term() {
             let nonce = self.identity.own().boot.nonce;
-            let context = self
-                .reads
-                .begin_round(nonce, self.consensus.term(), self.tick);
+            let context = self.reads.begin_round(nonce, self.consensus.term(), self.tick);
             if self.consensus.read_index(context).is_err() {
                 self.reads.abandon_round();
             }
@@ -290,9 +270,7 @@ impl Node {
         }
         if self.reads.wants_round() {
             let nonce = self.identity.own().boot.nonce;
-            let context = self
-                .reads
-                .begin_round(nonce, self.consensus.term(), self.tick);
+            let context = self.reads.begin_round(nonce, self.consensus.term(), self.tick);
             self.send(leader, Body::ReadIndex { context });
         }
     }
@@ -332,14 +310,7 @@ impl Node {
         for (context, index) in batch.reads {
             let term = self.consensus.term();
             for (node, context) in self.reads.confirm(context, term, index) {
-                self.send(
-                    node,
-                    Body::ReadIndexReply {
-                        context,
-                        index,
-                        term,
-                    },
-                );
+                self.send(node, Body::ReadIndexReply { context, index, term });
             }
         }
         self.check_consensus();
@@ -369,10 +340,7 @@ impl Node {
         raft: Option<RaftWrite>,
         install: Option<SnapshotMeta>,
     ) -> Option<(Write, Token, InFlight)> {
-        if matches!(
-            self.ended,
-            Some(Ended::TokenDropped | Ended::DiskFailed { .. })
-        ) {
+        if matches!(self.ended, Some(Ended::TokenDropped | Ended::DiskFailed { .. })) {
             return None;
         }
         let mut write = std::mem::take(&mut self.next_write);
@@ -385,21 +353,13 @@ impl Node {
         }
         let has_raft = raft.is_some();
         if let Some(raft) = raft {
-            self.log_bytes += raft
-                .entries
-                .iter()
-                .map(|entry| entry.data.len())
-                .sum::<usize>();
+            self.log_bytes += raft.entries.iter().map(|entry| entry.data.len()).sum::<usize>();
             write.entries = raft.entries;
             write.hard_state = raft.hard_state.or(write.hard_state);
         }
         if let Some(meta) = &install {
             let (index, term) = (meta.index, meta.term);
-            write.snapshot.push(SnapshotWrite::Install {
-                index,
-                term,
-                reset_log: true,
-            });
+            write.snapshot.push(SnapshotWrite::Install { index, term, reset_log: true });
         }
         if write.is_empty() && !has_raft {
             return None;
@@ -407,13 +367,7 @@ impl Node {
         let number = self.next_number;
         self.next_number += 1;
         let raft = has_raft;
-        let in_flight = InFlight {
-            number,
-            raft,
-            local_record,
-            staged,
-            install,
-        };
+        let in_flight = InFlight { number, raft, local_record, staged, install };
         let boot = self.identity.own().boot;
         let token = Token::new(self.config.id, boot, number, self.token_dropped.clone());
         Some((write, token, in_flight))

@@ -106,8 +106,7 @@ impl Identity {
             return Err(LocalRecordError::OtherBootstrap { stored, configured });
         }
         let pins = Pin::decode_all(record.pins).map_err(|_| malformed(record.version))?;
-        self.pins
-            .extend(pins.into_iter().map(|pin| (pin.node, pin.incarnation)));
+        self.pins.extend(pins.into_iter().map(|pin| (pin.node, pin.incarnation)));
         self.pins.insert(self.id, self.own);
         self.founded |= record.founded;
         self.recovering |= record.recovering;
@@ -160,10 +159,7 @@ impl Identity {
         if membership.removed.contains(&from) {
             return Err(Refusal::Removed);
         }
-        if membership
-            .store(from)
-            .is_some_and(|store| store != sender.store)
-        {
+        if membership.store(from).is_some_and(|store| store != sender.store) {
             return Err(Refusal::Wiped);
         }
         if let Some(&known) = self.pins.get(&from) {
@@ -190,10 +186,7 @@ impl Identity {
         self.greeted.insert(from);
         for pin in hello.pins.iter().filter(|pin| pin.node != self.id) {
             let told = pin.incarnation;
-            let known = self
-                .pins
-                .get(&pin.node)
-                .filter(|known| known.store == told.store);
+            let known = self.pins.get(&pin.node).filter(|known| known.store == told.store);
             if known.is_some_and(|known| told.boot.counter > known.boot.counter) {
                 self.pins.insert(pin.node, told);
                 self.changed = true;
@@ -210,11 +203,8 @@ impl Identity {
             return Err(Refusal::OtherBootstrap);
         }
         self.other_bootstrap = self.other_bootstrap.filter(|&peer| peer != from);
-        let told: BTreeMap<NodeId, StoreId> = hello
-            .pins
-            .iter()
-            .map(|pin| (pin.node, pin.incarnation.store))
-            .collect();
+        let told: BTreeMap<NodeId, StoreId> =
+            hello.pins.iter().map(|pin| (pin.node, pin.incarnation.store)).collect();
         let agrees = founders.iter().all(|id| {
             let ours = self.pins.get(id).map(|pin| pin.store);
             ours.is_some() && ours == told.get(id).copied()
@@ -232,22 +222,16 @@ impl Identity {
         let known = hello.pins.iter().find(|pin| pin.node == self.id)?;
         let same = known.incarnation.store == self.own.store;
         let later = same && !is_newer_or_same(known.incarnation, self.own);
-        later
-            .then(|| self.refused(Refusal::RolledBack, Some(*known)))
-            .flatten()
+        later.then(|| self.refused(Refusal::RolledBack, Some(*known))).flatten()
     }
 
     /// What a peer's refusal means for this member.
     pub(crate) fn refused(&self, reason: Refusal, known: Option<Pin>) -> Option<Ended> {
-        let known = known
-            .filter(|pin| pin.node == self.id)
-            .map(|pin| pin.incarnation);
+        let known = known.filter(|pin| pin.node == self.id).map(|pin| pin.incarnation);
         match (reason, known) {
-            (Refusal::Wiped, Some(known)) if known.store != self.own.store => Some(Ended::Wiped {
-                id: self.id,
-                known: known.store,
-                own: self.own.store,
-            }),
+            (Refusal::Wiped, Some(known)) if known.store != self.own.store => {
+                Some(Ended::Wiped { id: self.id, known: known.store, own: self.own.store })
+            }
             (Refusal::RolledBack, Some(known)) if known.store == self.own.store => {
                 Some(Ended::RolledBack {
                     id: self.id,
@@ -275,10 +259,7 @@ impl Identity {
     }
 
     pub(crate) fn pin(&self, id: NodeId) -> Option<Pin> {
-        self.pins.get(&id).map(|&incarnation| Pin {
-            node: id,
-            incarnation,
-        })
+        self.pins.get(&id).map(|&incarnation| Pin { node: id, incarnation })
     }
 
     /// What this member has durably pinned, for its peers.
@@ -294,22 +275,16 @@ impl Identity {
 
     /// Members that have not answered a greeting of this opening.
     pub(crate) fn ungreeted(&self, membership: &Membership) -> Vec<NodeId> {
-        let others = membership
-            .members
-            .keys()
-            .copied()
-            .filter(|&id| id != self.id);
+        let others = membership.members.keys().copied().filter(|&id| id != self.id);
         others.filter(|id| !self.greeted.contains(id)).collect()
     }
 
     /// The founders to greet while founding goes on.
     pub(crate) fn unconfirmed(&self) -> Vec<NodeId> {
         match &self.founders {
-            Some(founders) if !self.founded => founders
-                .iter()
-                .copied()
-                .filter(|&id| id != self.id)
-                .collect(),
+            Some(founders) if !self.founded => {
+                founders.iter().copied().filter(|&id| id != self.id).collect()
+            }
             _ => Vec::new(),
         }
     }
@@ -320,9 +295,7 @@ impl Identity {
         }
         if !self.founded {
             let unconfirmed = self.unconfirmed().into_iter();
-            let missing = unconfirmed
-                .filter(|id| !self.confirmed.contains(id))
-                .collect();
+            let missing = unconfirmed.filter(|id| !self.confirmed.contains(id)).collect();
             return Some(Waiting::Founders(missing));
         }
         self.recovering.then_some(Waiting::CatchUp)
@@ -348,9 +321,7 @@ impl Identity {
             let durable = self.durable.get(id).map(|pin| pin.store);
             durable.is_some() && durable == self.pins.get(id).map(|pin| pin.store)
         });
-        let confirmed = founders
-            .iter()
-            .all(|id| *id == self.id || self.confirmed.contains(id));
+        let confirmed = founders.iter().all(|id| *id == self.id || self.confirmed.contains(id));
         if pinned && confirmed {
             self.founded = true;
             self.changed = true;
@@ -363,8 +334,7 @@ fn is_newer_or_same(known: Incarnation, sender: Incarnation) -> bool {
 }
 
 fn pins_of(pins: &BTreeMap<NodeId, Incarnation>) -> impl Iterator<Item = Pin> {
-    pins.iter()
-        .map(|(&node, &incarnation)| Pin { node, incarnation })
+    pins.iter().map(|(&node, &incarnation)| Pin { node, incarnation })
 }
 
 const RECORD_VERSION: u32 = 1;

@@ -27,16 +27,9 @@ impl Node {
 
     /// The manifest names the snapshot: the state is switched.
     pub(super) fn install(&mut self, meta: &SnapshotMeta) {
-        let staged = self
-            .transfers
-            .incoming
-            .take()
-            .filter(|it| it.index == meta.index);
+        let staged = self.transfers.incoming.take().filter(|it| it.index == meta.index);
         let Some((namespace, membership)) = staged.and_then(|it| it.into_staged()) else {
-            let why = format!(
-                "snapshot {} was installed without having been received",
-                meta.index
-            );
+            let why = format!("snapshot {} was installed without having been received", meta.index);
             return self.end(Ended::Consensus { why });
         };
         let before = self.namespace.zxid();
@@ -73,8 +66,7 @@ impl Node {
                 }
             }
         }
-        self.origin
-            .fail_sent_plain(Unknown::SnapshotInstalled, zxid, &mut self.outputs);
+        self.origin.fail_sent_plain(Unknown::SnapshotInstalled, zxid, &mut self.outputs);
     }
 
     /// The command was applied before the snapshot was taken.
@@ -89,11 +81,7 @@ impl Node {
         self.outputs.extend(output.map(|output| match output {
             Output::Reply { ticket, zxid, .. } if !known => {
                 let result = Err(RequestError::Unknown(Unknown::SnapshotInstalled));
-                Output::Reply {
-                    ticket,
-                    zxid,
-                    result,
-                }
+                Output::Reply { ticket, zxid, result }
             }
             output => output,
         }));

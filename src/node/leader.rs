@@ -102,10 +102,7 @@ impl Leadership {
             let held = std::mem::take(&mut self.held).into_values().collect();
             commands.push(Command::KeepAlives(held).encode());
         }
-        commands.extend(
-            due.into_iter()
-                .map(|session| Command::ExpireSession { session }.encode()),
-        );
+        commands.extend(due.into_iter().map(|session| Command::ExpireSession { session }.encode()));
         self.buffer_bytes += commands.iter().map(Bytes::len).sum::<usize>();
         self.buffer.splice(0..0, commands);
     }
@@ -126,13 +123,7 @@ impl Leadership {
             bytes += part.len();
             bytes <= entry_bytes_max
         };
-        let count = self
-            .buffer
-            .iter()
-            .take_while(fits)
-            .count()
-            .max(1)
-            .min(self.buffer.len());
+        let count = self.buffer.iter().take_while(fits).count().max(1).min(self.buffer.len());
         let parts: Vec<Bytes> = self.buffer.drain(..count).collect();
         self.buffer_bytes -= parts.iter().map(Bytes::len).sum::<usize>();
         self.since_entry_us = 0;
@@ -155,8 +146,7 @@ impl Leadership {
 
     /// Whether this leader may propose expiries: its origins had time to send their keep-alives.
     pub(crate) fn may_expire(&self, renewal_us: u64) -> bool {
-        self.since_commit_us
-            .is_some_and(|since| since >= renewal_us)
+        self.since_commit_us.is_some_and(|since| since >= renewal_us)
     }
 
     /// Time that waits for an entry.

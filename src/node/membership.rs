@@ -25,14 +25,8 @@ pub(crate) struct Membership {
 impl Membership {
     /// The founders, all voters, their stores not known yet.
     pub(crate) fn founding(founders: &BTreeSet<NodeId>) -> Self {
-        let members = founders
-            .iter()
-            .map(|&id| (id, Member::new(true, None)))
-            .collect();
-        Self {
-            members,
-            removed: BTreeSet::new(),
-        }
+        let members = founders.iter().map(|&id| (id, Member::new(true, None))).collect();
+        Self { members, removed: BTreeSet::new() }
     }
 
     pub(crate) fn add_learner(&mut self, id: NodeId) {
@@ -64,38 +58,22 @@ impl Membership {
     /// Where a snapshot with these members stands.
     pub(crate) fn meta(&self, index: u64, term: u64) -> SnapshotMeta {
         let ids = |voter: bool| {
-            let of_kind = self
-                .members
-                .iter()
-                .filter(move |(_, member)| member.voter == voter);
+            let of_kind = self.members.iter().filter(move |(_, member)| member.voter == voter);
             of_kind.map(|(id, _)| id.as_u64()).collect()
         };
-        SnapshotMeta {
-            index,
-            term,
-            voters: ids(true),
-            learners: ids(false),
-        }
+        SnapshotMeta { index, term, voters: ids(true), learners: ids(false) }
     }
 
     pub(crate) fn encode(&self) -> (Bytes, Bytes) {
         let mut members = BytesMut::new();
         for (id, member) in &self.members {
-            let store = member.store.map_or(Bytes::new(), |store| {
-                Bytes::copy_from_slice(store.as_bytes())
-            });
-            let record = proto::MemberRecord {
-                node: id.as_u64(),
-                voter: member.voter,
-                store,
-            };
+            let store =
+                member.store.map_or(Bytes::new(), |store| Bytes::copy_from_slice(store.as_bytes()));
+            let record = proto::MemberRecord { node: id.as_u64(), voter: member.voter, store };
             put_delimited(&mut members, &record);
         }
-        let removed: Vec<u8> = self
-            .removed
-            .iter()
-            .flat_map(|id| id.as_u64().to_le_bytes())
-            .collect();
+        let removed: Vec<u8> =
+            self.removed.iter().flat_map(|id| id.as_u64().to_le_bytes()).collect();
         (members.freeze(), removed.into())
     }
 
@@ -144,10 +122,7 @@ mod tests {
         membership.add_learner(id(4));
         membership.remove(id(1));
         let (members, removed) = membership.encode();
-        assert_eq!(
-            Membership::decode(members, &removed),
-            Some(membership.clone())
-        );
+        assert_eq!(Membership::decode(members, &removed), Some(membership.clone()));
         let meta = membership.meta(9, 2);
         assert_eq!((meta.voters, meta.learners), (vec![2, 3], vec![4]));
     }
@@ -158,16 +133,9 @@ mod tests {
         let (members, _) = membership.encode();
         let twice: Bytes = [&members[..], &members[..]].concat().into();
         assert_eq!(Membership::decode(twice, &Bytes::new()), None);
-        assert_eq!(
-            Membership::decode(members.clone(), &Bytes::from_static(&[1])),
-            None
-        );
+        assert_eq!(Membership::decode(members.clone(), &Bytes::from_static(&[1])), None);
         let one: Bytes = 1u64.to_le_bytes().to_vec().into();
-        assert_eq!(
-            Membership::decode(members.clone(), &one),
-            None,
-            "a member was removed"
-        );
+        assert_eq!(Membership::decode(members.clone(), &one), None, "a member was removed");
         assert_eq!(Membership::decode(members.slice(1..), &Bytes::new()), None);
     }
 }

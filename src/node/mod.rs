@@ -146,10 +146,7 @@ impl Node {
         }
         let passed = now.mono.saturating_sub(self.now.mono);
         let delta_us = as_micros(passed.min(self.config.tick_interval));
-        self.now = Now {
-            mono: now.mono.max(self.now.mono),
-            wall_ms: now.wall_ms,
-        };
+        self.now = Now { mono: now.mono.max(self.now.mono), wall_ms: now.wall_ms };
         if self.ended.is_some() {
             return Ok(());
         }
@@ -187,10 +184,7 @@ impl Node {
         self.check_running()?;
         let ticket = Ticket(self.next_ticket);
         match request {
-            Request::Txn {
-                seq: Some(seq),
-                txn,
-            } => {
+            Request::Txn { seq: Some(seq), txn } => {
                 self.check_txn(&txn)?;
                 self.submit_seq(ticket, seq, |it| Command::SessionTxn {
                     session: it.session,
@@ -200,13 +194,9 @@ impl Node {
                     txn,
                 })?;
             }
-            Request::CloseSession { seq } => {
-                self.submit_seq(ticket, seq, |it| Command::CloseSession {
-                    session: it.session,
-                    epoch: it.epoch,
-                    seq: it.seq,
-                })?
-            }
+            Request::CloseSession { seq } => self.submit_seq(ticket, seq, |it| {
+                Command::CloseSession { session: it.session, epoch: it.epoch, seq: it.seq }
+            })?,
             Request::Txn { seq: None, txn } => {
                 self.check_txn(&txn)?;
                 let origin = self.origin_id(ticket);
@@ -215,34 +205,16 @@ impl Node {
             Request::OpenSession { secret, ttl } => {
                 let (origin, secret) = (self.origin_id(ticket), secret.hash());
                 let ttl_us = as_micros(ttl);
-                let command = Command::OpenSession {
-                    origin,
-                    secret,
-                    ttl_us,
-                };
+                let command = Command::OpenSession { origin, secret, ttl_us };
                 self.submit_plain(ticket, true, &command)?;
             }
-            Request::Attach {
-                session,
-                secret,
-                epoch,
-            } => {
+            Request::Attach { session, secret, epoch } => {
                 let (origin, secret) = (self.origin_id(ticket), secret.hash());
-                let command = Command::AttachSession {
-                    origin,
-                    session,
-                    secret,
-                    epoch,
-                };
+                let command = Command::AttachSession { origin, session, secret, epoch };
                 self.submit_plain(ticket, true, &command)?;
             }
-            Request::KeepAlive {
-                session,
-                epoch,
-                acked,
-            } => {
-                self.origin
-                    .keep_alive(session, epoch, acked, self.now.mono)?;
+            Request::KeepAlive { session, epoch, acked } => {
+                self.origin.keep_alive(session, epoch, acked, self.now.mono)?;
             }
             Request::AddLearner(id) => self.change(ticket, MembershipChange::AddLearner(id))?,
             Request::Promote(id) => self.change(ticket, MembershipChange::Promote(id))?,
@@ -262,14 +234,9 @@ impl Node {
         self.check_running()?;
         if self.reads.len() >= self.config.limits.pending_count_max {
             let max = self.config.limits.pending_count_max as u64;
-            return Err(SubmitError::Overloaded {
-                what: "pending_count_max",
-                max,
-            });
+            return Err(SubmitError::Overloaded { what: "pending_count_max", max });
         }
-        let attachment = read
-            .session
-            .and_then(|session| self.origin.attachment(session));
+        let attachment = read.session.and_then(|session| self.origin.attachment(session));
         let (after, answered) = match (read.session, attachment) {
             (Some(session), None) => return Err(SubmitError::NotAttached { session, epoch: 0 }),
             (_, None) => (0, 0),
@@ -292,10 +259,7 @@ impl Node {
         self.check_running()?;
         if self.cursors.len() >= self.config.limits.watches_max {
             let max = self.config.limits.watches_max as u64;
-            return Err(SubmitError::Overloaded {
-                what: "watches_max",
-                max,
-            });
+            return Err(SubmitError::Overloaded { what: "watches_max", max });
         }
         let zxid = self.namespace.zxid();
         let from = watch.from.unwrap_or(zxid);
@@ -307,10 +271,7 @@ impl Node {
         self.next_ticket += 1;
         self.undrained = true;
         self.cursors.insert(id, watch, from, zxid);
-        Ok(Armed {
-            id,
-            view: self.view(),
-        })
+        Ok(Armed { id, view: self.view() })
     }
 
     /// Lets a watch hand out `events` more.
@@ -333,16 +294,9 @@ impl Node {
         self.check_running()?;
         self.check_no_write()?;
         if self.leadership.is_none() {
-            return Err(SubmitError::NotLeader {
-                leader: self.consensus.leader(),
-            });
+            return Err(SubmitError::NotLeader { leader: self.consensus.leader() });
         }
-        if !self
-            .membership
-            .members
-            .get(&to)
-            .is_some_and(|member| member.voter)
-        {
+        if !self.membership.members.get(&to).is_some_and(|member| member.voter) {
             return Err(SubmitError::Membership(MembershipError::NotAMember(to)));
         }
         self.undrained = true;
@@ -408,13 +362,11 @@ impl Node {
         command: impl FnOnce(&Seq) -> Command,
     ) -> Result<(), SubmitError> {
         let window_max = self.namespace.parameters().window_count_max;
-        self.origin
-            .check_seq(seq.session, seq.epoch, seq.seq, seq.acked, window_max)?;
+        self.origin.check_seq(seq.session, seq.epoch, seq.seq, seq.acked, window_max)?;
         let command = command(&seq).encode();
         self.origin.check_room(command.len(), &self.config.limits)?;
         let place = (seq.seq, seq.acked);
-        self.origin
-            .push_seq(ticket, seq.session, place, command, self.tick);
+        self.origin.push_seq(ticket, seq.session, place, command, self.tick);
         Ok(())
     }
 
@@ -435,9 +387,7 @@ impl Node {
         self.check_no_write()?;
         let refuse = |error| Err(SubmitError::Membership(error));
         if self.leadership.is_none() {
-            return Err(SubmitError::NotLeader {
-                leader: self.consensus.leader(),
-            });
+            return Err(SubmitError::NotLeader { leader: self.consensus.leader() });
         }
         if self.change.is_some() {
             return refuse(MembershipError::UnderWay);
@@ -463,11 +413,7 @@ impl Node {
         self.consensus
             .propose_change(change, context.clone())
             .map_err(|error| drain::change_error(error, leader))?;
-        self.change = Some(PendingChange {
-            ticket,
-            context,
-            tick: self.tick,
-        });
+        self.change = Some(PendingChange { ticket, context, tick: self.tick });
         Ok(())
     }
 
@@ -476,11 +422,7 @@ impl Node {
             value if value > max => Err(SubmitError::Limit { limit, value, max }),
             _ => Ok(()),
         };
-        check(
-            LimitName::Guards,
-            txn.guards().len(),
-            Txn::GUARDS_MAX as u64,
-        )?;
+        check(LimitName::Guards, txn.guards().len(), Txn::GUARDS_MAX as u64)?;
         let payload = match txn.op() {
             Op::Create { path, data, mode } => {
                 // What stands before a number may end in '/'; a whole path may not.
@@ -492,11 +434,7 @@ impl Node {
             Op::Set { data, .. } => data.len(),
             Op::Delete { .. } => 0,
         };
-        check(
-            LimitName::PayloadBytes,
-            payload,
-            self.namespace.parameters().payload_bytes_max,
-        )
+        check(LimitName::PayloadBytes, payload, self.namespace.parameters().payload_bytes_max)
     }
 
     fn check_loop(&self) -> Result<(), Misuse> {
@@ -528,20 +466,12 @@ impl Node {
 
     fn origin_id(&self, ticket: Ticket) -> OriginId {
         let boot_nonce = self.identity.own().boot.nonce;
-        OriginId {
-            node: self.config.id,
-            boot_nonce,
-            counter: ticket.0,
-        }
+        OriginId { node: self.config.id, boot_nonce, counter: ticket.0 }
     }
 
     fn role(&self) -> Role {
         use crate::consensus::Role as Raft;
-        let learner = !self
-            .membership
-            .members
-            .get(&self.config.id)
-            .is_some_and(|it| it.voter);
+        let learner = !self.membership.members.get(&self.config.id).is_some_and(|it| it.voter);
         match self.consensus.role() {
             Raft::Follower if learner => Role::Learner,
             Raft::Follower => Role::Follower,
@@ -553,9 +483,7 @@ impl Node {
 
     fn rejected(&self) -> BTreeMap<String, u64> {
         let counters = self.consensus.counters().iter();
-        counters
-            .map(|(reason, &count)| (reason.to_string(), count))
-            .collect()
+        counters.map(|(reason, &count)| (reason.to_string(), count)).collect()
     }
 
     fn frame(&self, to: NodeId, body: Body) -> Message {

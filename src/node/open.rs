@@ -67,14 +67,8 @@ impl Node {
     ///
     /// [`OpenError`] says what cannot be used, and what to do.
     pub fn open(config: Config, restored: Restored) -> Result<Self, OpenError> {
-        let own = Incarnation {
-            store: restored.store,
-            boot: restored.boot,
-        };
-        let founding = config
-            .founders
-            .as_ref()
-            .map(|founders| bootstrap(&config, founders));
+        let own = Incarnation { store: restored.store, boot: restored.boot };
+        let founding = config.founders.as_ref().map(|founders| bootstrap(&config, founders));
         let crc = founding.as_ref().map_or(0, |writes| writes.1);
         let mut identity = Identity::new(config.id, own, crc, config.founders.clone());
         let was_used = restored.local.is_some();
@@ -101,11 +95,7 @@ impl Node {
                 let namespace = Namespace::new(config.parameters());
                 let founders = config.founders.as_ref();
                 let membership = founders.map(Membership::founding).unwrap_or_default();
-                (
-                    namespace,
-                    membership,
-                    founding.map(|it| it.0).unwrap_or_default(),
-                )
+                (namespace, membership, founding.map(|it| it.0).unwrap_or_default())
             }
         };
         let place = match (&restored.snapshot, &config.founders) {
@@ -113,13 +103,7 @@ impl Node {
             (None, Some(_)) => FOUNDING,
             (None, None) => (0, 0),
         };
-        Self::assemble(
-            config,
-            restored,
-            (identity, namespace, membership),
-            next_write,
-            place,
-        )
+        Self::assemble(config, restored, (identity, namespace, membership), next_write, place)
     }
 
     fn assemble(
@@ -129,10 +113,7 @@ impl Node {
         next_write: Write,
         (index, term): (u64, u64),
     ) -> Result<Self, OpenError> {
-        let hard_state = restored
-            .hard_state
-            .or(next_write.hard_state)
-            .unwrap_or_default();
+        let hard_state = restored.hard_state.or(next_write.hard_state).unwrap_or_default();
         let log_bytes = restored.entries.iter().map(|entry| entry.data.len()).sum();
         let meta = match index {
             0 => SnapshotMeta::default(),
@@ -144,9 +125,8 @@ impl Node {
             entries: restored.entries,
             may_vote: !identity.is_recovering(),
         };
-        let consensus = Consensus::open(options(&config), log).map_err(|error| OpenError::Log {
-            why: error.to_string(),
-        })?;
+        let consensus = Consensus::open(options(&config), log)
+            .map_err(|error| OpenError::Log { why: error.to_string() })?;
         Ok(Self {
             following: (None, 0),
             identity,
@@ -159,10 +139,7 @@ impl Node {
             transfers: Transfers::default(),
             leadership: None,
             change: None,
-            now: Now {
-                mono: Duration::ZERO,
-                wall_ms: 0,
-            },
+            now: Now { mono: Duration::ZERO, wall_ms: 0 },
             tick: 0,
             applied: index,
             tail: VecDeque::new(),
@@ -223,20 +200,9 @@ fn bootstrap(config: &Config, founders: &BTreeSet<crate::NodeId>) -> (Write, u32
         Some(SnapshotWrite::Finish { crc, .. }) => *crc,
         _ => 0,
     };
-    snapshot.push(SnapshotWrite::Install {
-        index,
-        term,
-        reset_log: true,
-    });
+    snapshot.push(SnapshotWrite::Install { index, term, reset_log: true });
     let hard_state = Some(HardState::new(term, 0, index));
-    (
-        Write {
-            snapshot,
-            hard_state,
-            ..Write::default()
-        },
-        crc,
-    )
+    (Write { snapshot, hard_state, ..Write::default() }, crc)
 }
 
 fn restore(

@@ -84,24 +84,14 @@ impl Origin {
         acked: u64,
         window_max: u64,
     ) -> Result<(), SubmitError> {
-        let attached = self
-            .attachments
-            .get(&session)
-            .filter(|it| it.epoch == epoch);
+        let attached = self.attachments.get(&session).filter(|it| it.epoch == epoch);
         let Some(attachment) = attached else {
             return Err(SubmitError::NotAttached { session, epoch });
         };
         if seq != attachment.next_seq {
-            return Err(SubmitError::OutOfSequence {
-                expected: attachment.next_seq,
-                actual: seq,
-            });
+            return Err(SubmitError::OutOfSequence { expected: attachment.next_seq, actual: seq });
         }
-        let window = seq
-            - attachment
-                .acked
-                .max(acked.min(attachment.answered))
-                .min(seq);
+        let window = seq - attachment.acked.max(acked.min(attachment.answered)).min(seq);
         if window > window_max {
             return Err(SubmitError::Limit {
                 limit: crate::op::LimitName::WindowCount,
@@ -115,17 +105,11 @@ impl Origin {
     pub(crate) fn check_room(&self, bytes: usize, limits: &Limits) -> Result<(), SubmitError> {
         if self.count >= limits.pending_count_max {
             let max = limits.pending_count_max as u64;
-            return Err(SubmitError::Overloaded {
-                what: "pending_count_max",
-                max,
-            });
+            return Err(SubmitError::Overloaded { what: "pending_count_max", max });
         }
         if self.bytes + bytes > limits.pending_bytes_max {
             let max = limits.pending_bytes_max as u64;
-            return Err(SubmitError::Overloaded {
-                what: "pending_bytes_max",
-                max,
-            });
+            return Err(SubmitError::Overloaded { what: "pending_bytes_max", max });
         }
         Ok(())
     }
@@ -151,12 +135,7 @@ impl Origin {
         self.bytes += command.len();
         self.outbox.push(command.clone());
         let ticket = Some(ticket);
-        attachment.pending.push_back(Sequenced {
-            ticket,
-            seq,
-            command,
-            tick,
-        });
+        attachment.pending.push_back(Sequenced { ticket, seq, command, tick });
     }
 
     /// Keeps and sends a command without a sequence.
@@ -171,16 +150,7 @@ impl Origin {
         self.bytes += command.len();
         self.outbox.push(command.clone());
         self.unsent.push(ticket.0);
-        self.plain.insert(
-            ticket.0,
-            Plain {
-                ticket,
-                session,
-                command,
-                sent: false,
-                tick,
-            },
-        );
+        self.plain.insert(ticket.0, Plain { ticket, session, command, sent: false, tick });
     }
 
     /// Numbers a keep-alive and sends it with the next ones.
@@ -191,10 +161,7 @@ impl Origin {
         acked: u64,
         now: Duration,
     ) -> Result<(), SubmitError> {
-        let attached = self
-            .attachments
-            .get_mut(&session)
-            .filter(|it| it.epoch == epoch);
+        let attached = self.attachments.get_mut(&session).filter(|it| it.epoch == epoch);
         let Some(attachment) = attached else {
             return Err(SubmitError::NotAttached { session, epoch });
         };
@@ -207,15 +174,7 @@ impl Origin {
         }
         attachment.keep_alive_sent.push_back((number, now));
         let acked = attachment.acked;
-        self.keep_alives.insert(
-            session,
-            KeepAlive {
-                session,
-                epoch,
-                number,
-                acked,
-            },
-        );
+        self.keep_alives.insert(session, KeepAlive { session, epoch, number, acked });
         Ok(())
     }
 
@@ -227,12 +186,7 @@ impl Origin {
         for (&session, attachment) in &self.attachments {
             if let Some(&(number, _)) = attachment.keep_alive_sent.back() {
                 let (epoch, acked) = (attachment.epoch, attachment.acked);
-                let newest = KeepAlive {
-                    session,
-                    epoch,
-                    number,
-                    acked,
-                };
+                let newest = KeepAlive { session, epoch, number, acked };
                 self.keep_alives.insert(session, newest);
             }
         }
@@ -264,9 +218,7 @@ impl Origin {
                 commands.extend(attachment.pending.iter().map(|it| it.command.clone()));
             }
         }
-        let keep_alives = std::mem::take(&mut self.keep_alives)
-            .into_values()
-            .collect();
+        let keep_alives = std::mem::take(&mut self.keep_alives).into_values().collect();
         (commands, keep_alives)
     }
 
@@ -297,18 +249,11 @@ impl Origin {
                 // It stays in the sequence; only its client is told.
                 if let Some(ticket) = it.ticket.take() {
                     let result = Err(RequestError::Unknown(Unknown::TimedOut));
-                    out.push(Output::Reply {
-                        ticket,
-                        zxid,
-                        result,
-                    });
+                    out.push(Output::Reply { ticket, zxid, result });
                 }
             }
         }
-        let late = self
-            .plain
-            .iter()
-            .filter(|(_, it)| tick - it.tick >= give_up_ticks);
+        let late = self.plain.iter().filter(|(_, it)| tick - it.tick >= give_up_ticks);
         for counter in late.map(|(&counter, _)| counter).collect::<Vec<_>>() {
             let sent = self.plain.get(&counter).is_some_and(|it| it.sent);
             let error = match sent {
@@ -357,11 +302,7 @@ impl Origin {
             self.bytes -= it.command.len();
             if let Some(ticket) = it.ticket {
                 let result = Err(RequestError::Unknown(unknown));
-                out.push(Output::Reply {
-                    ticket,
-                    zxid,
-                    result,
-                });
+                out.push(Output::Reply { ticket, zxid, result });
             }
         }
         Some(attachment.epoch)
@@ -376,10 +317,7 @@ impl Origin {
         seq: u64,
         reply: Reply,
     ) -> Option<Output> {
-        let attachment = self
-            .attachments
-            .get_mut(&session)
-            .filter(|it| it.epoch == epoch)?;
+        let attachment = self.attachments.get_mut(&session).filter(|it| it.epoch == epoch)?;
         if attachment.pending.front()?.seq != seq {
             return None;
         }
@@ -388,11 +326,7 @@ impl Origin {
         self.count -= 1;
         self.bytes -= it.command.len();
         let result = reply.result.map(Some).map_err(RequestError::Op);
-        Some(Output::Reply {
-            ticket: it.ticket?,
-            zxid: reply.zxid,
-            result,
-        })
+        Some(Output::Reply { ticket: it.ticket?, zxid: reply.zxid, result })
     }
 
     /// Takes the command without a sequence that this apply answers.
@@ -422,19 +356,13 @@ impl Origin {
     pub(crate) fn unanswered(&self) -> Vec<(SessionId, u64, Vec<u64>)> {
         let seqs = |it: &Attachment| it.pending.iter().map(|it| it.seq).collect();
         let attachments = self.attachments.iter();
-        attachments
-            .map(|(&session, it)| (session, it.epoch, seqs(it)))
-            .collect()
+        attachments.map(|(&session, it)| (session, it.epoch, seqs(it))).collect()
     }
 
     /// Every command without a sequence that was sent may lie inside an installed snapshot.
     pub(crate) fn fail_sent_plain(&mut self, unknown: Unknown, zxid: Zxid, out: &mut Vec<Output>) {
-        let sent: Vec<u64> = self
-            .plain
-            .iter()
-            .filter(|(_, it)| it.sent)
-            .map(|(&counter, _)| counter)
-            .collect();
+        let sent: Vec<u64> =
+            self.plain.iter().filter(|(_, it)| it.sent).map(|(&counter, _)| counter).collect();
         for counter in sent {
             // Opening and attaching are repeated without harm (rule 9).
             if let Some(plain) = self.plain.get(&counter).filter(|it| it.session.is_some()) {
@@ -471,15 +399,8 @@ impl Origin {
         };
         let ticket = plain.ticket;
         out.push(match plain.session {
-            Some(_) => Output::Session {
-                ticket,
-                result: Err(error),
-            },
-            None => Output::Reply {
-                ticket,
-                zxid,
-                result: Err(error),
-            },
+            Some(_) => Output::Session { ticket, result: Err(error) },
+            None => Output::Reply { ticket, zxid, result: Err(error) },
         });
     }
 }

@@ -90,12 +90,7 @@ impl Node {
         }
         let (from, to) = (frame.from, frame.to);
         if from != peer || to != here || from == here {
-            return Err(StepError::Address {
-                from,
-                to,
-                peer,
-                here,
-            });
+            return Err(StepError::Address { from, to, peer, here });
         }
         if let Body::Refused { reason, known } = frame.body {
             let stranger = self
@@ -108,13 +103,8 @@ impl Node {
             }
             return Ok(());
         }
-        let newer = self
-            .identity
-            .pin(from)
-            .is_some_and(|pin| pin.incarnation != frame.incarnation);
-        let admitted = self
-            .identity
-            .admit(from, frame.incarnation, &self.membership);
+        let newer = self.identity.pin(from).is_some_and(|pin| pin.incarnation != frame.incarnation);
+        let admitted = self.identity.admit(from, frame.incarnation, &self.membership);
         if let Err(reason) = admitted {
             return Err(self.refuse(from, reason));
         }
@@ -168,21 +158,13 @@ impl Node {
                     self.reads.push_remote(from, context, MEMBERS_MAX);
                 }
             }
-            Body::ReadIndexReply {
-                context,
-                index,
-                term,
-            } => {
+            Body::ReadIndexReply { context, index, term } => {
                 if term == self.consensus.term() {
                     self.reads.confirm(context, term, index);
                 }
             }
             Body::SnapshotOffer { index, term } => self.take_offer(from, index, term),
-            Body::SnapshotPull {
-                index,
-                term,
-                offset,
-            } => {
+            Body::SnapshotPull { index, term, offset } => {
                 self.serve_pull(from, index, term, offset);
             }
             Body::SnapshotStaged { index, term, .. } => {
@@ -201,9 +183,7 @@ impl Node {
     /// The longest frame that a member of this configuration sends.
     fn frame_bytes_max(&self) -> usize {
         let limits = &self.config.limits;
-        let entry = limits
-            .entry_bytes_max
-            .max(limits.payload_bytes_max + (64 << 10));
+        let entry = limits.entry_bytes_max.max(limits.payload_bytes_max + (64 << 10));
         limits.message_bytes_max.max(entry) + entry + (64 << 10)
     }
 
@@ -269,11 +249,7 @@ impl Node {
                 term: incoming.term,
                 crc: incoming.crc,
             });
-            let pull = Body::SnapshotPull {
-                index,
-                term,
-                offset: incoming.offset,
-            };
+            let pull = Body::SnapshotPull { index, term, offset: incoming.offset };
             if let Some(staged) = staged {
                 self.send(from, staged);
             } else if same {
@@ -288,17 +264,8 @@ impl Node {
         self.transfers.local = None;
         let cluster = self.config.cluster;
         self.transfers.incoming = Some(Incoming::new(from, (index, term), cluster, self.tick));
-        self.next_write
-            .snapshot
-            .push(SnapshotWrite::Begin { index, term });
-        self.send(
-            from,
-            Body::SnapshotPull {
-                index,
-                term,
-                offset: 0,
-            },
-        );
+        self.next_write.snapshot.push(SnapshotWrite::Begin { index, term });
+        self.send(from, Body::SnapshotPull { index, term, offset: 0 });
     }
 
     fn serve_pull(&mut self, to: NodeId, index: u64, term: u64, offset: u64) {
@@ -322,14 +289,7 @@ impl Node {
                 incoming.from = from;
                 let (index, term, offset) = (incoming.index, incoming.term, incoming.offset);
                 self.next_write.snapshot.push(write);
-                self.send(
-                    from,
-                    Body::SnapshotPull {
-                        index,
-                        term,
-                        offset,
-                    },
-                );
+                self.send(from, Body::SnapshotPull { index, term, offset });
                 Ok(())
             }
             Received::Finished(writes) => {
@@ -338,10 +298,7 @@ impl Node {
             }
             Received::Corrupt(why) => {
                 self.drop_incoming();
-                Err(StepError::Message {
-                    from,
-                    why: format!("its snapshot is damaged: {why}"),
-                })
+                Err(StepError::Message { from, why: format!("its snapshot is damaged: {why}") })
             }
         }
     }

@@ -59,20 +59,12 @@ impl Reads {
         tick: u64,
     ) {
         self.count += 1;
-        let waiting = Waiting {
-            ticket,
-            read,
-            after_seq,
-            tick,
-        };
+        let waiting = Waiting { ticket, read, after_seq, tick };
         let Some(session) = waiting.read.session else {
             self.start(waiting);
             return;
         };
-        let blocked = self
-            .blocked
-            .get(&session)
-            .is_some_and(|queue| !queue.is_empty());
+        let blocked = self.blocked.get(&session).is_some_and(|queue| !queue.is_empty());
         if blocked || after_seq > answered || !self.may_run(session, &waiting) {
             self.blocked.entry(session).or_default().push_back(waiting);
         } else {
@@ -122,13 +114,7 @@ impl Reads {
         context[8..].copy_from_slice(&self.next_round.to_le_bytes());
         let reads = std::mem::take(&mut self.forming);
         let remote = std::mem::take(&mut self.forming_remote);
-        self.out = Some(Round {
-            context,
-            term,
-            tick,
-            reads,
-            remote,
-        });
+        self.out = Some(Round { context, term, tick, reads, remote });
         context
     }
 
@@ -139,10 +125,7 @@ impl Reads {
         term: u64,
         index: u64,
     ) -> Vec<(NodeId, [u8; 16])> {
-        match self
-            .out
-            .take_if(|round| round.context == context && round.term == term)
-        {
+        match self.out.take_if(|round| round.context == context && round.term == term) {
             Some(round) => {
                 self.at_index.entry(index).or_default().extend(round.reads);
                 round.remote
@@ -169,11 +152,7 @@ impl Reads {
 
     /// Gives up a round that nobody answers, and reads that are past their time.
     pub(crate) fn tick(&mut self, tick: u64, round_ticks: u64, give_up_ticks: u64) -> Vec<Waiting> {
-        if self
-            .out
-            .as_ref()
-            .is_some_and(|round| tick - round.tick >= round_ticks)
-        {
+        if self.out.as_ref().is_some_and(|round| tick - round.tick >= round_ticks) {
             self.abandon_round();
         }
         let mut late = Vec::new();
@@ -203,11 +182,7 @@ impl Reads {
     /// Takes the reads that can be answered from the tree as it is now.
     pub(crate) fn take_ready(&mut self, applied: u64, zxid: Zxid) -> Vec<Waiting> {
         let mut ready = std::mem::take(&mut self.ready);
-        while let Some(first) = self
-            .at_index
-            .first_entry()
-            .filter(|it| *it.key() <= applied)
-        {
+        while let Some(first) = self.at_index.first_entry().filter(|it| *it.key() <= applied) {
             ready.extend(first.remove());
         }
         while let Some(first) = self.at_zxid.first_entry().filter(|it| *it.key() <= zxid) {
@@ -221,12 +196,7 @@ impl Reads {
 
     /// The node or the session has ended: these are not answered any more.
     pub(crate) fn drain_session(&mut self, session: SessionId) -> Vec<Waiting> {
-        let blocked: Vec<Waiting> = self
-            .blocked
-            .remove(&session)
-            .into_iter()
-            .flatten()
-            .collect();
+        let blocked: Vec<Waiting> = self.blocked.remove(&session).into_iter().flatten().collect();
         self.count -= blocked.len();
         blocked
     }

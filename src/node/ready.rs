@@ -87,10 +87,7 @@ impl fmt::Debug for Write {
         f.debug_struct("Write")
             .field("snapshot", &self.snapshot)
             .field("local", &self.local.as_ref().map(Bytes::len))
-            .field(
-                "entries",
-                &range.map(|(first, last)| first.index..=last.index),
-            )
+            .field("entries", &range.map(|(first, last)| first.index..=last.index))
             .field("hard_state", &self.hard_state)
             .field("compact_to", &self.compact_to)
             .finish()
@@ -142,9 +139,7 @@ impl fmt::Debug for SnapshotWrite {
             Self::Begin { index, term } => write!(f, "Begin({index}, term {term})"),
             Self::Chunk { offset, bytes } => write!(f, "Chunk({} at {offset})", bytes.len()),
             Self::Finish { length, crc } => write!(f, "Finish({length} bytes, crc {crc:08x})"),
-            Self::Install {
-                index, reset_log, ..
-            } => {
+            Self::Install { index, reset_log, .. } => {
                 write!(f, "Install({index}, reset_log {reset_log})")
             }
             Self::Discard => f.write_str("Discard"),
@@ -204,22 +199,14 @@ pub struct RestoredSnapshot {
 impl RestoredSnapshot {
     /// A snapshot with these parts.
     pub fn new(index: u64, term: u64, chunks: Vec<Bytes>) -> Self {
-        Self {
-            index,
-            term,
-            chunks,
-        }
+        Self { index, term, chunks }
     }
 }
 
 impl fmt::Debug for RestoredSnapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bytes: usize = self.chunks.iter().map(Bytes::len).sum();
-        write!(
-            f,
-            "RestoredSnapshot({}, term {}, {bytes} bytes)",
-            self.index, self.term
-        )
+        write!(f, "RestoredSnapshot({}, term {}, {bytes} bytes)", self.index, self.term)
     }
 }
 
@@ -238,13 +225,7 @@ pub struct Token {
 
 impl Token {
     pub(crate) fn new(node: NodeId, boot: Boot, number: u64, dropped: Arc<AtomicBool>) -> Self {
-        Self {
-            node,
-            boot,
-            number,
-            dropped,
-            spent: false,
-        }
+        Self { node, boot, number, dropped, spent: false }
     }
 
     pub(crate) fn spend(mut self) {
@@ -262,11 +243,7 @@ impl Drop for Token {
 
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "Token({:?}, boot {}, write {})",
-            self.node, self.boot.counter, self.number
-        )
+        write!(f, "Token({:?}, boot {}, write {})", self.node, self.boot.counter, self.number)
     }
 }
 

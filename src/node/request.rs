@@ -352,10 +352,7 @@ pub enum SubmitError {
 impl SubmitError {
     /// Whether the same request may be taken later, or by another node.
     pub fn is_retryable(&self) -> bool {
-        matches!(
-            self,
-            Self::Overloaded { .. } | Self::NotLeader { .. } | Self::Membership(_)
-        )
+        matches!(self, Self::Overloaded { .. } | Self::NotLeader { .. } | Self::Membership(_))
     }
 
     /// Whether the request may have taken effect: never, for one that was not taken.

@@ -86,12 +86,7 @@ impl Source {
         let (members, removed) = self.membership.encode();
         let mut encoder = Encoder::new(self.frozen.clone(), self.cluster, members, removed);
         let next = encoder.next_chunk(chunk_bytes);
-        Stream {
-            encoder,
-            next,
-            offset: 0,
-            crc: 0,
-        }
+        Stream { encoder, next, offset: 0, crc: 0 }
     }
 }
 
@@ -116,14 +111,7 @@ impl Outgoing {
         tick: u64,
     ) -> Self {
         let stream = source.stream(chunk_bytes);
-        Self {
-            index,
-            term,
-            source,
-            stream,
-            last: None,
-            progress_tick: tick,
-        }
+        Self { index, term, source, stream, last: None, progress_tick: tick }
     }
 
     /// The chunk at `offset`: the next one, the last one again, or the first one of all.
@@ -139,13 +127,7 @@ impl Outgoing {
         }
         let (offset, bytes, crc) = self.stream.next(chunk_bytes)?;
         self.progress_tick = tick;
-        let chunk = Chunk {
-            index: self.index,
-            term: self.term,
-            offset,
-            bytes,
-            crc,
-        };
+        let chunk = Chunk { index: self.index, term: self.term, offset, bytes, crc };
         self.last = Some(chunk.clone());
         Some(chunk)
     }
@@ -157,12 +139,7 @@ impl Outgoing {
 
 impl Local {
     pub(crate) fn new((index, term): (u64, u64), source: &Source, chunk_bytes: usize) -> Self {
-        Self {
-            index,
-            term,
-            stream: source.stream(chunk_bytes),
-            begun: false,
-        }
+        Self { index, term, stream: source.stream(chunk_bytes), begun: false }
     }
 
     /// Writes on by at most `chunks` chunks. Returns whether the snapshot is whole.
@@ -174,10 +151,7 @@ impl Local {
     ) -> bool {
         if !self.begun {
             self.begun = true;
-            out.push(SnapshotWrite::Begin {
-                index: self.index,
-                term: self.term,
-            });
+            out.push(SnapshotWrite::Begin { index: self.index, term: self.term });
         }
         for _ in 0..chunks {
             let Some((offset, bytes, crc)) = self.stream.next(chunk_bytes) else {
@@ -229,10 +203,7 @@ impl Incoming {
         if let Err(error) = decoder.feed(chunk.bytes.clone()) {
             return Received::Corrupt(error.to_string());
         }
-        let write = SnapshotWrite::Chunk {
-            offset: chunk.offset,
-            bytes: chunk.bytes,
-        };
+        let write = SnapshotWrite::Chunk { offset: chunk.offset, bytes: chunk.bytes };
         let Some(crc) = chunk.crc else {
             return Received::More(write);
         };
@@ -246,13 +217,7 @@ impl Incoming {
             Ok(staged) => self.staged = Some(Box::new(staged)),
             Err(why) => return Received::Corrupt(why),
         }
-        Received::Finished([
-            write,
-            SnapshotWrite::Finish {
-                length: self.offset,
-                crc,
-            },
-        ])
+        Received::Finished([write, SnapshotWrite::Finish { length: self.offset, crc }])
     }
 
     pub(crate) fn is_whole(&self) -> bool {

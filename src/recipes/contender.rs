@@ -191,11 +191,7 @@ impl Contender {
         };
         Some(match &self.phase {
             Phase::Creating => {
-                let text = format!(
-                    "{}/{}",
-                    self.path.as_str().trim_end_matches('/'),
-                    self.prefix
-                );
+                let text = format!("{}/{}", self.path.as_str().trim_end_matches('/'), self.prefix);
                 let path = Path::sequential_prefix(&text).ok()?;
                 Action::Submit(Txn::new(Op::Create {
                     path,
@@ -208,28 +204,19 @@ impl Contender {
                 data: Bytes::new(),
                 mode: CreateMode::Persistent,
             })),
-            Phase::Finding {
-                after, at_least, ..
-            } => list(after, *at_least),
-            Phase::Adopting(path, at_least) => Action::Get {
-                path: path.clone(),
-                at_least: *at_least,
-            },
+            Phase::Finding { after, at_least, .. } => list(after, *at_least),
+            Phase::Adopting(path, at_least) => {
+                Action::Get { path: path.clone(), at_least: *at_least }
+            }
             Phase::Listing(listing) => list(&listing.after, listing.at_least),
             Phase::Deleting => {
                 let own = self.own.as_ref()?;
-                let delete = Op::Delete {
-                    path: own.path.clone(),
-                    version: None,
-                };
+                let delete = Op::Delete { path: own.path.clone(), version: None };
                 Action::Submit(Txn::new(delete).guard(own.fence()))
             }
             Phase::Waiting { .. } | Phase::Held if self.recheck_own => {
                 let own = self.own.as_ref()?;
-                Action::Get {
-                    path: own.path.clone(),
-                    at_least: own.token,
-                }
+                Action::Get { path: own.path.clone(), at_least: own.token }
             }
             Phase::Idle | Phase::Waiting { .. } | Phase::Held | Phase::Lost | Phase::Failed(_) => {
                 return None;
@@ -305,10 +292,7 @@ impl Contender {
     }
 
     fn created(&mut self, path: Path, stat: &Stat) {
-        let own = Own {
-            path,
-            token: stat.czxid,
-        };
+        let own = Own { path, token: stat.czxid };
         self.list(own.token, None);
         let filter = Filter::Node(own.path.clone());
         if self.wanted && self.next.is_none() {
@@ -318,11 +302,7 @@ impl Contender {
     }
 
     fn find(&mut self, at_least: Zxid) {
-        self.phase = Phase::Finding {
-            after: None,
-            at_least,
-            found: None,
-        };
+        self.phase = Phase::Finding { after: None, at_least, found: None };
     }
 
     fn list(&mut self, at_least: Zxid, before: Option<usize>) {
@@ -522,10 +502,7 @@ impl Contender {
 impl Own {
     /// Holds as long as the node is the one that its owner made.
     pub(crate) fn fence(&self) -> Guard {
-        Guard {
-            path: self.path.clone(),
-            check: Check::Czxid(self.token),
-        }
+        Guard { path: self.path.clone(), check: Check::Czxid(self.token) }
     }
 }
 

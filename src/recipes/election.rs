@@ -38,11 +38,7 @@ pub struct Election {
 impl Election {
     /// A candidate in the election at `path`, which does not campaign yet.
     pub fn new(layout: Layout, path: Path) -> Self {
-        Self {
-            layout,
-            contender: Contender::new(path),
-            until: Duration::ZERO,
-        }
+        Self { layout, contender: Contender::new(path), until: Duration::ZERO }
     }
 
     /// Takes what happened.
@@ -59,8 +55,7 @@ impl Election {
     ///
     /// After [`State::Lost`] this is how to stand again. While it stands already, nothing happens.
     pub fn campaign(&mut self, id: [u8; 16], proposal: Bytes) {
-        self.contender
-            .contend(self.layout.election_prefix(id), proposal);
+        self.contender.contend(self.layout.election_prefix(id), proposal);
     }
 
     /// Gives up the leadership, or the candidacy. The own node is removed even if nobody knows yet
@@ -95,10 +90,5 @@ impl Election {
 }
 
 pub(crate) fn proclaim(own: &Own, proposal: Bytes) -> Txn {
-    Txn::new(Op::Set {
-        path: own.path.clone(),
-        data: proposal,
-        version: None,
-    })
-    .guard(own.fence())
+    Txn::new(Op::Set { path: own.path.clone(), data: proposal, version: None }).guard(own.fence())
 }

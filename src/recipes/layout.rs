@@ -55,10 +55,7 @@ pub(crate) fn sequence(name: &str) -> Option<i128> {
     }
     // ZooKeeper's own counter wraps to negative numbers.
     let head = head.strip_suffix('-')?;
-    MARKS
-        .iter()
-        .any(|mark| head.ends_with(mark))
-        .then_some(-number)
+    MARKS.iter().any(|mark| head.ends_with(mark)).then_some(-number)
 }
 
 /// A version 4 UUID of these random bytes.
@@ -94,10 +91,7 @@ mod tests {
             Layout::Curator.election_prefix(id),
             "_c_abababab-abab-4bab-abab-abababababab-latch-"
         );
-        assert_eq!(
-            Layout::Kazoo.lock_prefix(id),
-            "abababababab4bababababababababab__lock__"
-        );
+        assert_eq!(Layout::Kazoo.lock_prefix(id), "abababababab4bababababababababab__lock__");
     }
 
     #[test]

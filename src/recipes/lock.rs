@@ -39,11 +39,7 @@ pub struct Lock {
 impl Lock {
     /// A contender for the lock at `path`, which contends for nothing yet.
     pub fn new(layout: Layout, path: Path) -> Self {
-        Self {
-            layout,
-            contender: Contender::new(path),
-            until: Duration::ZERO,
-        }
+        Self { layout, contender: Contender::new(path), until: Duration::ZERO }
     }
 
     /// Takes what happened.
@@ -94,15 +90,10 @@ pub(super) fn state(contender: &Contender, until: Duration, now: Duration) -> St
         Phase::Lost => State::Lost,
         Phase::Failed(error) => State::Failed(error.clone()),
         Phase::Held => match contender.held() {
-            Some(own) if now < until => State::Held {
-                token: own.token,
-                until,
-            },
+            Some(own) if now < until => State::Held { token: own.token, until },
             Some(own) => State::Suspended { token: own.token },
             None => State::Lost,
         },
-        _ => State::Waiting {
-            ahead: contender.ahead(),
-        },
+        _ => State::Waiting { ahead: contender.ahead() },
     }
 }

@@ -109,15 +109,10 @@ impl Observer {
         }
         let at_least = self.seen;
         let action = match &self.phase {
-            Phase::Listing { after, .. } => Action::List {
-                path: self.path.clone(),
-                after: after.clone(),
-                at_least,
-            },
-            Phase::Reading(path) => Action::Get {
-                path: path.clone(),
-                at_least,
-            },
+            Phase::Listing { after, .. } => {
+                Action::List { path: self.path.clone(), after: after.clone(), at_least }
+            }
+            Phase::Reading(path) => Action::Get { path: path.clone(), at_least },
             Phase::Watching | Phase::Failed(_) => return None,
         };
         self.waits = true;
@@ -152,12 +147,7 @@ impl Observer {
             }
             Err(_) => return,
         };
-        let Phase::Listing {
-            after,
-            since,
-            lowest,
-        } = &mut self.phase
-        else {
+        let Phase::Listing { after, since, lowest } = &mut self.phase else {
             return;
         };
         if since.is_some_and(|since| since != zxid) {
@@ -205,12 +195,7 @@ impl Observer {
             Ok(Some((proposal, stat))) => {
                 self.phase = Phase::Watching;
                 self.watch(Filter::Node(path.clone()), zxid);
-                let leadership = Leadership {
-                    path,
-                    token: stat.czxid,
-                    proposal,
-                    zxid: stat.mzxid,
-                };
+                let leadership = Leadership { path, token: stat.czxid, proposal, zxid: stat.mzxid };
                 self.current = Some(leadership.clone());
                 let newest = (stat.czxid, stat.mzxid);
                 if newest > self.told {
@@ -252,8 +237,4 @@ impl Observer {
     }
 }
 
-const LIST: Phase = Phase::Listing {
-    after: None,
-    since: None,
-    lowest: None,
-};
+const LIST: Phase = Phase::Listing { after: None, since: None, lowest: None };

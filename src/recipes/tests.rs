@@ -156,10 +156,7 @@ impl Model {
         }
         let below = format!("{parent}/");
         let names = nodes.keys().filter_map(|path| path.strip_prefix(&below));
-        Ok(names
-            .filter(|name| !name.contains('/'))
-            .map(str::to_owned)
-            .collect())
+        Ok(names.filter(|name| !name.contains('/')).map(str::to_owned).collect())
     }
 }
 
@@ -218,11 +215,7 @@ impl Client {
                 let zxid = Zxid::new(model.zxid);
                 Input::Replied { zxid, result }
             }
-            Action::List {
-                path,
-                after,
-                at_least,
-            } => {
+            Action::List { path, after, at_least } => {
                 let at = self.stale(model, rng, at_least);
                 let limit = 1 + rng.below(4) as usize;
                 let result = model.children(at, &path).map(|names| {
@@ -369,10 +362,7 @@ fn run_locks(seed: u64, faults: bool) -> usize {
             8 if faults && rng.below(10) == 0 => {
                 // Somebody removes the holder's node by hand.
                 if let Some(fence) = lock.fence() {
-                    let delete = Op::Delete {
-                        path: fence.path,
-                        version: None,
-                    };
+                    let delete = Op::Delete { path: fence.path, version: None };
                     let _ = model.apply(client.session, &delete.into());
                 }
             }
@@ -482,15 +472,9 @@ fn a_release_wakes_one_waiter_only() {
         quiesce(&mut model, &mut client, &mut lock);
         clients.push((client, lock));
     }
-    assert_eq!(
-        clients[19].1.state(Duration::ZERO),
-        State::Waiting { ahead: Some(19) }
-    );
+    assert_eq!(clients[19].1.state(Duration::ZERO), State::Waiting { ahead: Some(19) });
     for round in 0..19 {
-        assert!(
-            holder(&clients[round].1).is_some(),
-            "in the order of arrival"
-        );
+        assert!(holder(&clients[round].1).is_some(), "in the order of arrival");
         let (client, lock) = &mut clients[round];
         lock.release();
         quiesce(&mut model, client, lock);
@@ -620,21 +604,12 @@ fn a_predecessor_that_goes_between_two_pages_is_not_missed() {
     };
     let own: Path = format!("{path}0000000007").parse().expect("valid");
     let czxid = Zxid::new(10);
-    let stat = Stat {
-        czxid,
-        ..Stat::default()
-    };
+    let stat = Stat { czxid, ..Stat::default() };
     let name = own.name().to_owned();
     let result = Ok(Outcome::Created { path: own, stat });
-    lock.handle(Input::Replied {
-        zxid: czxid,
-        result,
-    });
+    lock.handle(Input::Replied { zxid: czxid, result });
     assert!(matches!(lock.action(), Some(Action::Watch { from, .. }) if from == czxid));
-    assert!(matches!(
-        lock.action(),
-        Some(Action::List { after: None, .. })
-    ));
+    assert!(matches!(lock.action(), Some(Action::List { after: None, .. })));
     let before = "0__lock__0000000006".to_owned();
     let zxid = Zxid::new(10);
     let result = Ok((vec![before.clone()], true));

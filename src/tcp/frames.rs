@@ -24,11 +24,7 @@ pub(super) struct FrameReader {
 
 impl FrameReader {
     pub(super) fn new(frame_bytes_max: usize) -> Self {
-        Self {
-            block: BytesMut::new(),
-            filled: 0,
-            frame_bytes_max,
-        }
+        Self { block: BytesMut::new(), filled: 0, frame_bytes_max }
     }
 
     /// Reads once; 0 is the end of the stream.
@@ -66,10 +62,7 @@ impl FrameReader {
         }
         let actual = bytes as usize;
         if actual > self.frame_bytes_max {
-            return Err(StreamFault::TooLong {
-                actual,
-                max: self.frame_bytes_max,
-            });
+            return Err(StreamFault::TooLong { actual, max: self.frame_bytes_max });
         }
         Ok(Some(actual))
     }
@@ -242,11 +235,7 @@ mod tests {
     }
 
     fn stream(step: usize) -> Trickle {
-        let mut stream = Trickle {
-            bytes: Vec::new(),
-            at: 0,
-            step,
-        };
+        let mut stream = Trickle { bytes: Vec::new(), at: 0, step };
         let mut batch = FrameBatch::default();
         for frame in frames() {
             batch.push(frame);
@@ -296,11 +285,7 @@ mod tests {
         let mut bytes = length.to_le_bytes().to_vec();
         bytes.extend_from_slice(&check(length).to_le_bytes());
         bytes.extend_from_slice(&[7; 100_000]);
-        let mut stream = Trickle {
-            bytes,
-            at: 0,
-            step: 10 << 20,
-        };
+        let mut stream = Trickle { bytes, at: 0, step: 10 << 20 };
         let mut reader = FrameReader::new(64 << 20);
         while reader.fill(&mut stream).expect("a vector never fails") > 0 {
             assert_eq!(reader.next(), Ok(None));

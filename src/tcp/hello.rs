@@ -45,11 +45,7 @@ impl Hello {
         rest.copy_to_slice(&mut cluster);
         let from = NodeId::new(rest.get_u64_le()).ok_or(TcpRefusal::Garbage)?;
         let to = NodeId::new(rest.get_u64_le()).ok_or(TcpRefusal::Garbage)?;
-        Ok(Self {
-            cluster: ClusterId::from_bytes(cluster),
-            from,
-            to,
-        })
+        Ok(Self { cluster: ClusterId::from_bytes(cluster), from, to })
     }
 
     /// Whether the member `id` of `cluster` listens to this.
@@ -198,21 +194,14 @@ mod tests {
     }
 
     fn hello() -> Hello {
-        Hello {
-            cluster: ClusterId::named("a"),
-            from: node(1),
-            to: node(2),
-        }
+        Hello { cluster: ClusterId::named("a"), from: node(1), to: node(2) }
     }
 
     #[test]
     fn round_trips() {
         assert_eq!(Hello::decode(&hello().encode()), Ok(hello()));
         for verdict in [Ok(()), Err(TcpRefusal::OtherCluster), Err(TcpRefusal::Full)] {
-            let welcome = Welcome {
-                from: node(9),
-                verdict,
-            };
+            let welcome = Welcome { from: node(9), verdict };
             assert_eq!(Welcome::decode(&welcome.encode()), Ok(welcome));
         }
     }
@@ -233,14 +222,8 @@ mod tests {
         assert_eq!(hello().check(cluster, node(2)), Ok(()));
         let other = ClusterId::named("b");
         assert_eq!(hello().check(other, node(2)), Err(TcpRefusal::OtherCluster));
-        assert_eq!(
-            hello().check(cluster, node(3)),
-            Err(TcpRefusal::OtherReceiver)
-        );
-        let echo = Hello {
-            from: node(2),
-            ..hello()
-        };
+        assert_eq!(hello().check(cluster, node(3)), Err(TcpRefusal::OtherReceiver));
+        let echo = Hello { from: node(2), ..hello() };
         assert_eq!(echo.check(cluster, node(2)), Err(TcpRefusal::Itself));
     }
 

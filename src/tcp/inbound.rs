@@ -2,10 +2,7 @@
 //!
 //! Invariants: a connection costs nothing but its slot until it has said a whole, right hello in
 //! time; slots are bounded; a member has one connection at most, the newest.
-#![expect(
-    clippy::disallowed_types,
-    reason = "this room is the transport on real sockets"
-)]
+#![expect(clippy::disallowed_types, reason = "this room is the transport on real sockets")]
 
 use std::{
     collections::BTreeMap,
@@ -162,10 +159,7 @@ fn start(
     inbox: &Inbox,
 ) -> io::Result<()> {
     let stream = Arc::new(stream);
-    let Some(serial) = shared
-        .registry
-        .admit(&stream, shared.options.handshakes_max)
-    else {
+    let Some(serial) = shared.registry.admit(&stream, shared.options.handshakes_max) else {
         return Ok(());
     };
     let name = format!("quorate-in-{}", shared.id);
@@ -185,10 +179,7 @@ fn serve(shared: &Shared, stream: &TcpStream, serial: u64, address: SocketAddr, 
         registry.establish(serial, from, options.connections_max)?;
         Ok(from)
     });
-    let welcome = Welcome {
-        from: shared.id,
-        verdict: opened.map(|_| ()),
-    };
+    let welcome = Welcome { from: shared.id, verdict: opened.map(|_| ()) };
     // Strangers get no answer; whoever speaks the protocol learns the reason.
     if opened != Err(TcpRefusal::Garbage) && opened != Err(TcpRefusal::Late) {
         let _ = { stream }.write_all(&welcome.encode());
@@ -258,9 +249,7 @@ fn receive(shared: &Shared, mut stream: &TcpStream, from: NodeId, inbox: &Inbox)
             bytes += frame.len() as u64;
             undelivered += u64::from(!inbox.deliver(from, frame));
         };
-        registry
-            .received_frames
-            .fetch_add(frames, Ordering::Relaxed);
+        registry.received_frames.fetch_add(frames, Ordering::Relaxed);
         registry.received_bytes.fetch_add(bytes, Ordering::Relaxed);
         let undelivered_frames = &registry.undelivered_frames;
         undelivered_frames.fetch_add(undelivered, Ordering::Relaxed);
@@ -272,10 +261,7 @@ fn receive(shared: &Shared, mut stream: &TcpStream, from: NodeId, inbox: &Inbox)
 
 /// How a member's connection ended.
 #[derive(Debug)]
-#[expect(
-    dead_code,
-    reason = "the fields are for the log, which shows them with Debug"
-)]
+#[expect(dead_code, reason = "the fields are for the log, which shows them with Debug")]
 enum End {
     Closed,
     Silent,

@@ -13,10 +13,7 @@
 //! name can pose as a member. Keep the port inside a private network.
 //!
 //! The room knows frames as opaque bytes, and nothing of consensus or of the namespace.
-#![expect(
-    clippy::disallowed_types,
-    reason = "this room is the transport on real sockets"
-)]
+#![expect(clippy::disallowed_types, reason = "this room is the transport on real sockets")]
 
 mod frames;
 mod hello;
@@ -110,10 +107,7 @@ impl TcpTransport {
             inbound::accept(&accepting, &listener, &inbox);
         });
         started.map_err(|source| TcpError::Thread { source })?;
-        Ok(Self {
-            shared,
-            lanes: BTreeMap::new(),
-        })
+        Ok(Self { shared, lanes: BTreeMap::new() })
     }
 
     /// Where it listens.
@@ -123,9 +117,7 @@ impl TcpTransport {
 
     /// A handle that stays when a host takes the transport.
     pub fn handle(&self) -> TcpHandle {
-        TcpHandle {
-            shared: self.shared.clone(),
-        }
+        TcpHandle { shared: self.shared.clone() }
     }
 
     /// Dials `peer` at `address`: see [`TcpHandle::connect`].
@@ -147,9 +139,7 @@ impl Transport for TcpTransport {
                 let Some(outbox) = shared.outboxes.lock().get(&message.to).cloned() else {
                     return;
                 };
-                self.lanes
-                    .entry(message.to)
-                    .or_insert_with(|| Lane::new(outbox))
+                self.lanes.entry(message.to).or_insert_with(|| Lane::new(outbox))
             }
         };
         lane.staged_bytes += message.bytes.len();
@@ -162,8 +152,7 @@ impl Transport for TcpTransport {
 
     fn flush(&mut self) {
         let options = &self.shared.options;
-        self.lanes
-            .retain(|_, lane| lane.staged.is_empty() || lane.flush(options));
+        self.lanes.retain(|_, lane| lane.staged.is_empty() || lane.flush(options));
     }
 }
 
@@ -230,9 +219,7 @@ struct Shared {
 
 impl Shared {
     fn connect(self: &Arc<Self>, peer: NodeId, address: String) -> Result<(), TcpError> {
-        let port = address
-            .rsplit_once(':')
-            .map(|(host, port)| (host, port.parse::<u16>()));
+        let port = address.rsplit_once(':').map(|(host, port)| (host, port.parse::<u16>()));
         if !matches!(port, Some((host, Ok(_))) if !host.is_empty()) {
             return Err(TcpError::Address { address });
         }
@@ -255,9 +242,7 @@ impl Shared {
         let outbox = Arc::new(Outbox::new(peer, address));
         let (shared, queue) = (self.clone(), outbox.clone());
         let name = format!("quorate-out-{peer}");
-        let started = self
-            .threads
-            .spawn(name, move || outbound::run(&shared, &queue));
+        let started = self.threads.spawn(name, move || outbound::run(&shared, &queue));
         started.map_err(|source| TcpError::Thread { source })?;
         outboxes.insert(peer, outbox);
         Ok(())
@@ -296,11 +281,7 @@ struct Lane {
 
 impl Lane {
     fn new(outbox: Arc<Outbox>) -> Self {
-        Self {
-            outbox,
-            staged: Vec::new(),
-            staged_bytes: 0,
-        }
+        Self { outbox, staged: Vec::new(), staged_bytes: 0 }
     }
 
     /// Hands over what is staged; `false` when the peer was forgotten.

@@ -72,30 +72,15 @@ impl TcpOptions {
             ("connections", self.connections_max as u64, 1, 1 << 16),
             ("handshakes", self.handshakes_max as u64, 1, 1 << 16),
             ("connect timeout in ms", ms(self.connect_timeout), 1, DAY_MS),
-            (
-                "handshake timeout in ms",
-                ms(self.handshake_timeout),
-                1,
-                DAY_MS,
-            ),
+            ("handshake timeout in ms", ms(self.handshake_timeout), 1, DAY_MS),
             ("probe interval in ms", probe, 1, DAY_MS),
             ("silence in ms", ms(self.silence_max), probe * 2, DAY_MS),
             ("first backoff in ms", backoff, 1, DAY_MS),
-            (
-                "longest backoff in ms",
-                ms(self.backoff_max),
-                backoff,
-                DAY_MS,
-            ),
+            ("longest backoff in ms", ms(self.backoff_max), backoff, DAY_MS),
         ];
         for (setting, value, min, max) in rows {
             if !(min..=max).contains(&value) {
-                return Err(TcpError::OutOfRange {
-                    setting,
-                    value,
-                    min,
-                    max,
-                });
+                return Err(TcpError::OutOfRange { setting, value, min, max });
             }
         }
         Ok(())

@@ -250,11 +250,7 @@ fn dial(shared: &Shared, outbox: &Outbox, address: &str) -> Result<Arc<TcpStream
     if !outbox.hold(stream.clone()) {
         return Err(DialFault::Closed);
     }
-    let hello = Hello {
-        cluster: shared.cluster,
-        from: shared.id,
-        to: outbox.peer,
-    };
+    let hello = Hello { cluster: shared.cluster, from: shared.id, to: outbox.peer };
     (&*stream).write_all(&hello.encode())?;
     let mut answer = [0; WELCOME_BYTES];
     read_exact_within(&stream, &mut answer, options.handshake_timeout)?;

@@ -41,10 +41,7 @@ pub(super) fn read_exact_within(
 
 /// Whether a read or write ended because of its timeout: systems name it differently.
 pub(super) fn is_timeout(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
-    )
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
 /// Whether the system connected a socket to itself, as it may when nobody listens on a local port.

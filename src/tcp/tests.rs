@@ -55,10 +55,7 @@ impl Frames {
 
 fn inbox(capacity: usize) -> (Inbox, Frames) {
     let inbox = Inbox::bounded(capacity, usize::MAX, 0);
-    let frames = Frames {
-        inbox: inbox.clone(),
-        taken: RefCell::default(),
-    };
+    let frames = Frames { inbox: inbox.clone(), taken: RefCell::default() };
     (inbox, frames)
 }
 
@@ -91,9 +88,7 @@ fn member(id: u64, options: TcpOptions) -> Member {
 impl Member {
     fn dial(&self, peer: &Member) {
         let (id, address) = (peer.transport.shared.id, peer.transport.local_addr());
-        self.transport
-            .connect(id, address)
-            .expect("the address is right");
+        self.transport.connect(id, address).expect("the address is right");
     }
 
     fn send(&mut self, to: u64, bytes: impl Into<Bytes>) {
@@ -129,34 +124,23 @@ fn speak(member: &Member, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(member.transport.local_addr()).expect("it listens");
     stream.write_all(bytes).expect("the buffer takes a hello");
     let mut answer = Vec::new();
-    stream
-        .set_read_timeout(Some(WAIT))
-        .expect("a timeout is allowed");
+    stream.set_read_timeout(Some(WAIT)).expect("a timeout is allowed");
     let _ = stream.read_to_end(&mut answer);
     answer
 }
 
 fn hello(from: u64, to: u64) -> Hello {
-    Hello {
-        cluster: cluster(),
-        from: node(from),
-        to: node(to),
-    }
+    Hello { cluster: cluster(), from: node(from), to: node(to) }
 }
 
 /// A connection that was welcomed as member `from`.
 fn joined(member: &Member, from: u64) -> TcpStream {
     let mut stream = TcpStream::connect(member.transport.local_addr()).expect("it listens");
     let to = member.transport.shared.id.as_u64();
-    stream
-        .write_all(&hello(from, to).encode())
-        .expect("the buffer takes a hello");
+    stream.write_all(&hello(from, to).encode()).expect("the buffer takes a hello");
     let mut welcome = [0; hello::WELCOME_BYTES];
     stream.read_exact(&mut welcome).expect("a welcome comes");
-    assert_eq!(
-        hello::Welcome::decode(&welcome).map(|it| it.verdict),
-        Ok(Ok(()))
-    );
+    assert_eq!(hello::Welcome::decode(&welcome).map(|it| it.verdict), Ok(Ok(())));
     stream
 }
 
@@ -213,9 +197,7 @@ fn connects_again_after_the_peer_restarted_on_its_port() {
     let b = member_at(2, address, quick());
     until("frames arrive again", || {
         a.send(2, "after");
-        b.arrived
-            .try_recv()
-            .is_some_and(|(_, bytes)| bytes == "after")
+        b.arrived.try_recv().is_some_and(|(_, bytes)| bytes == "after")
     });
     assert!(a.peer(2).connections >= 2);
     assert!(a.peer(2).last_failure.is_some());
@@ -230,9 +212,7 @@ fn a_changed_address_is_dialed_at_once_and_names_are_resolved() {
     let moved = member(2, quick());
     let port = moved.transport.local_addr().port();
     let handle = a.transport.handle();
-    handle
-        .connect(node(2), format!("localhost:{port}"))
-        .expect("a name is an address");
+    handle.connect(node(2), format!("localhost:{port}")).expect("a name is an address");
     until("frames arrive at the new address", || {
         a.send(2, "new");
         moved.arrived.try_recv().is_some()
@@ -251,10 +231,7 @@ fn refuses_what_is_not_a_peer() {
     damaged[30] ^= 1;
     let mut version = right;
     version[4] = 9;
-    let other = Hello {
-        cluster: ClusterId::named("other"),
-        ..hello(1, 2)
-    };
+    let other = Hello { cluster: ClusterId::named("other"), ..hello(1, 2) };
     let rows: [(&[u8], TcpRefusal); 7] = [
         (&other.encode(), TcpRefusal::OtherCluster),
         (&hello(1, 3).encode(), TcpRefusal::OtherReceiver),
@@ -290,30 +267,21 @@ fn a_dialer_learns_why_it_is_refused() {
     let a = member(1, quick());
     let b = member(2, quick());
     let address = b.transport.local_addr();
-    a.transport
-        .connect(node(3), address)
-        .expect("the address is right");
+    a.transport.connect(node(3), address).expect("the address is right");
     until("the reason is known", || {
-        a.peer(3)
-            .last_failure
-            .is_some_and(|why| why.contains("meant for another member"))
+        a.peer(3).last_failure.is_some_and(|why| why.contains("meant for another member"))
     });
     assert!(!a.peer(3).connected);
     // Someone who is no member at all: the dialer goes away within the deadline.
     let silent = TcpListener::bind("127.0.0.1:0").expect("loopback has a port");
     let address = silent.local_addr().expect("it is bound");
-    a.transport
-        .connect(node(4), address)
-        .expect("the address is right");
+    a.transport.connect(node(4), address).expect("the address is right");
     until("the silence is noticed", || a.peer(4).failures > 0);
 }
 
 #[test]
 fn closes_a_member_that_sends_damage_or_too_much() {
-    let options = TcpOptions {
-        frame_bytes_max: 1_000,
-        ..quick()
-    };
+    let options = TcpOptions { frame_bytes_max: 1_000, ..quick() };
     let mut b = member(2, options.clone());
     let mut prefix = vec![0xE9, 3, 0, 0];
     prefix.extend_from_slice(&crc32c::crc32c(&[0xE9, 3, 0, 0]).to_le_bytes());
@@ -337,10 +305,7 @@ fn closes_a_member_that_sends_damage_or_too_much() {
 
 #[test]
 fn half_open_connections_make_room_and_end() {
-    let options = TcpOptions {
-        handshakes_max: 4,
-        ..quick()
-    };
+    let options = TcpOptions { handshakes_max: 4, ..quick() };
     let b = member(2, options);
     // Slow on purpose: a byte now and then does not move the deadline.
     let mut slow: Vec<_> = (0..12)
@@ -351,10 +316,7 @@ fn half_open_connections_make_room_and_end() {
     a.dial(&b);
     a.send(2, "through");
     assert_eq!(b.next(), "through");
-    assert!(
-        started.elapsed() < Duration::from_millis(250),
-        "no room was made"
-    );
+    assert!(started.elapsed() < Duration::from_millis(250), "no room was made");
     until("all are closed", || {
         for stream in &mut slow {
             let _ = stream.write_all(b"Q");
@@ -363,24 +325,17 @@ fn half_open_connections_make_room_and_end() {
         refused.values().sum::<u64>() == 12
     });
     assert!(started.elapsed() < Duration::from_secs(2));
-    until("their threads end", || {
-        b.transport.shared.threads.live() == 2
-    });
+    until("their threads end", || b.transport.shared.threads.live() == 2);
 }
 
 #[test]
 fn members_are_bounded_and_the_newest_connection_of_one_counts() {
-    let options = TcpOptions {
-        connections_max: 2,
-        ..quick()
-    };
+    let options = TcpOptions { connections_max: 2, ..quick() };
     let b = member(2, options);
     let mut older = joined(&b, 7);
     let _other = joined(&b, 8);
     let _newer = joined(&b, 7);
-    until("the older one is closed", || {
-        matches!(older.read(&mut [0; 1]), Ok(0) | Err(_))
-    });
+    until("the older one is closed", || matches!(older.read(&mut [0; 1]), Ok(0) | Err(_)));
     let answer = speak(&b, &hello(9, 2).encode());
     let answer: [u8; hello::WELCOME_BYTES] = answer.try_into().expect("one answer");
     let welcome = hello::Welcome::decode(&answer).expect("it is right");
@@ -396,24 +351,15 @@ fn silent_connections_end_on_both_sides() {
     // A peer that takes everything and answers no probe.
     let deaf = TcpListener::bind("127.0.0.1:0").expect("loopback has a port");
     let address = deaf.local_addr().expect("it is bound");
-    b.transport
-        .connect(node(3), address)
-        .expect("the address is right");
+    b.transport.connect(node(3), address).expect("the address is right");
     let (mut stream, _) = deaf.accept().expect("it is dialed");
     let mut bytes = [0; hello::HELLO_BYTES];
     stream.read_exact(&mut bytes).expect("a hello comes");
-    let welcome = hello::Welcome {
-        from: node(3),
-        verdict: Ok(()),
-    };
-    stream
-        .write_all(&welcome.encode())
-        .expect("the buffer takes it");
+    let welcome = hello::Welcome { from: node(3), verdict: Ok(()) };
+    stream.write_all(&welcome.encode()).expect("the buffer takes it");
     until("it is connected", || b.peer(3).connected);
     until("it is given up", || {
-        b.peer(3)
-            .last_failure
-            .is_some_and(|why| why.contains("no sign of life"))
+        b.peer(3).last_failure.is_some_and(|why| why.contains("no sign of life"))
     });
     // An idle connection between members that live stays.
     let a = member(1, quick());
@@ -438,16 +384,9 @@ fn a_slow_reader_costs_its_own_queue_only() {
         .connect(node(3), stuck.local_addr().expect("it is bound"))
         .expect("the address is right");
     let (mut stream, _) = stuck.accept().expect("it is dialed");
-    stream
-        .read_exact(&mut [0; hello::HELLO_BYTES])
-        .expect("a hello comes");
-    let welcome = hello::Welcome {
-        from: node(3),
-        verdict: Ok(()),
-    };
-    stream
-        .write_all(&welcome.encode())
-        .expect("the buffer takes it");
+    stream.read_exact(&mut [0; hello::HELLO_BYTES]).expect("a hello comes");
+    let welcome = hello::Welcome { from: node(3), verdict: Ok(()) };
+    stream.write_all(&welcome.encode()).expect("the buffer takes it");
     let block = Bytes::from(vec![5; 100_000]);
     until("its queue is full", || {
         a.send(3, block.clone());
@@ -461,17 +400,11 @@ fn a_slow_reader_costs_its_own_queue_only() {
         let started = Instant::now();
         a.send(2, at.to_le_bytes().to_vec());
         assert_eq!(b.next(), at.to_le_bytes()[..]);
-        assert!(
-            started.elapsed() < Duration::from_secs(1),
-            "the other peer is delayed"
-        );
+        assert!(started.elapsed() < Duration::from_secs(1), "the other peer is delayed");
     }
     let started = Instant::now();
     drop(a);
-    assert!(
-        started.elapsed() < Duration::from_millis(350),
-        "a stuck peer delays the end"
-    );
+    assert!(started.elapsed() < Duration::from_millis(350), "a stuck peer delays the end");
 }
 
 #[test]
@@ -481,16 +414,12 @@ fn a_full_host_loses_frames_and_nothing_else() {
     let transport = TcpTransport::bind_with(node(2), cluster(), listen, inbox, quick());
     let transport = transport.expect("loopback has a port");
     let mut a = member(1, quick());
-    a.transport
-        .connect(node(2), transport.local_addr())
-        .expect("the address is right");
+    a.transport.connect(node(2), transport.local_addr()).expect("the address is right");
     for _ in 0..100 {
         a.send(2, "x");
     }
     let handle = transport.handle();
-    until("all came", || {
-        handle.status().inbound.received_frames == 100
-    });
+    until("all came", || handle.status().inbound.received_frames == 100);
     assert_eq!(handle.status().inbound.undelivered_frames, 90);
     assert_eq!(arrived.len(), 10);
 }
@@ -498,20 +427,12 @@ fn a_full_host_loses_frames_and_nothing_else() {
 #[test]
 fn dropping_ends_every_thread_and_frees_the_port() {
     let members: Vec<_> = (1..=5).map(|id| member(id, quick())).collect();
-    for (from, to) in (0..25)
-        .map(|at| (at / 5, at % 5))
-        .filter(|(from, to)| from != to)
-    {
+    for (from, to) in (0..25).map(|at| (at / 5, at % 5)).filter(|(from, to)| from != to) {
         members[from].dial(&members[to]);
     }
     for one in &members {
         until("all are connected", || {
-            one.transport
-                .handle()
-                .status()
-                .peers
-                .iter()
-                .all(|peer| peer.connected)
+            one.transport.handle().status().peers.iter().all(|peer| peer.connected)
         });
     }
     for one in members {
@@ -521,10 +442,7 @@ fn dropping_ends_every_thread_and_frees_the_port() {
         drop(one);
         assert!(started.elapsed() < Duration::from_millis(200));
         assert_eq!(shared.threads.live(), 0);
-        assert!(matches!(
-            handle.connect(node(9), "127.0.0.1:1"),
-            Err(TcpError::Closed)
-        ));
+        assert!(matches!(handle.connect(node(9), "127.0.0.1:1"), Err(TcpError::Closed)));
         TcpListener::bind(address).expect("the port is free");
     }
 }
@@ -535,9 +453,7 @@ fn frames_for_an_absent_peer_do_not_pile_up() {
     let closed = TcpListener::bind("127.0.0.1:0").expect("loopback has a port");
     let address = closed.local_addr().expect("it is bound");
     drop(closed);
-    a.transport
-        .connect(node(2), address)
-        .expect("the address is right");
+    a.transport.connect(node(2), address).expect("the address is right");
     until("attempts fail", || a.peer(2).failures >= 3);
     for _ in 0..1_000 {
         a.send(2, "x");
@@ -551,36 +467,21 @@ fn frames_for_an_absent_peer_do_not_pile_up() {
 
 #[test]
 fn refuses_a_wrong_set_up() {
-    let options = TcpOptions {
-        silence_max: Duration::from_millis(10),
-        ..quick()
-    };
+    let options = TcpOptions { silence_max: Duration::from_millis(10), ..quick() };
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
     let refused = TcpTransport::bind_with(node(1), cluster(), listen, inbox(1).0, options);
     assert!(
         matches!(refused, Err(TcpError::OutOfRange { setting, .. }) if setting.contains("silence"))
     );
-    let a = member(
-        1,
-        TcpOptions {
-            peers_max: 1,
-            ..quick()
-        },
-    );
+    let a = member(1, TcpOptions { peers_max: 1, ..quick() });
     let taken = a.transport.local_addr();
     let refused = TcpTransport::bind(node(2), cluster(), taken, inbox(1).0);
     assert!(matches!(refused, Err(TcpError::Listen { .. })));
     for address in ["", "localhost", "localhost:", ":80", "localhost:99999"] {
         let refused = a.transport.connect(node(2), address);
-        assert!(
-            matches!(refused, Err(TcpError::Address { .. })),
-            "{address}"
-        );
+        assert!(matches!(refused, Err(TcpError::Address { .. })), "{address}");
     }
-    assert!(matches!(
-        a.transport.connect(node(1), taken),
-        Err(TcpError::Itself { .. })
-    ));
+    assert!(matches!(a.transport.connect(node(1), taken), Err(TcpError::Itself { .. })));
     a.transport.connect(node(2), taken).expect("there is room");
     let refused = a.transport.connect(node(3), taken);
     assert!(matches!(refused, Err(TcpError::TooManyPeers { max: 1 })));
@@ -590,10 +491,7 @@ fn refuses_a_wrong_set_up() {
 #[test]
 fn carries_its_load() {
     for (count, size) in [(200_000_u64, 300_usize), (2_000, 150 << 10)] {
-        let (mut a, b) = (
-            member(1, TcpOptions::default()),
-            member(2, TcpOptions::default()),
-        );
+        let (mut a, b) = (member(1, TcpOptions::default()), member(2, TcpOptions::default()));
         a.dial(&b);
         until("it is connected", || a.peer(2).connected);
         let frame = Bytes::from(vec![7; size]);
@@ -626,15 +524,7 @@ fn carries_its_load() {
 /// CPU time of this process; 0 where the system does not say. Counts tests that run beside.
 fn cpu_us() -> u64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields = stat
-        .rsplit(')')
-        .next()
-        .unwrap_or_default()
-        .split_whitespace();
-    let ticks: u64 = fields
-        .skip(11)
-        .take(2)
-        .filter_map(|it| it.parse::<u64>().ok())
-        .sum();
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: u64 = fields.skip(11).take(2).filter_map(|it| it.parse::<u64>().ok()).sum();
     ticks * 10_000
 }

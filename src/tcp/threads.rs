@@ -1,8 +1,5 @@
 //! The threads of one transport: counted, told to stop, and waited for.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "this room owns the threads that sit on sockets"
-)]
+#![expect(clippy::disallowed_methods, reason = "this room owns the threads that sit on sockets")]
 
 use std::{
     io,

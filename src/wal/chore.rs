@@ -68,10 +68,7 @@ impl Chore {
             Work::Remove(names) => remove_all(&*self.fs, &self.dir, names),
             Work::Scrub(place) => scrub(&*self.fs, &self.dir, place),
         };
-        ChoreDone {
-            work: self.work,
-            result,
-        }
+        ChoreDone { work: self.work, result }
     }
 }
 
@@ -93,8 +90,7 @@ pub(super) fn prepare(fs: &dyn Fs, dir: &Path, name: &str, length: u64) -> Resul
         let mut at = 0;
         while at < length {
             let count = (length - at).min(ZEROS_BYTES);
-            file.write_at(&zeros[..count as usize], at)
-                .map_err(|error| io("fill", error))?;
+            file.write_at(&zeros[..count as usize], at).map_err(|error| io("fill", error))?;
             at += count;
         }
         file.sync_data().map_err(|error| io("sync", error))
@@ -104,10 +100,8 @@ pub(super) fn prepare(fs: &dyn Fs, dir: &Path, name: &str, length: u64) -> Resul
         let _ = fs.remove(&staged);
         return Err(error);
     }
-    fs.rename(&staged, &path)
-        .map_err(|error| WalError::io("rename to", &path, error))?;
-    fs.sync_dir(dir)
-        .map_err(|error| WalError::io("sync", dir, error))
+    fs.rename(&staged, &path).map_err(|error| WalError::io("rename to", &path, error))?;
+    fs.sync_dir(dir).map_err(|error| WalError::io("sync", dir, error))
 }
 
 /// Removes files; those that are gone already are fine.
@@ -127,17 +121,12 @@ pub(super) fn remove_all(fs: &dyn Fs, dir: &Path, names: &[String]) -> Result<()
 /// Checks batches until a bounded number of bytes is read, and moves `place` on.
 fn scrub(fs: &dyn Fs, dir: &Path, place: &mut Scrub) -> Result<(), WalError> {
     let path = dir.join(super::recover::segment_name(place.sequence));
-    let file = fs
-        .open(&path)
-        .map_err(|error| WalError::io("open", &path, error))?;
-    let length = file
-        .len()
-        .map_err(|error| WalError::io("measure", &path, error))?;
+    let file = fs.open(&path).map_err(|error| WalError::io("open", &path, error))?;
+    let length = file.len().map_err(|error| WalError::io("measure", &path, error))?;
     let read = |offset: u64, count: u64| {
         let mut bytes = vec![0; count as usize];
-        let got = file
-            .read_at(&mut bytes, offset)
-            .map_err(|error| WalError::io("read", &path, error))?;
+        let got =
+            file.read_at(&mut bytes, offset).map_err(|error| WalError::io("read", &path, error))?;
         bytes.truncate(got);
         Ok(bytes)
     };

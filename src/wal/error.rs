@@ -154,16 +154,10 @@ impl WalError {
     }
 
     pub(super) fn corrupt(file: &Path, offset: u64, reason: impl Into<String>) -> Self {
-        Self::Corrupt {
-            file: file.to_path_buf(),
-            offset,
-            reason: reason.into(),
-        }
+        Self::Corrupt { file: file.to_path_buf(), offset, reason: reason.into() }
     }
 
     pub(super) fn misuse(reason: impl Into<String>) -> Self {
-        Self::Misuse {
-            reason: reason.into(),
-        }
+        Self::Misuse { reason: reason.into() }
     }
 }

@@ -194,10 +194,7 @@ impl Wal {
             && idle(&self.out, |work| matches!(work, Work::Prepare { .. }))
             && !self.no_space
         {
-            Work::Prepare {
-                name: self.spare_name(),
-                length: self.options.segment_bytes,
-            }
+            Work::Prepare { name: self.spare_name(), length: self.options.segment_bytes }
         } else if !self.verified && idle(&self.out, |work| matches!(work, Work::Verify(_))) {
             Work::Verify(current?)
         } else if !self.garbage.is_empty() {
@@ -286,9 +283,7 @@ impl Wal {
         work: impl FnOnce(&mut Self) -> Result<(), WalError>,
     ) -> Result<(), WalError> {
         if let Some(cause) = &self.poisoned {
-            return Err(WalError::Poisoned {
-                cause: cause.clone(),
-            });
+            return Err(WalError::Poisoned { cause: cause.clone() });
         }
         let result = work(self);
         if let Err(error) = &result {
@@ -379,10 +374,7 @@ impl Wal {
             .file
             .write_at(bytes, active.offset)
             .map_err(|error| WalError::io("write", &path(), error))?;
-        active
-            .file
-            .sync_data()
-            .map_err(|error| WalError::io("sync", &path(), error))?;
+        active.file.sync_data().map_err(|error| WalError::io("sync", &path(), error))?;
         active.offset += bytes.len() as u64;
         self.syncs += 1;
         self.chain = chain;
@@ -419,19 +411,12 @@ impl Wal {
         let sequence = self.manifest.active_segment + 1;
         let from = self.dir.join(&spare.name);
         let path = self.dir.join(segment_name(sequence));
-        self.fs
-            .rename(&from, &path)
-            .map_err(|error| WalError::io("rename to", &path, error))?;
-        self.fs
-            .sync_dir(&self.dir)
-            .map_err(|error| WalError::io("sync", &self.dir, error))?;
+        self.fs.rename(&from, &path).map_err(|error| WalError::io("rename to", &path, error))?;
+        self.fs.sync_dir(&self.dir).map_err(|error| WalError::io("sync", &self.dir, error))?;
         self.manifest.active_segment = sequence;
         self.manifest.active_length = spare.length;
         self.write_manifest()?;
-        let file = self
-            .fs
-            .open(&path)
-            .map_err(|error| WalError::io("open", &path, error))?;
+        let file = self.fs.open(&path).map_err(|error| WalError::io("open", &path, error))?;
         self.active = Some(Active { file, offset: 0 });
         self.segments.push_back(Segment {
             sequence,
@@ -485,11 +470,9 @@ impl Wal {
                 }
                 None => Err(WalError::misuse("a finish without a begin")),
             },
-            SnapshotWrite::Install {
-                index,
-                term,
-                reset_log,
-            } => self.install(*index, *term, *reset_log),
+            SnapshotWrite::Install { index, term, reset_log } => {
+                self.install(*index, *term, *reset_log)
+            }
             SnapshotWrite::Discard => {
                 self.discard();
                 Ok(())
@@ -625,10 +608,7 @@ impl Wal {
             let (from, to) = (self.dir.join(&name), self.dir.join(&spare));
             // Its name need not be durable: below the first segment it counts as little.
             if wanted && self.fs.rename(&from, &to).is_ok() {
-                self.spares.push(Spare {
-                    name: spare,
-                    length: segment.length,
-                });
+                self.spares.push(Spare { name: spare, length: segment.length });
             } else {
                 self.garbage.push(name);
             }
@@ -641,12 +621,7 @@ impl Wal {
 
     fn hand_out(&mut self, work: Work) -> Chore {
         self.out.push(work.clone());
-        Chore {
-            fs: Arc::clone(&self.fs),
-            dir: self.dir.clone(),
-            store: self.manifest.store,
-            work,
-        }
+        Chore { fs: Arc::clone(&self.fs), dir: self.dir.clone(), store: self.manifest.store, work }
     }
 
     /// A scrub of the first full segment from `sequence` on.

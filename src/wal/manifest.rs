@@ -55,17 +55,14 @@ impl Manifest {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(|error| WalError::io("open", &path, error))?,
         };
-        let length = file
-            .len()
-            .map_err(|error| WalError::io("measure", &path, error))?;
+        let length = file.len().map_err(|error| WalError::io("measure", &path, error))?;
         if length < FIXED as u64 || length > BYTES_MAX as u64 {
             let reason = format!("{length} bytes long, expected {FIXED} to {BYTES_MAX}");
             return Err(WalError::corrupt(&path, 0, reason));
         }
         let mut bytes = vec![0; length as usize];
-        let count = file
-            .read_at(&mut bytes, 0)
-            .map_err(|error| WalError::io("read", &path, error))?;
+        let count =
+            file.read_at(&mut bytes, 0).map_err(|error| WalError::io("read", &path, error))?;
         bytes.truncate(count);
         Self::decode(&path, &bytes).map(Some)
     }
@@ -80,17 +77,11 @@ impl Manifest {
             }
             _ => {}
         }
-        let file = fs
-            .create(&staged)
-            .map_err(|error| WalError::io("create", &staged, error))?;
-        file.write_at(&self.encode(), 0)
-            .map_err(|error| WalError::io("write", &staged, error))?;
-        file.sync_data()
-            .map_err(|error| WalError::io("sync", &staged, error))?;
-        fs.rename(&staged, &path)
-            .map_err(|error| WalError::io("replace", &path, error))?;
-        fs.sync_dir(dir)
-            .map_err(|error| WalError::io("sync", dir, error))
+        let file = fs.create(&staged).map_err(|error| WalError::io("create", &staged, error))?;
+        file.write_at(&self.encode(), 0).map_err(|error| WalError::io("write", &staged, error))?;
+        file.sync_data().map_err(|error| WalError::io("sync", &staged, error))?;
+        fs.rename(&staged, &path).map_err(|error| WalError::io("replace", &path, error))?;
+        fs.sync_dir(dir).map_err(|error| WalError::io("sync", dir, error))
     }
 
     fn encode(&self) -> Vec<u8> {
@@ -176,10 +167,7 @@ impl Manifest {
             store: StoreId::from_bytes(id(32).ok_or_else(short)?),
             node: NodeId::new(number(0)?).ok_or_else(|| corrupt("the node id is out of range"))?,
             key: number(1)?,
-            boot: Boot {
-                counter: number(2)?,
-                nonce: number(3)?,
-            },
+            boot: Boot { counter: number(2)?, nonce: number(3)? },
             first_segment: number(4)?,
             first_lsn: number(5)?,
             active_segment: number(6)?,

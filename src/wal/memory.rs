@@ -192,9 +192,7 @@ impl MemoryFs {
         disk.counts = Counts::default();
         disk.dark = false;
         disk.lying = false;
-        Self {
-            disk: Arc::new(Mutex::new(disk)),
-        }
+        Self { disk: Arc::new(Mutex::new(disk)) }
     }
 
     fn disk(&self) -> MutexGuard<'_, Disk> {
@@ -291,12 +289,7 @@ impl Fs for MemoryFs {
 
 impl MemoryFs {
     fn handle(&self, disk: &Disk, node: usize, lock: Option<PathBuf>) -> Box<dyn FsFile> {
-        Box::new(MemoryFile {
-            disk: Arc::clone(&self.disk),
-            life: disk.life,
-            node,
-            lock,
-        })
+        Box::new(MemoryFile { disk: Arc::clone(&self.disk), life: disk.life, node, lock })
     }
 }
 
@@ -327,9 +320,7 @@ impl FsFile for MemoryFile {
         disk.counts.reads += 1;
         let reads = disk.counts.reads;
         if disk.armed(|fault| *fault == Fault::FailRead(reads)) {
-            return Err(io::Error::other(
-                "the medium cannot be read here (injected)",
-            ));
+            return Err(io::Error::other("the medium cannot be read here (injected)"));
         }
         Ok(disk.nodes[self.node].read(buffer, offset))
     }
@@ -475,11 +466,7 @@ impl Node {
             self.read_blocks(&mut before, sector * SECTOR);
             before
         });
-        self.undo.push(Undo {
-            sector,
-            sectors,
-            before,
-        });
+        self.undo.push(Undo { sector, sectors, before });
         self.write_blocks(bytes, offset);
         self.length = self.length.max(end);
     }

@@ -27,12 +27,9 @@ pub(super) fn open(
     options: WalOptions,
 ) -> Result<(Wal, Restored), WalError> {
     options.check()?;
-    fs.create_dir(dir)
-        .map_err(|error| WalError::io("make", dir, error))?;
+    fs.create_dir(dir).map_err(|error| WalError::io("make", dir, error))?;
     let lock = lock(&*fs, dir)?;
-    let names = fs
-        .list(dir)
-        .map_err(|error| WalError::io("list", dir, error))?;
+    let names = fs.list(dir).map_err(|error| WalError::io("list", dir, error))?;
     let mut manifest = match Manifest::read(&*fs, dir)? {
         Some(manifest) => manifest,
         None => found(dir, &names, cluster, node, &options)?,
@@ -84,9 +81,9 @@ pub(super) fn open(
 fn lock(fs: &dyn Fs, dir: &Path) -> Result<Box<dyn FsFile>, WalError> {
     let path = dir.join(LOCK);
     match fs.lock(&path) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(WalError::Locked {
-            dir: dir.to_path_buf(),
-        }),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            Err(WalError::Locked { dir: dir.to_path_buf() })
+        }
         locked => locked.map_err(|error| WalError::io("lock", &path, error)),
     }
 }
@@ -105,20 +102,14 @@ fn found(
             || name.starts_with(snapshot::PREFIX)
     };
     if let Some(file) = names.iter().find(remains) {
-        return Err(WalError::ManifestMissing {
-            dir: dir.to_path_buf(),
-            file: file.clone(),
-        });
+        return Err(WalError::ManifestMissing { dir: dir.to_path_buf(), file: file.clone() });
     }
     Ok(Manifest {
         cluster,
         node,
         store: StoreId::from_bytes(draw(options, "store", 0)?),
         key: u64::from_le_bytes(draw(options, "key", 0)?),
-        boot: Boot {
-            counter: 0,
-            nonce: 0,
-        },
+        boot: Boot { counter: 0, nonce: 0 },
         first_segment: 1,
         first_lsn: 1,
         active_segment: 0,
@@ -181,11 +172,7 @@ fn read_snapshot(
     };
     let mut chunks = Vec::new();
     snapshot::read(fs, dir, manifest.store, current, |chunk| chunks.push(chunk))?;
-    Ok(Some(RestoredSnapshot::new(
-        current.index,
-        current.term,
-        chunks,
-    )))
+    Ok(Some(RestoredSnapshot::new(current.index, current.term, chunks)))
 }
 
 /// Whether what was read fits together: nothing below a watermark is gone (S3).
@@ -195,15 +182,11 @@ fn check_state(dir: &Path, manifest: &Manifest, log: &Recovered) -> Result<(), W
     let snapshot = manifest.snapshots.first().map_or(0, |file| file.index);
     let first = log.entries.first().map(|entry| entry.index);
     if first.is_some_and(|first| first > snapshot + 1) {
-        return corrupt(format!(
-            "the log begins at {first:?}, the snapshot ends at {snapshot}"
-        ));
+        return corrupt(format!("the log begins at {first:?}, the snapshot ends at {snapshot}"));
     }
     let last = log.entries.last().map_or(snapshot, |entry| entry.index);
     if last < snapshot {
-        return corrupt(format!(
-            "the log ends at {last}, below the snapshot at {snapshot}"
-        ));
+        return corrupt(format!("the log ends at {last}, below the snapshot at {snapshot}"));
     }
     let commit = log.carried.hard_state.map_or(0, |state| state.commit);
     if commit > last {
@@ -233,8 +216,7 @@ fn check_leftovers(
         let path = dir.join(name);
         let mut sector = [0; SECTOR];
         let file = reopen(fs, &path)?;
-        file.read_at(&mut sector, 0)
-            .map_err(|error| WalError::io("read", &path, error))?;
+        file.read_at(&mut sector, 0).map_err(|error| WalError::io("read", &path, error))?;
         if recover::is_ahead(&sector, manifest.key, log.next_lsn) {
             let reason = "the manifest is older than this segment: somebody put it back";
             return Err(WalError::corrupt(&path, 0, reason));
@@ -246,16 +228,14 @@ fn check_leftovers(
 /// Blanks what was cut, and writes the last batch once more: were its pages marked clean by a
 /// failed fsync of the process before (S1), only writing makes them durable. Syncs all (H5).
 fn settle(fs: &dyn Fs, dir: &Path, manifest: &Manifest, log: &Recovered) -> Result<(), WalError> {
-    fs.sync_dir(dir)
-        .map_err(|error| WalError::io("sync", dir, error))?;
+    fs.sync_dir(dir).map_err(|error| WalError::io("sync", dir, error))?;
     if manifest.active_segment < manifest.first_segment {
         return Ok(());
     }
     let path = dir.join(segment_name(manifest.active_segment));
     let file = reopen(fs, &path)?;
     let write = |bytes: &[u8], at| {
-        file.write_at(bytes, at)
-            .map_err(|error| WalError::io("write", &path, error))
+        file.write_at(bytes, at).map_err(|error| WalError::io("write", &path, error))
     };
     for place in &log.cut {
         write(&[0; SECTOR], *place)?;
@@ -263,8 +243,7 @@ fn settle(fs: &dyn Fs, dir: &Path, manifest: &Manifest, log: &Recovered) -> Resu
     if let Some((offset, bytes)) = &log.last {
         write(bytes, *offset)?;
     }
-    file.sync_data()
-        .map_err(|error| WalError::io("sync", &path, error))
+    file.sync_data().map_err(|error| WalError::io("sync", &path, error))
 }
 
 /// Removes what nothing names, keeps a finished snapshot and spare segments.
@@ -286,15 +265,11 @@ fn clean(
         } else if let Some(sequence) = segment_sequence(name) {
             keep = (manifest.first_segment..=manifest.active_segment).contains(&sequence);
         } else if name.starts_with(SPARE_PREFIX) {
-            let length = reopen(fs, &path)?
-                .len()
-                .map_err(|error| WalError::io("measure", &path, error))?;
+            let length =
+                reopen(fs, &path)?.len().map_err(|error| WalError::io("measure", &path, error))?;
             keep = length == options.segment_bytes && spares.len() < options.spares_max;
             if keep {
-                spares.push(Spare {
-                    name: name.clone(),
-                    length,
-                });
+                spares.push(Spare { name: name.clone(), length });
             }
         } else if name.starts_with(snapshot::PREFIX) && !is_named(manifest, name) {
             staged = staged.or(finished(fs, dir, manifest, &path)?);
@@ -333,14 +308,11 @@ fn is_named(manifest: &Manifest, name: &str) -> bool {
 }
 
 fn is_ours(name: &str) -> bool {
-    [MANIFEST, SPARE_PREFIX, snapshot::PREFIX, "wal-"]
-        .iter()
-        .any(|prefix| name.starts_with(prefix))
+    [MANIFEST, SPARE_PREFIX, snapshot::PREFIX, "wal-"].iter().any(|prefix| name.starts_with(prefix))
 }
 
 fn reopen(fs: &dyn Fs, path: &Path) -> Result<Box<dyn FsFile>, WalError> {
-    fs.open(path)
-        .map_err(|error| WalError::io("open", path, error))
+    fs.open(path).map_err(|error| WalError::io("open", path, error))
 }
 
 /// Random bytes: of the operating system, or from the given entropy.
@@ -359,9 +331,8 @@ fn draw<const N: usize>(
                 .finalize();
             out.iter_mut().zip(hash).for_each(|(out, byte)| *out = byte);
         }
-        None => getrandom::fill(&mut out).map_err(|error| WalError::Entropy {
-            reason: error.to_string(),
-        })?,
+        None => getrandom::fill(&mut out)
+            .map_err(|error| WalError::Entropy { reason: error.to_string() })?,
     }
     Ok(out)
 }

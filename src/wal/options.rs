@@ -55,11 +55,7 @@ impl WalOptions {
 impl Default for WalOptions {
     /// Random bytes of the operating system, segments of 64 MiB, two spares.
     fn default() -> Self {
-        Self {
-            entropy: None,
-            segment_bytes: 64 << 20,
-            spares_max: 2,
-        }
+        Self { entropy: None, segment_bytes: 64 << 20, spares_max: 2 }
     }
 }
 

@@ -80,10 +80,8 @@ pub(super) fn recover(
         let reader = Reader::open(fs, dir.join(segment_name(sequence)))?;
         let active = sequence == manifest.active_segment;
         if active && reader.length != manifest.active_length {
-            let reason = format!(
-                "{} bytes long, expected {}",
-                reader.length, manifest.active_length
-            );
+            let reason =
+                format!("{} bytes long, expected {}", reader.length, manifest.active_length);
             return Err(WalError::corrupt(&reader.path, reader.length, reason));
         }
         log.offset = 0;
@@ -191,24 +189,17 @@ impl Recovered {
             ));
         }
         let first = batch.entries.first().map(|entry| entry.index);
-        let gap = first
-            .zip(last)
-            .is_some_and(|(first, last)| first > last.saturating_add(1));
+        let gap = first.zip(last).is_some_and(|(first, last)| first > last.saturating_add(1));
         let pairs = batch.entries.windows(2);
         if gap || first == Some(0) || pairs.clone().any(|pair| !follows(&pair[0], &pair[1])) {
-            return Err(format!(
-                "batch {} leaves a gap after entry {last:?}",
-                header.lsn
-            ));
+            return Err(format!("batch {} leaves a gap after entry {last:?}", header.lsn));
         }
         Ok(())
     }
 
     fn take(&mut self, batch: Batch, header: &BatchHeader, manifest: &Manifest) {
         if let Some(first) = batch.entries.first() {
-            let kept = self
-                .entries
-                .partition_point(|entry| entry.index < first.index);
+            let kept = self.entries.partition_point(|entry| entry.index < first.index);
             self.entries.truncate(kept);
         }
         let index_max = batch.entries.last().map_or(0, |entry| entry.index);
@@ -229,11 +220,7 @@ impl Recovered {
     /// Judges what stands after the last sound batch of the active segment.
     fn end(&mut self, reader: &Reader, manifest: &Manifest) -> Result<(), WalError> {
         // The header of a segment is part of its first batch.
-        let start = if self.offset == SECTOR as u64 {
-            0
-        } else {
-            self.offset
-        };
+        let start = if self.offset == SECTOR as u64 { 0 } else { self.offset };
         let tail = self.tail(reader, Stamps::new(manifest.key), start)?;
         let corrupt = |reason| Err(WalError::corrupt(&reader.path, start, reason));
         let expected = self.next_lsn;
@@ -332,9 +319,7 @@ impl Reader {
             }
             opened => opened.map_err(|error| WalError::io("open", &path, error))?,
         };
-        let length = file
-            .len()
-            .map_err(|error| WalError::io("measure", &path, error))?;
+        let length = file.len().map_err(|error| WalError::io("measure", &path, error))?;
         if length % SECTOR as u64 != 0 || length < 2 * SECTOR as u64 {
             let reason = format!("{length} bytes long, which no segment is");
             return Err(WalError::corrupt(&path, length, reason));
@@ -359,10 +344,7 @@ impl Reader {
 /// Whether a sector that lies outside the log belongs to a batch from `next_lsn` on.
 pub(super) fn is_ahead(sector: &[u8], key: u64, next_lsn: u64) -> bool {
     sector.len() >= STAMP
-        && matches!(
-            Stamps::new(key).classify(sector, next_lsn),
-            Written::This | Written::Later
-        )
+        && matches!(Stamps::new(key).classify(sector, next_lsn), Written::This | Written::Later)
 }
 
 fn follows(before: &LogEntry, after: &LogEntry) -> bool {
@@ -374,9 +356,7 @@ pub(super) fn segment_name(sequence: u64) -> String {
 }
 
 pub(super) fn segment_sequence(name: &str) -> Option<u64> {
-    let digits = name
-        .strip_prefix(SEGMENT_PREFIX)?
-        .strip_suffix(SEGMENT_SUFFIX)?;
+    let digits = name.strip_prefix(SEGMENT_PREFIX)?.strip_suffix(SEGMENT_SUFFIX)?;
     if digits.len() != 16 {
         return None;
     }

@@ -99,8 +99,7 @@ impl Sectors {
 
     /// Fills the last sector with zeros.
     pub(super) fn pad(&mut self) {
-        self.bytes
-            .resize(self.bytes.len().next_multiple_of(SECTOR), 0);
+        self.bytes.resize(self.bytes.len().next_multiple_of(SECTOR), 0);
     }
 
     pub(super) fn as_slice(&self) -> &[u8] {

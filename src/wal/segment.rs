@@ -131,11 +131,7 @@ impl BatchHeader {
 
 /// The bytes of the records of `write`, those of `carried` included.
 pub(super) fn body_bytes(write: &Write, carried: &Carried) -> usize {
-    let entries: usize = write
-        .entries
-        .iter()
-        .map(|entry| RECORD + entry.data.len())
-        .sum();
+    let entries: usize = write.entries.iter().map(|entry| RECORD + entry.data.len()).sum();
     let hard_state = write.hard_state.is_some() || carried.hard_state.is_some();
     let local = write.local.as_ref().or(carried.local.as_ref());
     entries
@@ -168,13 +164,7 @@ pub(super) fn encode_batch(
             EntryKind::Normal => 0,
             EntryKind::Membership => 1,
         };
-        out.put(&record(
-            KIND_ENTRY,
-            kind,
-            entry.data.len(),
-            entry.index,
-            entry.term,
-        ));
+        out.put(&record(KIND_ENTRY, kind, entry.data.len(), entry.index, entry.term));
         out.put(&entry.data);
     }
     if let Some(state) = hard_state {
@@ -199,9 +189,7 @@ pub(super) fn checksum(sectors: &[u8], chain: u32) -> u32 {
 /// written (a torn write) rather than changed.
 pub(super) fn stamps_hold(sectors: &[u8], stamps: Stamps, lsn: u64) -> bool {
     let stamp = stamps.of(lsn).to_le_bytes();
-    sectors
-        .chunks(SECTOR)
-        .all(|sector| sector.get(..STAMP) == Some(&stamp))
+    sectors.chunks(SECTOR).all(|sector| sector.get(..STAMP) == Some(&stamp))
 }
 
 /// Reads the records of a batch whose checksum holds; the error says what is wrong.

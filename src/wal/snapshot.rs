@@ -36,24 +36,10 @@ impl Staging {
         term: u64,
         serial: u64,
     ) -> Result<Self, WalError> {
-        let snapshot = SnapshotFile {
-            index,
-            term,
-            length: 0,
-            crc: 0,
-            serial,
-        };
+        let snapshot = SnapshotFile { index, term, length: 0, crc: 0, serial };
         let path = dir.join(format!("{}{STAGED}", file_name(&snapshot)));
-        let file = fs
-            .create(&path)
-            .map_err(|error| WalError::io("create", &path, error))?;
-        Ok(Self {
-            file,
-            path,
-            store,
-            snapshot,
-            unsynced_bytes: 0,
-        })
+        let file = fs.create(&path).map_err(|error| WalError::io("create", &path, error))?;
+        Ok(Self { file, path, store, snapshot, unsynced_bytes: 0 })
     }
 
     /// Writes the next bytes, and syncs now and then so that [`finish`](Self::finish) is short.
@@ -96,10 +82,8 @@ impl Staging {
             .map_err(|error| WalError::io("write", &self.path, error))?;
         self.sync()?;
         let path = dir.join(file_name(&staged));
-        fs.rename(&self.path, &path)
-            .map_err(|error| WalError::io("rename to", &path, error))?;
-        fs.sync_dir(dir)
-            .map_err(|error| WalError::io("sync", dir, error))?;
+        fs.rename(&self.path, &path).map_err(|error| WalError::io("rename to", &path, error))?;
+        fs.sync_dir(dir).map_err(|error| WalError::io("sync", dir, error))?;
         Ok(staged)
     }
 
@@ -109,9 +93,7 @@ impl Staging {
 
     fn sync(&mut self) -> Result<(), WalError> {
         self.unsynced_bytes = 0;
-        self.file
-            .sync_data()
-            .map_err(|error| WalError::io("sync", &self.path, error))
+        self.file.sync_data().map_err(|error| WalError::io("sync", &self.path, error))
     }
 }
 
@@ -138,8 +120,7 @@ pub(super) fn read(
         return Err(WalError::corrupt(&path, 0, reason));
     }
     let mut header = [0; HEADER];
-    file.read_at(&mut header, 0)
-        .map_err(|error| io("read", error))?;
+    file.read_at(&mut header, 0).map_err(|error| io("read", error))?;
     if header != encode_header(store, expected) {
         let reason = "the header is not that of the snapshot in the manifest";
         return Err(WalError::corrupt(&path, 0, reason));
@@ -148,9 +129,8 @@ pub(super) fn read(
     let mut crc = 0;
     while at < expected.length {
         let mut piece = vec![0; (expected.length - at).min(PIECE_BYTES) as usize];
-        let count = file
-            .read_at(&mut piece, HEADER as u64 + at)
-            .map_err(|error| io("read", error))?;
+        let count =
+            file.read_at(&mut piece, HEADER as u64 + at).map_err(|error| io("read", error))?;
         if count < piece.len() {
             let reason = "ends before the length it had";
             return Err(WalError::corrupt(&path, at, reason));
@@ -172,13 +152,9 @@ pub(super) fn peek(
     path: &Path,
     store: StoreId,
 ) -> Result<Option<SnapshotFile>, WalError> {
-    let file = fs
-        .open(path)
-        .map_err(|error| WalError::io("open", path, error))?;
+    let file = fs.open(path).map_err(|error| WalError::io("open", path, error))?;
     let mut header = [0; HEADER];
-    let count = file
-        .read_at(&mut header, 0)
-        .map_err(|error| WalError::io("read", path, error))?;
+    let count = file.read_at(&mut header, 0).map_err(|error| WalError::io("read", path, error))?;
     let snapshot = (|| {
         Some(SnapshotFile {
             index: u64_at(&header, 32)?,
@@ -197,10 +173,7 @@ pub(super) fn peek(
 }
 
 pub(super) fn file_name(snapshot: &SnapshotFile) -> String {
-    format!(
-        "{PREFIX}{:016x}-{:016x}-{:x}{SUFFIX}",
-        snapshot.index, snapshot.term, snapshot.serial
-    )
+    format!("{PREFIX}{:016x}-{:016x}-{:x}{SUFFIX}", snapshot.index, snapshot.term, snapshot.serial)
 }
 
 fn encode_header(store: StoreId, snapshot: &SnapshotFile) -> [u8; HEADER] {

@@ -23,12 +23,7 @@ pub struct LogEntry {
 impl LogEntry {
     /// An entry with these parts.
     pub fn new(index: u64, term: u64, kind: EntryKind, data: Bytes) -> Self {
-        Self {
-            index,
-            term,
-            kind,
-            data,
-        }
+        Self { index, term, kind, data }
     }
 }
 
@@ -67,12 +62,7 @@ impl LogEntry {
             EntryKind::Normal => 0,
             EntryKind::Membership => 1,
         };
-        proto::LogRecord {
-            kind,
-            term: self.term,
-            index: self.index,
-            data: self.data.clone(),
-        }
+        proto::LogRecord { kind, term: self.term, index: self.index, data: self.data.clone() }
     }
 
     pub(super) fn decode_all(mut bytes: Bytes) -> Result<Vec<Self>, FrameError> {
@@ -80,9 +70,7 @@ impl LogEntry {
         while bytes.has_remaining() {
             // An empty record is one byte on the wire and 56 in memory: cap the count, too.
             if entries.len() == ENTRIES_MAX {
-                return Err(FrameError::Field {
-                    field: "number of entries",
-                });
+                return Err(FrameError::Field { field: "number of entries" });
             }
             let record = proto::LogRecord::decode_length_delimited(&mut bytes)
                 .map_err(|_| FrameError::Field { field: "entries" })?;
@@ -90,9 +78,7 @@ impl LogEntry {
                 0 => EntryKind::Normal,
                 1 => EntryKind::Membership,
                 _ => {
-                    return Err(FrameError::Field {
-                        field: "kind of entry",
-                    });
+                    return Err(FrameError::Field { field: "kind of entry" });
                 }
             };
             entries.push(Self::new(record.index, record.term, kind, record.data));

@@ -166,10 +166,7 @@ pub enum FrameError {
     #[error("the bytes do not start with a frame's magic")]
     Magic,
     /// The sender speaks another version of the format.
-    #[error(
-        "the frame has format version {actual}; this release speaks {}",
-        FRAME_VERSION
-    )]
+    #[error("the frame has format version {actual}; this release speaks {}", FRAME_VERSION)]
     Version {
         /// Its version.
         actual: u16,
@@ -211,16 +208,10 @@ impl Frame {
     pub(crate) fn decode(bytes: &Bytes, bytes_max: usize) -> Result<Self, FrameError> {
         let actual = bytes.len();
         if actual > bytes_max {
-            return Err(FrameError::TooLong {
-                actual,
-                max: bytes_max,
-            });
+            return Err(FrameError::TooLong { actual, max: bytes_max });
         }
         if actual < HEADER_BYTES {
-            return Err(FrameError::Length {
-                expected: HEADER_BYTES,
-                actual,
-            });
+            return Err(FrameError::Length { expected: HEADER_BYTES, actual });
         }
         let mut head = &bytes[..HEADER_BYTES];
         let mut magic = [0; 4];
@@ -239,10 +230,7 @@ impl Frame {
         let to = NodeId::new(head.get_u64_le()).ok_or(FrameError::Field { field: "to" })?;
         let mut store = [0; 16];
         head.copy_to_slice(&mut store);
-        let boot = Boot {
-            counter: head.get_u64_le(),
-            nonce: head.get_u64_le(),
-        };
+        let boot = Boot { counter: head.get_u64_le(), nonce: head.get_u64_le() };
         let expected = HEADER_BYTES + head.get_u32_le() as usize;
         if expected != actual {
             return Err(FrameError::Length { expected, actual });
@@ -254,10 +242,7 @@ impl Frame {
             cluster: ClusterId::from_bytes(cluster),
             from,
             to,
-            incarnation: Incarnation {
-                store: StoreId::from_bytes(store),
-                boot,
-            },
+            incarnation: Incarnation { store: StoreId::from_bytes(store), boot },
             body: Body::decode(kind, bytes.slice(HEADER_BYTES..))?,
         })
     }
@@ -295,33 +280,16 @@ impl Body {
             Self::Hello(hello) => put(out, &hello.to_record()),
             Self::Refused { reason, known } => put(
                 out,
-                &proto::Refused {
-                    reason: reason.code(),
-                    known: known.map(Pin::to_record),
-                },
+                &proto::Refused { reason: reason.code(), known: known.map(Pin::to_record) },
             ),
             Self::Raft(message) => message.encode(out),
             Self::Forward(commands) => {
-                put(
-                    out,
-                    &proto::Forward {
-                        commands: commands.clone(),
-                    },
-                );
+                put(out, &proto::Forward { commands: commands.clone() });
             }
             Self::ReadIndex { context } => {
-                put(
-                    out,
-                    &proto::ReadIndex {
-                        context: Bytes::copy_from_slice(context),
-                    },
-                );
+                put(out, &proto::ReadIndex { context: Bytes::copy_from_slice(context) });
             }
-            Self::ReadIndexReply {
-                context,
-                index,
-                term,
-            } => put(
+            Self::ReadIndexReply { context, index, term } => put(
                 out,
                 &proto::ReadIndexReply {
                     context: Bytes::copy_from_slice(context),
@@ -330,27 +298,10 @@ impl Body {
                 },
             ),
             Self::SnapshotOffer { index, term } => {
-                put(
-                    out,
-                    &proto::SnapshotOffer {
-                        index: *index,
-                        term: *term,
-                    },
-                );
+                put(out, &proto::SnapshotOffer { index: *index, term: *term });
             }
-            Self::SnapshotPull {
-                index,
-                term,
-                offset,
-            } => {
-                put(
-                    out,
-                    &proto::SnapshotPull {
-                        index: *index,
-                        term: *term,
-                        offset: *offset,
-                    },
-                );
+            Self::SnapshotPull { index, term, offset } => {
+                put(out, &proto::SnapshotPull { index: *index, term: *term, offset: *offset });
             }
             Self::SnapshotChunk(chunk) => put(
                 out,
@@ -363,14 +314,7 @@ impl Body {
                 },
             ),
             Self::SnapshotStaged { index, term, crc } => {
-                put(
-                    out,
-                    &proto::SnapshotStaged {
-                        index: *index,
-                        term: *term,
-                        crc: *crc,
-                    },
-                );
+                put(out, &proto::SnapshotStaged { index: *index, term: *term, crc: *crc });
             }
         }
     }
@@ -381,10 +325,7 @@ impl Body {
             2 => {
                 let record: proto::Refused = parse(bytes, "refused")?;
                 let reason = Refusal::from_code(record.reason)?;
-                Self::Refused {
-                    reason,
-                    known: record.known.map(Pin::from_record).transpose()?,
-                }
+                Self::Refused { reason, known: record.known.map(Pin::from_record).transpose()? }
             }
             3 => Self::Raft(RaftMessage::from_record(parse(bytes, "raft")?)?),
             4 => Self::Forward(parse::<proto::Forward>(bytes, "forward")?.commands),
@@ -394,27 +335,16 @@ impl Body {
             6 => {
                 let record: proto::ReadIndexReply = parse(bytes, "read index reply")?;
                 let context = context(&record.context)?;
-                Self::ReadIndexReply {
-                    context,
-                    index: record.index,
-                    term: record.term,
-                }
+                Self::ReadIndexReply { context, index: record.index, term: record.term }
             }
             7 => {
                 let record: proto::SnapshotOffer = parse(bytes, "snapshot offer")?;
-                Self::SnapshotOffer {
-                    index: record.index,
-                    term: record.term,
-                }
+                Self::SnapshotOffer { index: record.index, term: record.term }
             }
             8 => {
                 let record: proto::SnapshotPull = parse(bytes, "snapshot pull")?;
                 let (index, term, offset) = (record.index, record.term, record.offset);
-                Self::SnapshotPull {
-                    index,
-                    term,
-                    offset,
-                }
+                Self::SnapshotPull { index, term, offset }
             }
             9 => {
                 let record: proto::SnapshotChunk = parse(bytes, "snapshot chunk")?;
@@ -428,16 +358,10 @@ impl Body {
             }
             10 => {
                 let record: proto::SnapshotStaged = parse(bytes, "snapshot staged")?;
-                Self::SnapshotStaged {
-                    index: record.index,
-                    term: record.term,
-                    crc: record.crc,
-                }
+                Self::SnapshotStaged { index: record.index, term: record.term, crc: record.crc }
             }
             _ => {
-                return Err(FrameError::Field {
-                    field: "kind of body",
-                });
+                return Err(FrameError::Field { field: "kind of body" });
             }
         })
     }
@@ -482,16 +406,10 @@ impl Pin {
     pub(crate) fn from_record(record: proto::PinRecord) -> Result<Self, FrameError> {
         let field = FrameError::Field { field: "pin" };
         let store = <[u8; 16]>::try_from(&record.store[..]).map_err(|_| field)?;
-        let boot = Boot {
-            counter: record.boot,
-            nonce: record.nonce,
-        };
+        let boot = Boot { counter: record.boot, nonce: record.nonce };
         Ok(Self {
             node: NodeId::new(record.node).ok_or(field)?,
-            incarnation: Incarnation {
-                store: StoreId::from_bytes(store),
-                boot,
-            },
+            incarnation: Incarnation { store: StoreId::from_bytes(store), boot },
         })
     }
 
@@ -563,9 +481,7 @@ impl RaftMessage {
         }
         let records: Vec<proto::LogRecord> = self.entries.iter().map(LogEntry::to_record).collect();
         let sizes = records.iter().map(proto::LogRecord::encoded_len);
-        let bytes: usize = sizes
-            .map(|size| size + encoded_len_varint(size as u64))
-            .sum();
+        let bytes: usize = sizes.map(|size| size + encoded_len_varint(size as u64)).sum();
         encode_key(RAFT_ENTRIES_TAG, WireType::LengthDelimited, out);
         encode_varint(bytes as u64, out);
         for record in &records {
@@ -621,33 +537,22 @@ fn parse<T: prost::Message + Default>(bytes: Bytes, field: &'static str) -> Resu
 }
 
 fn context(bytes: &[u8]) -> Result<[u8; 16], FrameError> {
-    bytes.try_into().map_err(|_| FrameError::Field {
-        field: "read context",
-    })
+    bytes.try_into().map_err(|_| FrameError::Field { field: "read context" })
 }
 
 fn ids_to_bytes(ids: &[u64]) -> Bytes {
-    ids.iter()
-        .flat_map(|id| id.to_le_bytes())
-        .collect::<Vec<u8>>()
-        .into()
+    ids.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<u8>>().into()
 }
 
 fn ids_from_bytes(bytes: &[u8]) -> Result<Vec<u64>, FrameError> {
     if bytes.len() % 8 != 0 || bytes.len() / 8 > crate::config::MEMBERS_MAX {
         return Err(FrameError::Field { field: "node ids" });
     }
-    Ok(bytes
-        .chunks_exact(8)
-        .map(|mut id| id.get_u64_le())
-        .collect())
+    Ok(bytes.chunks_exact(8).map(|mut id| id.get_u64_le()).collect())
 }
 
 fn checksum(frame: &[u8]) -> u32 {
-    crc32c::crc32c_append(
-        crc32c::crc32c(&frame[..HEADER_BYTES - 4]),
-        &frame[HEADER_BYTES..],
-    )
+    crc32c::crc32c_append(crc32c::crc32c(&frame[..HEADER_BYTES - 4]), &frame[HEADER_BYTES..])
 }
 
 /// Bytes before the body.

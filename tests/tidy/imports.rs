@@ -19,11 +19,8 @@ const ROWS: [&[&str]; 10] = [
 ];
 
 /// What a room must not know although its row would allow it.
-const STRANGERS: [(&str, &[&str]); 3] = [
-    ("consensus", &["path", "op", "command"]),
-    ("namespace", &["wire"]),
-    ("recipes", &["wire"]),
-];
+const STRANGERS: [(&str, &[&str]); 3] =
+    [("consensus", &["path", "op", "command"]), ("namespace", &["wire"]), ("recipes", &["wire"])];
 
 /// Where the names at the crate's root live.
 #[derive(Debug)]
@@ -64,40 +61,23 @@ pub(super) fn rows(file: &Source, root: &Root) -> Vec<Finding> {
         found.push(Finding { file, line, what });
     };
     let Some(own_row) = row(&own) else {
-        finding(
-            1,
-            format!("room `{own}` is in no row: add it to tests/tidy/imports.rs"),
-        );
+        finding(1, format!("room `{own}` is in no row: add it to tests/tidy/imports.rs"));
         return found;
     };
     for (path, line) in paths(file, &place) {
         let Some(room) = path.first().map(|name| root.room(name)) else {
-            finding(
-                line,
-                "import by name, not everything at the root".to_owned(),
-            );
+            finding(line, "import by name, not everything at the root".to_owned());
             continue;
         };
         let Some(their_row) = row(room) else {
-            finding(
-                line,
-                format!("`crate::{room}` is no room: import it from where it lives"),
-            );
+            finding(line, format!("`crate::{room}` is no room: import it from where it lives"));
             continue;
         };
-        let strange = STRANGERS
-            .iter()
-            .any(|(who, whom)| *who == own && whom.contains(&room));
+        let strange = STRANGERS.iter().any(|(who, whom)| *who == own && whom.contains(&room));
         if room != own && (strange || (their_row >= own_row && own_row > 0)) {
-            finding(
-                line,
-                format!("room `{own}` must not know `{room}`: move what both need up"),
-            );
+            finding(line, format!("room `{own}` must not know `{room}`: move what both need up"));
         } else if their_row > own_row {
-            finding(
-                line,
-                format!("row 0 knows nothing of ours, and not `{room}`"),
-            );
+            finding(line, format!("row 0 knows nothing of ours, and not `{room}`"));
         }
     }
     found
@@ -129,11 +109,7 @@ pub(super) fn dead(files: &[Source]) -> Vec<Finding> {
     let mut declared = vec!["src/lib.rs".to_owned()];
     for file in files {
         let place = place(&file.path).join("/");
-        let folder = if place.is_empty() {
-            "src".to_owned()
-        } else {
-            format!("src/{place}")
-        };
+        let folder = if place.is_empty() { "src".to_owned() } else { format!("src/{place}") };
         for at in 0..file.tokens.len() {
             if file.word(at) == "mod" && file.word(at + 2) == ";" {
                 let name = file.word(at + 1);
@@ -175,10 +151,7 @@ fn paths(file: &Source, place: &[String]) -> Vec<(Vec<String>, usize)> {
         if file.word(at) == "mod" && file.word(at + 2) == "{" {
             inside.push((file.word(at + 1).to_owned(), file.closing(at + 2)));
         }
-        let here = place
-            .iter()
-            .cloned()
-            .chain(inside.iter().map(|(name, _)| name.clone()));
+        let here = place.iter().cloned().chain(inside.iter().map(|(name, _)| name.clone()));
         let here: Vec<String> = here.collect();
         let starts = ["crate", "super", "self"].contains(&file.word(at));
         if file.word(at) == "use" {
@@ -186,9 +159,7 @@ fn paths(file: &Source, place: &[String]) -> Vec<(Vec<String>, usize)> {
             let mut leaves = Vec::new();
             tree(file, &mut end, &[], &mut leaves);
             found.extend(
-                leaves
-                    .into_iter()
-                    .filter_map(|(path, line)| Some((resolve(&path, &here)?, line))),
+                leaves.into_iter().filter_map(|(path, line)| Some((resolve(&path, &here)?, line))),
             );
             at = end;
         } else if starts && file.word(at + 1) == "::" && file.word(at.wrapping_sub(1)) != "::" {
@@ -267,14 +238,8 @@ mod tests {
     use super::*;
 
     fn found(path: &str, text: &str) -> Vec<usize> {
-        let root = Root::new(&Source::new(
-            "src/lib.rs",
-            "mod a; pub use node::{Node, Ready};",
-        ));
-        rows(&Source::new(path, text), &root)
-            .iter()
-            .map(|it| it.line)
-            .collect()
+        let root = Root::new(&Source::new("src/lib.rs", "mod a; pub use node::{Node, Ready};"));
+        rows(&Source::new(path, text), &root).iter().map(|it| it.line).collect()
     }
 
     #[test]
@@ -301,10 +266,7 @@ mod tests {
         for text in bad {
             assert!(!found("src/namespace/tree.rs", text).is_empty(), "{text}");
         }
-        let line = found(
-            "src/namespace/tree.rs",
-            "\n\nuse crate::{\n  id,\n  node,\n};",
-        );
+        let line = found("src/namespace/tree.rs", "\n\nuse crate::{\n  id,\n  node,\n};");
         assert_eq!(line, [5]);
     }
 
@@ -352,10 +314,7 @@ mod tests {
         assert_eq!(count("src/node/mod.rs", "fn f(x: ::raft::Config) {}"), 0);
         assert_eq!(count("src/node/mod.rs", "fn f(x: raft::Config) {}"), 1);
         assert_eq!(count("src/node/mod.rs", "extern crate raft;"), 1);
-        assert_eq!(
-            count("src/node/mod.rs", "let raft = 1; self.raft.tick();"),
-            0
-        );
+        assert_eq!(count("src/node/mod.rs", "let raft = 1; self.raft.tick();"), 0);
         assert_eq!(count("src/consensus/mod.rs", "use raft::RawNode;"), 0);
     }
 

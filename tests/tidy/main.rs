@@ -40,10 +40,7 @@ fn files(folder: &str, endings: &[&str]) -> Vec<Source> {
         };
         for entry in entries {
             let path = entry.expect("a folder of the project can be read").path();
-            let name = path
-                .file_name()
-                .and_then(|name| name.to_str())
-                .expect("names are ASCII");
+            let name = path.file_name().and_then(|name| name.to_str()).expect("names are ASCII");
             if path.is_dir() && name != "target" && name != "corpus" {
                 folders.push(path);
             } else if endings.iter().any(|ending| name.ends_with(ending)) {
@@ -59,14 +56,8 @@ fn files(folder: &str, endings: &[&str]) -> Vec<Source> {
 
 fn core() -> Vec<Source> {
     let found = files("src", &[".rs"]);
-    assert!(
-        found.len() > 10,
-        "the sources are not where they are looked for"
-    );
-    found
-        .into_iter()
-        .filter(|file| file.path != "src/proto.rs")
-        .collect()
+    assert!(found.len() > 10, "the sources are not where they are looked for");
+    found.into_iter().filter(|file| file.path != "src/proto.rs").collect()
 }
 
 fn all_code() -> Vec<Source> {
@@ -84,10 +75,7 @@ fn documents() -> Vec<Source> {
         let name = name.to_str().expect("names are ASCII");
         if name.ends_with(".md") || name.ends_with(".toml") {
             let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
-            found.push(Source::new(
-                name,
-                &fs::read_to_string(path).expect("it is text"),
-            ));
+            found.push(Source::new(name, &fs::read_to_string(path).expect("it is text")));
         }
     }
     found
@@ -96,17 +84,9 @@ fn documents() -> Vec<Source> {
 #[test]
 fn rooms_import_only_from_rows_above() {
     let files = core();
-    let lib = files
-        .iter()
-        .find(|file| file.path == "src/lib.rs")
-        .expect("there is a root");
+    let lib = files.iter().find(|file| file.path == "src/lib.rs").expect("there is a root");
     let root = imports::Root::new(lib);
-    report(
-        files
-            .iter()
-            .flat_map(|file| imports::rows(file, &root))
-            .collect(),
-    );
+    report(files.iter().flat_map(|file| imports::rows(file, &root)).collect());
 }
 
 #[test]
@@ -125,9 +105,7 @@ fn files_functions_and_lines_are_short() {
     let mut found: Vec<Finding> = files.iter().flat_map(sizes::file).collect();
     found.extend(files.iter().flat_map(sizes::functions));
     found.extend(files.iter().flat_map(sizes::lines));
-    let examples = files
-        .iter()
-        .filter(|file| file.path.starts_with("examples/"));
+    let examples = files.iter().filter(|file| file.path.starts_with("examples/"));
     found.extend(examples.flat_map(sizes::example));
     report(found);
 }
@@ -157,10 +135,8 @@ fn sources_and_documents_are_ascii_and_name_no_machine() {
 
 #[test]
 fn each_dependency_says_why() {
-    let manifests: Vec<_> = documents()
-        .into_iter()
-        .filter(|file| file.path == "Cargo.toml")
-        .collect();
+    let manifests: Vec<_> =
+        documents().into_iter().filter(|file| file.path == "Cargo.toml").collect();
     assert_eq!(manifests.len(), 1);
     report(manifests.iter().flat_map(texts::dependencies).collect());
 }

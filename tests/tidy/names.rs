@@ -48,10 +48,7 @@ pub(super) fn aliases(file: &Source) -> Vec<Finding> {
             "type" if blocks.iter().all(|module| *module) => found.push(Finding {
                 file: file.path.clone(),
                 line: file.line(at),
-                what: format!(
-                    "`{}` is an alias: write the type, or make one",
-                    file.word(at + 1)
-                ),
+                what: format!("`{}` is an alias: write the type, or make one", file.word(at + 1)),
             }),
             _ => {}
         }
@@ -108,11 +105,7 @@ mod tests {
         ] {
             assert_eq!(count(text), 1, "{text}");
         }
-        for text in [
-            "struct Database;",
-            "struct Peer; // PeerManager",
-            "fn f(x: DataKind) {}",
-        ] {
+        for text in ["struct Database;", "struct Peer; // PeerManager", "fn f(x: DataKind) {}"] {
             assert_eq!(count(text), 0, "{text}");
         }
     }
@@ -127,10 +120,7 @@ mod tests {
 
     #[test]
     fn further_traits_are_seen() {
-        let files = [Source::new(
-            "src/a.rs",
-            "pub trait Transport {} trait Ext { fn f(); }",
-        )];
+        let files = [Source::new("src/a.rs", "pub trait Transport {} trait Ext { fn f(); }")];
         let found = traits(&files);
         assert_eq!(found.len(), 1);
         assert!(found[0].what.contains("Ext"));

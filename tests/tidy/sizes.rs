@@ -11,9 +11,7 @@ const EXAMPLE_MAX: usize = 149;
 /// Lines of code of a file, without and with its tests.
 pub(super) fn file(file: &Source) -> Option<Finding> {
     let all = file.code_lines(1, file.code.lines().count().max(1));
-    let tests = file
-        .inline_tests()
-        .map_or(0, |(first, last)| file.code_lines(first, last));
+    let tests = file.inline_tests().map_or(0, |(first, last)| file.code_lines(first, last));
     let only_tests = file.path.contains("tests");
     let (size, max) = if all > FILE_WITH_TESTS_MAX || only_tests {
         (all, FILE_WITH_TESTS_MAX)
@@ -31,9 +29,7 @@ pub(super) fn file(file: &Source) -> Option<Finding> {
 pub(super) fn functions(file: &Source) -> Vec<Finding> {
     let mut found = Vec::new();
     for at in 0..file.tokens.len() {
-        let named = file
-            .word(at + 1)
-            .starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+        let named = file.word(at + 1).starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
         if file.word(at) != "fn" || !named {
             continue;
         }
@@ -64,10 +60,7 @@ pub(super) fn lines(file: &Source) -> Vec<Finding> {
     let finding = |(at, line): (usize, &str)| Finding {
         file: file.path.clone(),
         line: at + 1,
-        what: format!(
-            "{} columns, and {LINE_MAX} are allowed",
-            line.chars().count()
-        ),
+        what: format!("{} columns, and {LINE_MAX} are allowed", line.chars().count()),
     };
     lines.map(finding).collect()
 }
@@ -93,10 +86,7 @@ mod tests {
         let size = |path, text: &str| file(&Source::new(path, text)).is_some();
         assert!(!size("src/a.rs", &code.repeat(600)));
         assert!(size("src/a.rs", &code.repeat(601)));
-        assert!(!size(
-            "src/a.rs",
-            &(code.repeat(590) + &"// x\n\n".repeat(500))
-        ));
+        assert!(!size("src/a.rs", &(code.repeat(590) + &"// x\n\n".repeat(500))));
         assert!(!size("src/a.rs", &(code.repeat(600) + &tests(198))));
         assert!(size("src/a.rs", &(code.repeat(600) + &tests(199))));
         assert!(size("src/a/tests.rs", &code.repeat(801)));

@@ -24,12 +24,7 @@ impl Source {
         let code = blank(text);
         let tokens = tokens(&code);
         let (path, text) = (path.replace('\\', "/"), text.to_owned());
-        Self {
-            path,
-            text,
-            code,
-            tokens,
-        }
+        Self { path, text, code, tokens }
     }
 
     /// The word at a place, or nothing past the end.
@@ -65,12 +60,8 @@ impl Source {
 
     /// The first and last line of the inline `mod tests`, if there is one.
     pub(super) fn inline_tests(&self) -> Option<(usize, usize)> {
-        let words = |at| {
-            ["mod", "tests", "{"]
-                .iter()
-                .enumerate()
-                .all(|(n, w)| self.word(at + n) == *w)
-        };
+        let words =
+            |at| ["mod", "tests", "{"].iter().enumerate().all(|(n, w)| self.word(at + n) == *w);
         let at = (0..self.tokens.len()).find(|at| words(*at))?;
         Some((self.line(at), self.line(self.closing(at + 2))))
     }
@@ -122,9 +113,9 @@ fn literal_end(text: &[char], at: usize) -> usize {
     let is = |place: usize, c: char| text.get(place) == Some(&c);
     let in_word = at > 0 && (text[at - 1].is_ascii_alphanumeric() || text[at - 1] == '_');
     match text[at] {
-        '/' if is(at + 1, '/') => (at..text.len())
-            .find(|place| is(*place, '\n'))
-            .unwrap_or(text.len()),
+        '/' if is(at + 1, '/') => {
+            (at..text.len()).find(|place| is(*place, '\n')).unwrap_or(text.len())
+        }
         '/' if is(at + 1, '*') => block_comment_end(text, at),
         '"' => string_end(text, at + 1),
         'b' | 'c' if !in_word && is(at + 1, '"') => string_end(text, at + 2),
@@ -174,12 +165,7 @@ fn raw_string_end(text: &[char], start: usize, hashes: usize) -> usize {
     }
     let mut at = hashes + count + 1;
     while at < text.len() {
-        let closed = text[at + 1..]
-            .iter()
-            .take(count)
-            .filter(|c| **c == '#')
-            .count()
-            == count;
+        let closed = text[at + 1..].iter().take(count).filter(|c| **c == '#').count() == count;
         if text[at] == '"' && closed {
             return at + 1 + count;
         }
@@ -214,10 +200,7 @@ mod tests {
             ("br##\"a\"# b\"## c", "c"),
             ("'\"' x '\\'' y '\\u{7b}' z", "x y z"),
             ("b'{' x", "x"),
-            (
-                "fn f<'a>(x: &'a str) { 'b: loop {} }",
-                "fn f<'a>(x: &'a str) { 'b: loop {} }",
-            ),
+            ("fn f<'a>(x: &'a str) { 'b: loop {} }", "fn f<'a>(x: &'a str) { 'b: loop {} }"),
             ("super_r\"x\"", "super_r"),
         ];
         for (text, wanted) in rows {
@@ -229,16 +212,9 @@ mod tests {
 
     #[test]
     fn finds_words_braces_and_tests() {
-        let file = Source::new(
-            "src/a.rs",
-            "fn f() {\n  g::<{ 1 }>()\n}\n\nmod tests {\n  x\n}\n",
-        );
+        let file = Source::new("src/a.rs", "fn f() {\n  g::<{ 1 }>()\n}\n\nmod tests {\n  x\n}\n");
         assert_eq!(file.word(0), "fn");
-        let open = file
-            .tokens
-            .iter()
-            .position(|token| token.word == "{")
-            .expect("it is there");
+        let open = file.tokens.iter().position(|token| token.word == "{").expect("it is there");
         assert_eq!(file.line(file.closing(open)), 3);
         assert_eq!(file.inline_tests(), Some((5, 7)));
         assert_eq!(file.code_lines(1, 7), 6);

@@ -15,18 +15,14 @@ pub(super) fn leftovers(file: &Source) -> Vec<Finding> {
             finding(file.line(at), format!("`{word}!`: do it, or open an issue"));
         }
         if word == "[" && file.word(at.wrapping_sub(1)) == "#" && file.word(at + 1) == "ignore" {
-            finding(
-                file.line(at),
-                "a test that does not run: repair or delete it".to_owned(),
-            );
+            finding(file.line(at), "a test that does not run: repair or delete it".to_owned());
         }
     }
     // The checks themselves name what they look for.
     if !file.path.starts_with("tests/tidy/") {
         for (at, line) in file.text.lines().enumerate() {
-            if let Some(mark) = ["FIXME", "TODO", "XXX", "HACK"]
-                .iter()
-                .find(|it| line.contains(*it))
+            if let Some(mark) =
+                ["FIXME", "TODO", "XXX", "HACK"].iter().find(|it| line.contains(*it))
             {
                 finding(at + 1, format!("`{mark}`: do it, or open an issue"));
             }
@@ -88,9 +84,7 @@ pub(super) fn dependencies(file: &Source) -> Vec<Finding> {
             }
             continue;
         }
-        let reason = trimmed
-            .rsplit_once('#')
-            .is_some_and(|(_, why)| why.trim().len() > 10);
+        let reason = trimmed.rsplit_once('#').is_some_and(|(_, why)| why.trim().len() > 10);
         if inside && trimmed.contains('=') && !trimmed.starts_with('#') && !reason {
             found.push(Finding {
                 file: file.path.clone(),
@@ -114,10 +108,7 @@ mod tests {
     fn leftovers_are_seen() {
         let text =
             "f();\ntodo!();\n// FIXME later\n#[ignore]\nunimplemented!(\"x\");\nlet todo = 1;";
-        assert_eq!(
-            lines(leftovers(&Source::new("src/a.rs", text))),
-            [2, 4, 5, 3]
-        );
+        assert_eq!(lines(leftovers(&Source::new("src/a.rs", text))), [2, 4, 5, 3]);
         assert!(leftovers(&Source::new("src/a.rs", "// \"todo!\" is banned")).is_empty());
     }
 
@@ -135,9 +126,6 @@ mod tests {
     fn dependencies_without_a_reason_are_seen() {
         let text = "[package]\nname = 'x'\n[dependencies]\na = '1' # because of this and that\n\
             b = '1'\nc = '1' # x\n[dev-dependencies]\nd = '1'\n[dependencies.e]\nversion = '1'\n";
-        assert_eq!(
-            lines(dependencies(&Source::new("Cargo.toml", text))),
-            [5, 6, 8, 9]
-        );
+        assert_eq!(lines(dependencies(&Source::new("Cargo.toml", text))), [5, 6, 8, 9]);
     }
 }

@@ -133,9 +133,7 @@ impl Churn {
             3..8 => {
                 let applied = self.cluster.node(node).applied_index();
                 let keep = self.draw.below(4);
-                self.cluster
-                    .node(node)
-                    .compact(applied.saturating_sub(keep));
+                self.cluster.node(node).compact(applied.saturating_sub(keep));
             }
             8..10 => self.snapshot_here(node),
             10..20 => self.change(),
@@ -176,11 +174,7 @@ impl Churn {
         if let Some(batch) = self.cluster.node(node).drain() {
             self.cluster.send(node, batch.messages);
         }
-        let alone = self
-            .cluster
-            .members
-            .values()
-            .all(|m| m.consensus.may_vote());
+        let alone = self.cluster.members.values().all(|m| m.consensus.may_vote());
         let mut may_vote = self.cluster.node(node).may_vote();
         let disk = &mut self.cluster.members.get_mut(&node).unwrap().disk;
         let known = disk.hard_state.commit.max(disk.snapshot.index);
@@ -243,10 +237,7 @@ impl Churn {
             let consensus = &member.consensus;
             assert_eq!(consensus.ended(), None, "{consensus:?}");
             let of_correct_peers = |rejected: &Rejected| matches!(rejected, Rejected::Ignored(_));
-            assert!(
-                consensus.counters().keys().all(of_correct_peers),
-                "{consensus:?}"
-            );
+            assert!(consensus.counters().keys().all(of_correct_peers), "{consensus:?}");
             if consensus.role() == Role::Leader {
                 let known = *self.leaders.entry(consensus.term()).or_insert(node);
                 assert_eq!(known, node, "two lead in term {}", consensus.term());
@@ -270,11 +261,7 @@ impl Churn {
                 assert_eq!(truth, data, "{node} applied something else at {index}");
             }
         }
-        let healed = self
-            .cluster
-            .members
-            .values()
-            .all(|m| m.consensus.may_vote());
+        let healed = self.cluster.members.values().all(|m| m.consensus.may_vote());
         if healed {
             self.seen.healed_tails = self.seen.cut_tails;
         }
@@ -284,14 +271,9 @@ impl Churn {
         let lead = self.cluster.lead().expect("somebody leads");
         let consensus = self.cluster.node(lead);
         let members = [consensus.voters(), consensus.learners()].concat();
-        self.cluster
-            .members
-            .retain(|&node, _| members.contains(&id(node)));
+        self.cluster.members.retain(|&node, _| members.contains(&id(node)));
         assert_eq!(self.cluster.members.len(), members.len());
-        self.cluster
-            .node(lead)
-            .propose(Bytes::from_static(b"last"))
-            .unwrap();
+        self.cluster.node(lead).propose(Bytes::from_static(b"last")).unwrap();
         for tick in 2_000..2_020 {
             self.turn(tick, false);
         }

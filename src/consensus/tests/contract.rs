@@ -18,13 +18,7 @@ fn c1_what_does_not_fit_together_does_not_open() {
     let error = |result: Result<Consensus, OpenError>| result.map(|_| ()).unwrap_err();
     // A commit beyond the log.
     let lost = error(open(HardState::new(3, 1, 7), entries(5, 6, 3)));
-    assert_eq!(
-        lost,
-        OpenError::CommitLost {
-            commit: 7,
-            last_index: 6
-        }
-    );
+    assert_eq!(lost, OpenError::CommitLost { commit: 7, last_index: 6 });
     // Gaps, falling terms, another entry where the snapshot is, numbers out of range.
     for list in [
         entries(6, 7, 3),
@@ -40,22 +34,14 @@ fn c1_what_does_not_fit_together_does_not_open() {
         let result = error(open(hard_state, list.clone()));
         assert!(matches!(result, OpenError::Entries { .. }), "{list:?}");
     }
-    for wrong in [
-        HardState::new(1 << 62, 0, 4),
-        HardState::new(3, u64::MAX, 4),
-    ] {
+    for wrong in [HardState::new(1 << 62, 0, 4), HardState::new(3, u64::MAX, 4)] {
         assert_eq!(error(open(wrong, vec![])), OpenError::HardState(wrong));
     }
     // Options that raft refuses.
     for (election_ticks, heartbeat_ticks, inflight_max) in
         [(2, 2, 1), (10, 0, 1), (10, 2, 0), (u32::MAX, 2, 1)]
     {
-        let options = Options {
-            election_ticks,
-            heartbeat_ticks,
-            inflight_max,
-            ..options(1)
-        };
+        let options = Options { election_ticks, heartbeat_ticks, inflight_max, ..options(1) };
         let result = Consensus::open(options, founding(&[1], &[]));
         assert!(matches!(error(result), OpenError::Options(_)));
     }
@@ -90,10 +76,7 @@ fn c1_entries_that_the_snapshot_covers_are_kept_when_contiguous() {
     let mut node = Consensus::open(options(1), restored(list)).unwrap();
     assert_eq!((node.first_index(), node.last_index()), (3, 8));
     assert_eq!((node.term_at(2), node.applied_index()), (Some(2), 6));
-    assert!(
-        node.drain().is_none(),
-        "nothing after the snapshot is committed"
-    );
+    assert!(node.drain().is_none(), "nothing after the snapshot is committed");
     // A log that ends before the snapshot is covered by it.
     let node = Consensus::open(options(1), restored(entries(2, 4, 2))).unwrap();
     assert_eq!((node.first_index(), node.last_index()), (7, 6));
@@ -142,14 +125,10 @@ fn c3_nothing_is_fed_while_a_write_is_out() {
 #[test]
 fn c3_raft_hears_of_a_change_only_when_no_write_is_out() {
     let mut node = leader();
-    node.propose_change(MembershipChange::AddLearner(id(4)), Bytes::new())
-        .unwrap();
+    node.propose_change(MembershipChange::AddLearner(id(4)), Bytes::new()).unwrap();
     flush(&mut node);
     node.propose(Bytes::from_static(b"x")).unwrap();
-    let ack = RaftMessage {
-        index: 7,
-        ..message(APPEND_RESPONSE, 3)
-    };
+    let ack = RaftMessage { index: 7, ..message(APPEND_RESPONSE, 3) };
     node.step(id(2), ack).unwrap();
     let batch = node.drain().unwrap();
     assert!(batch.write.is_some() && batch.committed.len() == 1);
@@ -165,8 +144,7 @@ fn c3_raft_hears_of_a_change_only_when_no_write_is_out() {
 fn c4_nobody_campaigns_on_entries_that_are_not_durable() {
     // A single voter would lead at once, and raft asserts that its log is durable by then.
     let mut node = Consensus::open(options(1), founding(&[1], &[])).unwrap();
-    node.step(id(2), append(2, (1, 1), 1, entries(2, 3, 2)))
-        .unwrap();
+    node.step(id(2), append(2, (1, 1), 1, entries(2, 3, 2))).unwrap();
     let result = node.step(id(2), message(TIMEOUT_NOW, 2));
     assert_eq!(result, Err(Rejected::Ignored(Ignored::Undrained)));
     assert_eq!(node.campaign(), Err(CampaignError::WriteOut));
@@ -184,16 +162,11 @@ fn c4_nobody_campaigns_on_entries_that_are_not_durable() {
 fn c5_a_leader_does_not_remove_itself_and_survives_its_removal_by_another() {
     let mut cluster = Cluster::new(&[1, 2, 3], &[]);
     cluster.elect(1);
-    let result = cluster
-        .node(1)
-        .propose_change(MembershipChange::Remove(id(1)), Bytes::new());
+    let result = cluster.node(1).propose_change(MembershipChange::Remove(id(1)), Bytes::new());
     assert_eq!(result, Err(ChangeError::RemovesLeader));
     // 1 proposes to remove 2, and loses the leadership to 2 before anybody applied it.
     cluster.cut.extend([(2, 1), (3, 1)]);
-    cluster
-        .node(1)
-        .propose_change(MembershipChange::Remove(id(2)), Bytes::new())
-        .unwrap();
+    cluster.node(1).propose_change(MembershipChange::Remove(id(2)), Bytes::new()).unwrap();
     cluster.settle();
     cluster.isolate(1);
     cluster.tick_all(12);
@@ -205,10 +178,8 @@ fn c5_a_leader_does_not_remove_itself_and_survives_its_removal_by_another() {
             break;
         }
     }
-    let removed = cluster
-        .changes
-        .iter()
-        .any(|(node, _, applied)| *node == 2 && applied.removed_self);
+    let removed =
+        cluster.changes.iter().any(|(node, _, applied)| *node == 2 && applied.removed_self);
     assert!(removed);
     assert_eq!(cluster.node(2).ended(), None);
     assert_eq!(cluster.node(2).role(), Role::Follower);
@@ -229,13 +200,10 @@ fn c5_a_leader_does_not_remove_itself_and_survives_its_removal_by_another() {
 fn c6_a_snapshot_and_the_entries_after_it_are_one_write() {
     let mut node = follower();
     node.expect_snapshot(Some((9, 2)));
-    let install = RaftMessage {
-        snapshot: Some(meta(9, 2, &[1, 2, 3], &[])),
-        ..message(SNAPSHOT, 2)
-    };
+    let install =
+        RaftMessage { snapshot: Some(meta(9, 2, &[1, 2, 3], &[])), ..message(SNAPSHOT, 2) };
     node.step(id(2), install).unwrap();
-    node.step(id(2), append(2, (9, 2), 10, entries(10, 11, 2)))
-        .unwrap();
+    node.step(id(2), append(2, (9, 2), 10, entries(10, 11, 2))).unwrap();
     let batch = node.drain().unwrap();
     let write = batch.write.unwrap();
     assert_eq!(write.install.unwrap().index, 9);
@@ -274,8 +242,7 @@ fn c7_the_window_of_messages_in_flight_is_set_once() {
 #[test]
 fn c8_after_a_failed_write_nothing_leaves() {
     let mut node = follower();
-    node.step(id(2), append(2, (5, 2), 5, entries(6, 7, 2)))
-        .unwrap();
+    node.step(id(2), append(2, (5, 2), 5, entries(6, 7, 2))).unwrap();
     let batch = node.drain().unwrap();
     assert!(batch.messages.is_empty(), "an acknowledgement before fsync");
     // The disk failed: `persisted` is never called.
@@ -305,10 +272,7 @@ fn rule_5_a_term_that_is_not_durable_sends_nothing() {
     assert!(held.iter().any(|(to, m)| *to == id(2) && m.kind == APPEND));
     // From then on appends leave before they are durable here.
     flush(&mut node);
-    let ack = RaftMessage {
-        index: 3,
-        ..message(APPEND_RESPONSE, 2)
-    };
+    let ack = RaftMessage { index: 3, ..message(APPEND_RESPONSE, 2) };
     node.step(id(2), ack).unwrap();
     flush(&mut node);
     node.propose(Bytes::from_static(b"y")).unwrap();
@@ -324,8 +288,7 @@ fn rule_5_a_commit_alone_causes_no_write() {
     assert_eq!((batch.write, batch.committed), (None, entries(5, 5, 2)));
     assert!(!batch.messages.is_empty());
     // It rides on the next write, with what the last one made possible.
-    node.step(id(2), append(2, (5, 2), 6, entries(6, 6, 2)))
-        .unwrap();
+    node.step(id(2), append(2, (5, 2), 6, entries(6, 6, 2))).unwrap();
     let write = node.drain().unwrap().write.unwrap();
     assert_eq!(write.hard_state, Some(HardState::new(2, 0, 6)));
     node.persisted();
@@ -400,10 +363,7 @@ fn s5_the_leader_that_may_count_a_lost_acknowledgement_proves_nothing() {
     let mut node = Consensus::open(options(1), restored).unwrap();
     node.step(id(2), append(2, (4, 2), 4, vec![])).unwrap();
     flush(&mut node);
-    assert!(
-        !node.may_vote(),
-        "2 may commit 5 now, by its own copy and the lost one"
-    );
+    assert!(!node.may_vote(), "2 may commit 5 now, by its own copy and the lost one");
     let may_not = Err(Rejected::Ignored(Ignored::MayNotVote));
     assert_eq!(node.step(id(3), vote_request(VOTE, 3, 4, 2)), may_not);
     // Caught up with 2, it asks for a leader that counts anew, and helps none but 2 to be it.
@@ -460,10 +420,7 @@ fn rule_11_any_leader_hands_out_a_snapshot_that_its_log_follows() {
     let expected = meta(last - 1, 2, &[1, 2, 3], &[4]);
     assert_eq!((message.snapshot, message.term), (Some(expected), 2));
     let message = node.snapshot_message(id(2), last - 3, 2).unwrap();
-    assert_eq!(
-        message.snapshot.unwrap(),
-        meta(last - 3, 2, &[1, 2, 3], &[])
-    );
+    assert_eq!(message.snapshot.unwrap(), meta(last - 3, 2, &[1, 2, 3], &[]));
     node.compact(last);
     assert_eq!(node.snapshot_message(id(4), last - 1, 2), None, "log gone");
     assert!(node.snapshot_message(id(4), last, 2).is_some());
@@ -472,14 +429,8 @@ fn rule_11_any_leader_hands_out_a_snapshot_that_its_log_follows() {
     cluster.settle();
     assert_eq!(cluster.lead(), Some(2));
     assert_eq!(cluster.node(1).snapshot_message(id(4), last, 2), None);
-    let message = cluster
-        .node(2)
-        .snapshot_message(id(4), last - 1, 2)
-        .unwrap();
-    assert_eq!(
-        (message.term, message.snapshot.unwrap().index),
-        (3, last - 1)
-    );
+    let message = cluster.node(2).snapshot_message(id(4), last - 1, 2).unwrap();
+    assert_eq!((message.term, message.snapshot.unwrap().index), (3, last - 1));
 }
 
 #[test]
@@ -515,15 +466,12 @@ fn a_change_inside_a_snapshot_that_raft_took_already_is_not_made_twice() {
     let mut node = follower();
     let data = MembershipChange::AddLearner(id(4)).encode(Bytes::new());
     let change = LogEntry::new(6, 2, EntryKind::Membership, data);
-    node.step(id(2), append(2, (5, 2), 6, vec![change]))
-        .unwrap();
+    node.step(id(2), append(2, (5, 2), 6, vec![change])).unwrap();
     node.drain().unwrap();
     node.persisted();
     node.expect_snapshot(Some((9, 2)));
-    let install = RaftMessage {
-        snapshot: Some(meta(9, 2, &[1, 2, 3], &[])),
-        ..message(SNAPSHOT, 2)
-    };
+    let install =
+        RaftMessage { snapshot: Some(meta(9, 2, &[1, 2, 3], &[])), ..message(SNAPSHOT, 2) };
     node.step(id(2), install).unwrap();
     let batch = node.drain().unwrap();
     assert_eq!(batch.committed.last().unwrap().index, 6);

@@ -27,8 +27,7 @@ fn count_panics() {
 
 fn learner() -> Consensus {
     let mut node = Consensus::open(options(1), founding(&[2, 3], &[1])).unwrap();
-    node.step(id(2), append(2, (1, 1), 4, entries(2, 5, 2)))
-        .unwrap();
+    node.step(id(2), append(2, (1, 1), 4, entries(2, 5, 2))).unwrap();
     flush(&mut node);
     node
 }
@@ -96,10 +95,7 @@ fn hammer(seed: u64, make: fn() -> Consensus, in_role: fn(&Consensus) -> bool) {
         }
         stepped += u64::from(in_role(&node));
         let message = draw_message(&mut draw, &node, &real);
-        let staged = message
-            .snapshot
-            .as_ref()
-            .map(|meta| (meta.index, meta.term));
+        let staged = message.snapshot.as_ref().map(|meta| (meta.index, meta.term));
         node.expect_snapshot(staged.filter(|_| draw.below(8) > 0));
         let from = [2, 2, 2, 3, 3, 9, 1][draw.below(7) as usize];
         let before = (node.term(), node.commit());
@@ -246,10 +242,7 @@ pub(super) fn lossy_run(seed: u64) -> Vec<Bytes> {
             to: id(to),
             incarnation: Incarnation {
                 store: StoreId::from_bytes([from as u8; 16]),
-                boot: Boot {
-                    counter: 1,
-                    nonce: from,
-                },
+                boot: Boot { counter: 1, nonce: from },
             },
             body: Body::Raft(message.clone()),
         };

@@ -28,10 +28,7 @@ fn h2_a_read_context_is_used_once_and_reads_of_peers_never_reach_raft() {
     let (sent, _) = flush(&mut node);
     let asked = sent.iter().find(|(to, _)| *to == id(2)).unwrap();
     assert_eq!(asked.1.context, Bytes::copy_from_slice(&[1; 16]));
-    let answer = RaftMessage {
-        context: asked.1.context.clone(),
-        ..message(HEARTBEAT_RESPONSE, 3)
-    };
+    let answer = RaftMessage { context: asked.1.context.clone(), ..message(HEARTBEAT_RESPONSE, 3) };
     node.step(id(2), answer.clone()).unwrap();
     assert_eq!(node.drain().unwrap().reads, [([1; 16], 6)]);
     // The old answer, duplicated by the network, confirms neither itself nor a newer read.
@@ -53,20 +50,15 @@ fn h2_a_deposed_leader_answers_no_read() {
     node.read_index([1; 16]).unwrap();
     flush(&mut node);
     node.step(id(3), append(4, (6, 3), 6, vec![])).unwrap();
-    let answer = RaftMessage {
-        context: Bytes::copy_from_slice(&[1; 16]),
-        ..message(HEARTBEAT_RESPONSE, 3)
-    };
+    let answer =
+        RaftMessage { context: Bytes::copy_from_slice(&[1; 16]), ..message(HEARTBEAT_RESPONSE, 3) };
     node.step(id(2), answer).unwrap();
     while let Some(batch) = node.drain() {
         assert!(batch.reads.is_empty());
         node.persisted();
     }
     let leader = Some(id(3));
-    assert_eq!(
-        node.read_index([2; 16]),
-        Err(ReadError::NotLeader { leader })
-    );
+    assert_eq!(node.read_index([2; 16]), Err(ReadError::NotLeader { leader }));
 }
 
 #[test]
@@ -83,11 +75,7 @@ fn h3_a_forged_acknowledgement_commits_nothing() {
     let mut node = leader();
     node.propose(Bytes::from_static(b"x")).unwrap();
     flush(&mut node);
-    let ack = |index, commit| RaftMessage {
-        index,
-        commit,
-        ..message(APPEND_RESPONSE, 3)
-    };
+    let ack = |index, commit| RaftMessage { index, commit, ..message(APPEND_RESPONSE, 3) };
     for forged in [ack(8, 0), ack(7, 8), ack(1 << 61, 0)] {
         let result = node.step(id(2), forged);
         assert_eq!(result, misbehaving(Misbehaving::Acknowledgement));
@@ -135,11 +123,7 @@ fn h6_two_leaders_in_one_term_end_the_node() {
             };
             let result = node.step(id(3), forged);
             assert_eq!(result, Err(Rejected::Ignored(Ignored::Ended)));
-            let expected = Divergence::TwoLeaders {
-                term,
-                known: id(known),
-                other: id(3),
-            };
+            let expected = Divergence::TwoLeaders { term, known: id(known), other: id(3) };
             assert_eq!(node.ended(), Some(&Ended::Divergence(expected)));
             assert!(node.drain().is_none());
         }
@@ -168,10 +152,7 @@ fn h7_terms_of_entries_neither_fall_nor_pass_the_leaders() {
 fn h8_nobody_has_a_priority() {
     let mut node = follower();
     for priority in [-1, 1, i64::MIN, i64::MAX] {
-        let request = RaftMessage {
-            priority,
-            ..vote_request(VOTE, 3, 5, 2)
-        };
+        let request = RaftMessage { priority, ..vote_request(VOTE, 3, 5, 2) };
         let result = node.step(id(3), request);
         assert_eq!(result, misbehaving(Misbehaving::Priority));
     }
@@ -201,10 +182,7 @@ fn h10_a_change_acts_when_it_is_applied_and_an_empty_one_does_nothing() {
     cluster.elect(1);
     cluster.isolate(1);
     let change = MembershipChange::AddLearner(id(4));
-    cluster
-        .node(1)
-        .propose_change(change, Bytes::new())
-        .unwrap();
+    cluster.node(1).propose_change(change, Bytes::new()).unwrap();
     cluster.settle();
     assert!(cluster.node(1).learners().is_empty(), "not committed yet");
     cluster.cut.clear();
@@ -245,10 +223,7 @@ fn h11_node_0_is_nobody() {
     for snapshot in [meta(9, 2, &[0, 1], &[]), meta(9, 2, &[1], &[0])] {
         let mut node = follower();
         node.expect_snapshot(Some((9, 2)));
-        let install = RaftMessage {
-            snapshot: Some(snapshot),
-            ..message(SNAPSHOT, 2)
-        };
+        let install = RaftMessage { snapshot: Some(snapshot), ..message(SNAPSHOT, 2) };
         let result = node.step(id(2), install);
         assert_eq!(result, misbehaving(Misbehaving::Snapshot));
     }
@@ -257,10 +232,7 @@ fn h11_node_0_is_nobody() {
 #[test]
 fn h12_founders_start_from_one_snapshot_and_joiners_from_nothing() {
     let open = |snapshot| {
-        let restored = RestoredLog {
-            snapshot,
-            ..founding(&[1], &[])
-        };
+        let restored = RestoredLog { snapshot, ..founding(&[1], &[]) };
         Consensus::open(options(1), restored)
     };
     for snapshot in [
@@ -297,8 +269,5 @@ fn h20_one_schedule_twice_sends_the_same_bytes() {
     let first = fuzz::lossy_run(7);
     assert!(first.len() > 10_000, "{}", first.len());
     assert!(first == fuzz::lossy_run(7), "two runs of one seed differ");
-    assert!(
-        first != fuzz::lossy_run(8),
-        "the seed has no effect: the test sees nothing"
-    );
+    assert!(first != fuzz::lossy_run(8), "the seed has no effect: the test sees nothing");
 }

@@ -26,19 +26,13 @@ fn a_joiner_gets_a_snapshot_then_entries_then_a_vote_and_leaves() {
     let (leader, to, meta) = cluster.needed.pop().unwrap();
     assert_eq!((leader, to), (1, 4));
     assert_eq!(meta.learners, [4]);
-    assert_eq!(
-        cluster.node(1).progress(id(4)).unwrap().replication,
-        Replication::Snapshot
-    );
+    assert_eq!(cluster.node(1).progress(id(4)).unwrap().replication, Replication::Snapshot);
     // A learner that has nothing is not promoted, however short the log is.
     let promote = MembershipChange::Promote(id(4));
     let result = cluster.node(1).propose_change(promote, Bytes::new());
     assert!(matches!(result, Err(ChangeError::NotCaughtUp { .. })));
     cluster.stage(1, 4, &meta);
-    let message = cluster
-        .node(1)
-        .snapshot_message(id(4), meta.index, meta.term)
-        .unwrap();
+    let message = cluster.node(1).snapshot_message(id(4), meta.index, meta.term).unwrap();
     cluster.send(1, vec![(id(4), message)]);
     cluster.settle();
     cluster.node(1).report_snapshot(id(4), true);
@@ -87,10 +81,7 @@ fn l2_a_snapshot_names_its_receiver_before_it_is_needed() {
     // A receiver ignores one that does not name it, without harm.
     let mut node = follower();
     node.expect_snapshot(Some((9, 2)));
-    let install = RaftMessage {
-        snapshot: Some(meta(9, 2, &[2, 3], &[])),
-        ..message(SNAPSHOT, 2)
-    };
+    let install = RaftMessage { snapshot: Some(meta(9, 2, &[2, 3], &[])), ..message(SNAPSHOT, 2) };
     let result = node.step(id(2), install);
     assert_eq!(result, Err(Rejected::Ignored(Ignored::NotInSnapshot)));
 }
@@ -144,10 +135,7 @@ fn l4_members_change_one_at_a_time() {
     node.propose_change(add(4), Bytes::new()).unwrap();
     assert_eq!(node.propose_change(add(5), Bytes::new()), under_way);
     cluster.drain(1);
-    assert_eq!(
-        cluster.node(1).propose_change(add(5), Bytes::new()),
-        under_way
-    );
+    assert_eq!(cluster.node(1).propose_change(add(5), Bytes::new()), under_way);
     cluster.cut.clear();
     cluster.tick_all(4);
     cluster.change(1, add(5));
@@ -164,10 +152,7 @@ fn l4_members_change_one_at_a_time() {
     }
     assert_eq!((node.role(), node.applied_index()), (Role::Leader, 5));
     assert_eq!(node.propose_change(add(4), Bytes::new()), under_way);
-    let ack = RaftMessage {
-        index: 6,
-        ..message(APPEND_RESPONSE, 3)
-    };
+    let ack = RaftMessage { index: 6, ..message(APPEND_RESPONSE, 3) };
     node.step(id(2), ack).unwrap();
     flush(&mut node);
     node.propose_change(add(4), Bytes::new()).unwrap();
@@ -179,14 +164,8 @@ fn l4_impossible_changes_are_refused_and_applied_as_nothing() {
     let mut propose = |change| node.propose_change(change, Bytes::new());
     use MembershipChange::{AddLearner, Promote, Remove};
     let four = id(4);
-    assert_eq!(
-        propose(AddLearner(id(2))),
-        Err(ChangeError::AlreadyMember(id(2)))
-    );
-    assert_eq!(
-        propose(Promote(id(2))),
-        Err(ChangeError::AlreadyMember(id(2)))
-    );
+    assert_eq!(propose(AddLearner(id(2))), Err(ChangeError::AlreadyMember(id(2))));
+    assert_eq!(propose(Promote(id(2))), Err(ChangeError::AlreadyMember(id(2))));
     assert_eq!(propose(Promote(four)), Err(ChangeError::NotALearner(four)));
     assert_eq!(propose(Remove(four)), Err(ChangeError::NotAMember(four)));
     assert_eq!(propose(Remove(id(1))), Err(ChangeError::RemovesLeader));
@@ -273,9 +252,7 @@ fn l5_the_leadership_moves_and_a_transfer_that_fails_ends() {
 #[test]
 fn l6_each_refusal_of_a_proposal_has_its_name() {
     let mut node = follower();
-    let leader_known = Err(ProposeError::NotLeader {
-        leader: Some(id(2)),
-    });
+    let leader_known = Err(ProposeError::NotLeader { leader: Some(id(2)) });
     assert_eq!(node.propose(Bytes::new()), leader_known);
     assert!(node.drain().is_none(), "raft forwarded it silently");
     let nobody = Err(ProposeError::NotLeader { leader: None });
@@ -284,10 +261,7 @@ fn l6_each_refusal_of_a_proposal_has_its_name() {
     let chunk = Bytes::from(vec![0; 1 << 19]);
     node.propose(chunk.clone()).unwrap();
     node.propose(chunk.clone()).unwrap();
-    let overloaded = ProposeError::Overloaded {
-        bytes: 3 << 19,
-        max: 1 << 20,
-    };
+    let overloaded = ProposeError::Overloaded { bytes: 3 << 19, max: 1 << 20 };
     assert_eq!(node.propose(chunk), Err(overloaded));
     node.transfer_leader(id(2)).unwrap();
     let transferring = Err(ProposeError::Transferring);

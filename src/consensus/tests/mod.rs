@@ -70,12 +70,7 @@ pub(super) fn options(node: u64) -> Options {
 }
 
 pub(super) fn meta(index: u64, term: u64, voters: &[u64], learners: &[u64]) -> SnapshotMeta {
-    SnapshotMeta {
-        index,
-        term,
-        voters: voters.to_vec(),
-        learners: learners.to_vec(),
-    }
+    SnapshotMeta { index, term, voters: voters.to_vec(), learners: learners.to_vec() }
 }
 
 /// What founders of a cluster with these members start from.
@@ -109,11 +104,7 @@ pub(super) fn entries(from: u64, to: u64, term: u64) -> Vec<LogEntry> {
 
 /// A message of this kind and term, and nothing else.
 pub(super) fn message(kind: u32, term: u64) -> RaftMessage {
-    RaftMessage {
-        kind,
-        term,
-        ..RaftMessage::default()
-    }
+    RaftMessage { kind, term, ..RaftMessage::default() }
 }
 
 pub(super) fn append(
@@ -122,28 +113,15 @@ pub(super) fn append(
     commit: u64,
     entries: Vec<LogEntry>,
 ) -> RaftMessage {
-    RaftMessage {
-        index,
-        log_term,
-        commit,
-        entries,
-        ..message(APPEND, term)
-    }
+    RaftMessage { index, log_term, commit, entries, ..message(APPEND, term) }
 }
 
 pub(super) fn heartbeat(term: u64, commit: u64) -> RaftMessage {
-    RaftMessage {
-        commit,
-        ..message(HEARTBEAT, term)
-    }
+    RaftMessage { commit, ..message(HEARTBEAT, term) }
 }
 
 pub(super) fn vote_request(kind: u32, term: u64, index: u64, log_term: u64) -> RaftMessage {
-    RaftMessage {
-        index,
-        log_term,
-        ..message(kind, term)
-    }
+    RaftMessage { index, log_term, ..message(kind, term) }
 }
 
 /// Drains and persists everything; returns what was sent, and what was committed.
@@ -196,10 +174,7 @@ pub(super) fn leader() -> Consensus {
     let mut node = candidate();
     node.step(id(2), message(VOTE_RESPONSE, 3)).unwrap();
     flush(&mut node);
-    let ack = RaftMessage {
-        index: 6,
-        ..message(APPEND_RESPONSE, 3)
-    };
+    let ack = RaftMessage { index: 6, ..message(APPEND_RESPONSE, 3) };
     node.step(id(2), ack).unwrap();
     flush(&mut node);
     assert_eq!((node.role(), node.commit()), (Role::Leader, 6));
@@ -231,15 +206,7 @@ impl Cluster {
         };
         let consensus = Consensus::open(options(node), restored).unwrap();
         let (state, staged) = (BTreeMap::new(), BTreeMap::new());
-        self.members.insert(
-            node,
-            Member {
-                consensus,
-                disk,
-                state,
-                staged,
-            },
-        );
+        self.members.insert(node, Member { consensus, disk, state, staged });
     }
 
     /// The process dies and starts again from its disk.
@@ -264,11 +231,9 @@ impl Cluster {
         while let Some(batch) = self.node(node).drain() {
             self.send(node, batch.messages);
             let needed = batch.snapshots_needed.into_iter();
-            self.needed
-                .extend(needed.map(|(to, meta)| (node, to.as_u64(), meta)));
+            self.needed.extend(needed.map(|(to, meta)| (node, to.as_u64(), meta)));
             let reads = batch.reads.into_iter();
-            self.reads
-                .extend(reads.map(|(context, index)| (node, context, index)));
+            self.reads.extend(reads.map(|(context, index)| (node, context, index)));
             self.apply(node, batch.committed);
             if let Some(write) = batch.write {
                 self.members.get_mut(&node).unwrap().persist(write);
@@ -293,9 +258,7 @@ impl Cluster {
     }
 
     pub(super) fn send(&mut self, from: u64, messages: Vec<(NodeId, RaftMessage)>) {
-        let kept = messages
-            .into_iter()
-            .map(|(to, message)| (from, to.as_u64(), message));
+        let kept = messages.into_iter().map(|(to, message)| (from, to.as_u64(), message));
         self.network.extend(kept);
     }
 
@@ -345,9 +308,7 @@ impl Cluster {
     }
 
     pub(super) fn change(&mut self, node: u64, change: MembershipChange) {
-        self.node(node)
-            .propose_change(change, Bytes::from_static(b"why"))
-            .unwrap();
+        self.node(node).propose_change(change, Bytes::from_static(b"why")).unwrap();
         self.settle();
     }
 
@@ -357,9 +318,7 @@ impl Cluster {
         let state = state.map(|(&index, data)| (index, data.clone())).collect();
         let member = self.members.get_mut(&to).unwrap();
         member.staged = state;
-        member
-            .consensus
-            .expect_snapshot(Some((meta.index, meta.term)));
+        member.consensus.expect_snapshot(Some((meta.index, meta.term)));
     }
 
     pub(super) fn lead(&self) -> Option<u64> {

@@ -21,19 +21,12 @@ fn in_every_role(make: impl Fn(u64) -> RaftMessage) -> Vec<Result<(), Rejected>>
 fn p1_a_heartbeat_beyond_the_log_ends_the_node_as_log_lost() {
     let mut node = follower();
     node.step(id(2), heartbeat(2, 6)).unwrap_err();
-    let expected = Ended::LogLost {
-        leader: id(2),
-        commit: 6,
-        last_index: 5,
-    };
+    let expected = Ended::LogLost { leader: id(2), commit: 6, last_index: 5 };
     assert_eq!(node.ended(), Some(&expected));
     assert!(expected.to_string().contains("rejoin empty under a new id"));
     // The end is final: no vote, no acknowledgement, no proposal, no read.
     let request = vote_request(VOTE, 9, 99, 8);
-    assert_eq!(
-        node.step(id(3), request),
-        Err(Rejected::Ignored(Ignored::Ended))
-    );
+    assert_eq!(node.step(id(3), request), Err(Rejected::Ignored(Ignored::Ended)));
     assert_eq!(node.propose(Bytes::new()), Err(ProposeError::Ended));
     assert_eq!(node.read_index([1; 16]), Err(ReadError::Ended));
     assert_eq!(node.campaign(), Err(CampaignError::Ended));
@@ -59,8 +52,7 @@ fn p2_an_append_that_contradicts_a_commit_ends_the_node_as_divergent() {
     }
     // What is not committed may be replaced.
     let mut node = follower();
-    node.step(id(3), append(3, (4, 2), 5, vec![entry(5, 3)]))
-        .unwrap();
+    node.step(id(3), append(3, (4, 2), 5, vec![entry(5, 3)])).unwrap();
     let (_, committed) = flush(&mut node);
     assert_eq!(committed, [entry(5, 3)]);
 }
@@ -135,10 +127,7 @@ fn p8_a_snapshot_with_impossible_members_is_refused() {
     for snapshot in impossible {
         let mut node = follower();
         node.expect_snapshot(Some((snapshot.index, snapshot.term)));
-        let install = RaftMessage {
-            snapshot: Some(snapshot.clone()),
-            ..message(SNAPSHOT, 2)
-        };
+        let install = RaftMessage { snapshot: Some(snapshot.clone()), ..message(SNAPSHOT, 2) };
         let result = node.step(id(2), install);
         let expected = Err(Rejected::Misbehaving(Misbehaving::Snapshot));
         assert_eq!(result, expected, "{snapshot:?}");
@@ -177,10 +166,7 @@ fn p9_huge_numbers_are_refused_in_every_role() {
                     message
                 });
                 for result in results {
-                    assert!(
-                        matches!(result, Err(Rejected::Misbehaving(_))),
-                        "{result:?}"
-                    );
+                    assert!(matches!(result, Err(Rejected::Misbehaving(_))), "{result:?}");
                 }
             }
         }
@@ -225,10 +211,7 @@ fn p10_the_term_before_the_first_entry_is_kept() {
 fn the_last_belt_catches_a_panic_and_ends_the_node() {
     let mut node = leader();
     node.call("a test", |_| panic!("boom {}", 1));
-    let expected = Ended::Panicked {
-        during: "a test",
-        message: "boom 1".into(),
-    };
+    let expected = Ended::Panicked { during: "a test", message: "boom 1".into() };
     assert_eq!(node.ended(), Some(&expected));
     assert!(expected.to_string().contains("restart the node"));
     assert!(node.drain().is_none());

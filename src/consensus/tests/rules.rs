@@ -47,14 +47,8 @@ fn v_each_type_has_its_own_fields_only() {
         (|m| m.entries = entries(6, 6, 2), &[APPEND]),
         (|m| m.snapshot = Some(meta(9, 2, &[1], &[])), &[SNAPSHOT]),
         (|m| m.reject_hint = 1, &[APPEND_RESPONSE]),
-        (
-            |m| m.reject = true,
-            &[APPEND_RESPONSE, VOTE_RESPONSE, PRE_VOTE_RESPONSE],
-        ),
-        (
-            |m| m.context = Bytes::from_static(&[1; 16]),
-            &[HEARTBEAT, HEARTBEAT_RESPONSE],
-        ),
+        (|m| m.reject = true, &[APPEND_RESPONSE, VOTE_RESPONSE, PRE_VOTE_RESPONSE]),
+        (|m| m.context = Bytes::from_static(&[1; 16]), &[HEARTBEAT, HEARTBEAT_RESPONSE]),
         (
             |m| m.context = Bytes::from_static(b"CampaignTransfer"),
             &[VOTE, HEARTBEAT, HEARTBEAT_RESPONSE],
@@ -68,15 +62,9 @@ fn v_each_type_has_its_own_fields_only() {
             let result = follower().step(id(2), message);
             let refused = matches!(
                 result,
-                Err(Rejected::Misbehaving(
-                    Misbehaving::Unexpected(_) | Misbehaving::Context
-                ))
+                Err(Rejected::Misbehaving(Misbehaving::Unexpected(_) | Misbehaving::Context))
             );
-            assert_eq!(
-                refused,
-                !allowed.contains(&kind),
-                "field {number} of {kind}"
-            );
+            assert_eq!(refused, !allowed.contains(&kind), "field {number} of {kind}");
         }
     }
 }
@@ -84,10 +72,7 @@ fn v_each_type_has_its_own_fields_only() {
 #[test]
 fn v_nobody_asks_for_a_snapshot() {
     for kind in KINDS {
-        let message = RaftMessage {
-            request_snapshot: 1,
-            ..message(kind, 2)
-        };
+        let message = RaftMessage { request_snapshot: 1, ..message(kind, 2) };
         let expected = Rejected::Misbehaving(Misbehaving::RequestSnapshot);
         assert_eq!(judged(2, message), expected);
     }
@@ -182,10 +167,7 @@ fn applied_entries_come_once_and_in_order() {
     let mut node = follower();
     let data = MembershipChange::AddLearner(id(4)).encode(Bytes::new());
     let entry = |index| LogEntry::new(index, 2, EntryKind::Membership, data.clone());
-    let expected = Err(ApplyError::OutOfOrder {
-        index: 4,
-        applied: 4,
-    });
+    let expected = Err(ApplyError::OutOfOrder { index: 4, applied: 4 });
     assert_eq!(node.applied_change(&entry(4)), expected);
     node.applied_change(&entry(5)).unwrap();
     assert!(node.applied_change(&entry(5)).is_err());

@@ -81,9 +81,7 @@ impl Decoder {
             Some(body) if body.part == Part::End && self.pending.is_empty() => {
                 Ok((Namespace::thaw(body.state), body.members, body.removed))
             }
-            _ => Err(SnapshotError::Truncated {
-                record: self.record,
-            }),
+            _ => Err(SnapshotError::Truncated { record: self.record }),
         }
     }
 
@@ -121,11 +119,7 @@ impl Decoder {
             Some(body) => record_bytes_max(&body.state.parameters),
         };
         if bytes > max {
-            return Err(SnapshotError::TooLong {
-                record: self.record,
-                bytes,
-                max,
-            });
+            return Err(SnapshotError::TooLong { record: self.record, bytes, max });
         }
         // It fits: the limits are far below any usize.
         let end = start + bytes as usize;
@@ -146,34 +140,23 @@ impl Decoder {
         if self.pending.len() < LENGTH_BYTES_MAX {
             return Ok(None);
         }
-        Err(SnapshotError::Record {
-            record: self.record,
-            what: "its length is not valid",
-        })
+        Err(SnapshotError::Record { record: self.record, what: "its length is not valid" })
     }
 
     /// Takes one record; gives it back as this release writes it.
     fn take(&mut self, kind: Kind) -> Result<proto::SnapshotRecord, SnapshotError> {
-        let at_record = |what| SnapshotError::Record {
-            record: self.record,
-            what,
-        };
+        let at_record = |what| SnapshotError::Record { record: self.record, what };
         let again = match (&mut self.body, kind) {
             (None, Kind::Head(head)) => {
                 if head.version != SNAPSHOT_VERSION {
-                    return Err(SnapshotError::Version {
-                        version: head.version,
-                    });
+                    return Err(SnapshotError::Version { version: head.version });
                 }
                 let cluster = head.cluster[..]
                     .try_into()
                     .map(ClusterId::from_bytes)
                     .map_err(|_| at_record("the cluster's id has not 16 bytes"))?;
                 if cluster != self.cluster {
-                    return Err(SnapshotError::Cluster {
-                        expected: self.cluster,
-                        actual: cluster,
-                    });
+                    return Err(SnapshotError::Cluster { expected: self.cluster, actual: cluster });
                 }
                 let (body, again) = Body::new(head).map_err(at_record)?;
                 self.body = Some(Box::new(body));
@@ -223,10 +206,7 @@ impl Body {
             head.zxid < COUNTER_MAX && (1..=1 << 56).contains(&head.next_session),
             "its counters are not valid",
         )?;
-        check(
-            head.history_floor <= head.zxid,
-            "its history starts after its end",
-        )?;
+        check(head.history_floor <= head.zxid, "its history starts after its end")?;
         let body = Self {
             state: Frozen {
                 parameters,
@@ -245,10 +225,8 @@ impl Body {
             session_last: 0,
             open: Vec::new(),
         };
-        let again = proto::SnapshotHead {
-            parameters: Some(parameters_to_record(&parameters)),
-            ..head
-        };
+        let again =
+            proto::SnapshotHead { parameters: Some(parameters_to_record(&parameters)), ..head };
         Ok((body, again))
     }
 
@@ -260,10 +238,7 @@ impl Body {
             Kind::Change(_) => Part::Changes,
             Kind::End(_) => Part::End,
         };
-        check(
-            part >= self.part && self.part != Part::End,
-            "it is out of order",
-        )?;
+        check(part >= self.part && self.part != Part::End, "it is out of order")?;
         if self.part == Part::Sessions && part > Part::Sessions {
             self.close_session()?;
         }
@@ -302,14 +277,9 @@ impl Body {
             .try_into()
             .map(SecretHash)
             .map_err(|_| "the session's secret has not 32 bytes")?;
-        check(
-            state.sessions.with_secret(secret).is_none(),
-            "two sessions have one secret",
-        )?;
-        let deadline_us_max = state
-            .clock_us
-            .saturating_add(parameters.tick_us)
-            .saturating_add(record.ttl_us);
+        check(state.sessions.with_secret(secret).is_none(), "two sessions have one secret")?;
+        let deadline_us_max =
+            state.clock_us.saturating_add(parameters.tick_us).saturating_add(record.ttl_us);
         check(
             (parameters.ttl_us_min..=parameters.ttl_us_max).contains(&record.ttl_us)
                 && record.deadline_us <= deadline_us_max,
@@ -341,19 +311,13 @@ impl Body {
     ) -> Result<proto::CachedReply, &'static str> {
         let parameters = &self.state.parameters;
         let (id, session) = self.session.as_mut().ok_or("the reply has no session")?;
-        check(
-            record.session == id.as_u64(),
-            "the reply is of another session",
-        )?;
+        check(record.session == id.as_u64(), "the reply is of another session")?;
         check(
             record.seq == session.acked + session.window_count() + 1
                 && record.seq <= session.last_seq,
             "the reply is out of order",
         )?;
-        let reply = record
-            .reply
-            .and_then(reply_from_record)
-            .ok_or("the reply is not valid")?;
+        let reply = record.reply.and_then(reply_from_record).ok_or("the reply is not valid")?;
         check(
             reply.zxid >= session.opened && reply.zxid <= self.state.zxid,
             "the reply's transaction is not valid",
@@ -393,20 +357,14 @@ impl Body {
         let is_root = path.is_root();
         self.check_stat(&stat, &record, is_root)?;
         if is_root {
-            check(
-                self.open.is_empty() && self.state.tree.len() == 0,
-                "there is a second root",
-            )?;
+            check(self.open.is_empty() && self.state.tree.len() == 0, "there is a second root")?;
         } else {
             while self.open.last().map(|open| &*open.path) != path.parent_str() {
                 check(!self.open.is_empty(), "the node's parent is missing")?;
                 self.close_znode()?;
             }
             let parent = self.open.last_mut().ok_or("the first node is no root")?;
-            check(
-                parent.znode.owner.is_none(),
-                "an ephemeral node has a child",
-            )?;
+            check(parent.znode.owner.is_none(), "an ephemeral node has a child")?;
             let siblings = &mut parent.znode.children;
             check(
                 siblings.get_max().is_none_or(|max| max < path.shared()),
@@ -434,10 +392,7 @@ impl Body {
                 ..Znode::default()
             },
         });
-        Ok(proto::ZnodeRecord {
-            stat: Some(stat_to_record(&stat)),
-            ..record
-        })
+        Ok(proto::ZnodeRecord { stat: Some(stat_to_record(&stat)), ..record })
     }
 
     fn check_stat(
@@ -470,10 +425,7 @@ impl Body {
         let Some(owner) = stat.owner else {
             return Ok(());
         };
-        let session = state
-            .sessions
-            .get(owner)
-            .ok_or("the node's owner is missing")?;
+        let session = state.sessions.get(owner).ok_or("the node's owner is missing")?;
         check(
             session.opened < stat.czxid && stat.children == 0 && !is_root,
             "the ephemeral node is not valid",

@@ -46,12 +46,7 @@ impl Encoder {
         };
         let mut pending = BytesMut::new();
         put(&mut pending, Kind::Head(head));
-        Self {
-            state,
-            next: Next::Session(None),
-            pending,
-            changes_written: 0,
-        }
+        Self { state, next: Next::Session(None), pending, changes_written: 0 }
     }
 
     /// The next bytes: exactly `bytes_max`, fewer at the end, and `None` after it.

@@ -37,29 +37,16 @@ fn a_node_is_created_read_set_and_deleted() {
     assert_eq!(stat, expected);
     it.ns.begin_entry(0, 80);
     let reply = it.plain(set("/a", "yy", Some(0)));
-    let expected = Stat {
-        mzxid: Zxid::new(2),
-        mtime_ms: 80,
-        version: 1,
-        data_length: 2,
-        ..expected
-    };
+    let expected =
+        Stat { mzxid: Zxid::new(2), mtime_ms: 80, version: 1, data_length: 2, ..expected };
     assert_eq!(reply.result, Ok(Outcome::Set { stat: expected }));
     let view = it.ns.view();
     assert_eq!(view.read(&path("/a")), Some((Bytes::from("yy"), expected)));
     assert_eq!(it.plain(delete("/a", Some(1))).result, Ok(Outcome::Deleted));
     assert_eq!(it.ns.view().stat(&path("/a")), None);
-    assert_eq!(
-        view.stat(&path("/a")),
-        Some(expected),
-        "a view stays as it was"
-    );
+    assert_eq!(view.stat(&path("/a")), Some(expected), "a view stays as it was");
     let kinds: Vec<_> = it.ns.drain_changes().iter().map(|it| it.kind).collect();
-    let all = [
-        EventKind::Created,
-        EventKind::DataChanged,
-        EventKind::Deleted,
-    ];
+    let all = [EventKind::Created, EventKind::DataChanged, EventKind::Deleted];
     assert_eq!(kinds, all);
     assert!(it.ns.drain_changes().is_empty());
 }
@@ -78,19 +65,11 @@ impl Fixture {
     }
 
     fn with(parameters: Parameters) -> Self {
-        Self {
-            ns: Namespace::new(parameters),
-            counter: 0,
-            epoch: 1,
-        }
+        Self { ns: Namespace::new(parameters), counter: 0, epoch: 1 }
     }
 
     fn open(&mut self, number: u64, ttl_us: u64) -> SessionId {
-        let command = Command::OpenSession {
-            origin: origin(0),
-            secret: secret(number),
-            ttl_us,
-        };
+        let command = Command::OpenSession { origin: origin(0), secret: secret(number), ttl_us };
         match self.ns.apply(command) {
             Applied::Session { result, .. } => result.unwrap().id,
             other => panic!("{other:?}"),
@@ -99,19 +78,9 @@ impl Fixture {
 
     fn txn(&mut self, session: SessionId, seq: u64, acked: u64, txn: impl Into<Txn>) -> Reply {
         let epoch = self.epoch;
-        let command = Command::SessionTxn {
-            session,
-            epoch,
-            seq,
-            acked,
-            txn: txn.into(),
-        };
+        let command = Command::SessionTxn { session, epoch, seq, acked, txn: txn.into() };
         match self.ns.apply(command) {
-            Applied::Sequenced {
-                reply,
-                ended: false,
-                ..
-            } => reply,
+            Applied::Sequenced { reply, ended: false, .. } => reply,
             other => panic!("{other:?}"),
         }
     }
@@ -119,10 +88,7 @@ impl Fixture {
     fn plain(&mut self, txn: impl Into<Txn>) -> Reply {
         self.counter += 1;
         let origin = origin(self.counter);
-        match self.ns.apply(Command::PlainTxn {
-            origin,
-            txn: txn.into(),
-        }) {
+        match self.ns.apply(Command::PlainTxn { origin, txn: txn.into() }) {
             Applied::Plain { origin: it, reply } if it == origin => reply,
             other => panic!("{other:?}"),
         }
@@ -131,18 +97,11 @@ impl Fixture {
 
 pub(super) fn parameters() -> Parameters {
     let id = NodeId::new(1).unwrap();
-    Config::founding(ClusterId::named("test"), id, [id])
-        .build()
-        .unwrap()
-        .parameters()
+    Config::founding(ClusterId::named("test"), id, [id]).build().unwrap().parameters()
 }
 
 pub(super) fn origin(counter: u64) -> Origin {
-    Origin {
-        node: NodeId::new(1).unwrap(),
-        boot_nonce: 5,
-        counter,
-    }
+    Origin { node: NodeId::new(1).unwrap(), boot_nonce: 5, counter }
 }
 
 pub(super) fn path(text: &str) -> Path {
@@ -150,31 +109,17 @@ pub(super) fn path(text: &str) -> Path {
 }
 
 pub(super) fn create(at: &str, data: &str, mode: CreateMode) -> Op {
-    let path = if mode.is_sequential() {
-        Path::sequential_prefix(at).unwrap()
-    } else {
-        path(at).into()
-    };
-    Op::Create {
-        path,
-        data: Bytes::copy_from_slice(data.as_bytes()),
-        mode,
-    }
+    let path =
+        if mode.is_sequential() { Path::sequential_prefix(at).unwrap() } else { path(at).into() };
+    Op::Create { path, data: Bytes::copy_from_slice(data.as_bytes()), mode }
 }
 
 pub(super) fn set(at: &str, data: &str, version: Option<u64>) -> Op {
-    Op::Set {
-        path: path(at),
-        data: Bytes::copy_from_slice(data.as_bytes()),
-        version,
-    }
+    Op::Set { path: path(at), data: Bytes::copy_from_slice(data.as_bytes()), version }
 }
 
 pub(super) fn delete(at: &str, version: Option<u64>) -> Op {
-    Op::Delete {
-        path: path(at),
-        version,
-    }
+    Op::Delete { path: path(at), version }
 }
 
 pub(super) fn secret(number: u64) -> SecretHash {
@@ -188,9 +133,7 @@ pub(super) fn encoder(ns: &Namespace) -> Encoder {
 
 pub(super) fn snapshot(ns: &Namespace) -> Vec<u8> {
     let mut encoder = encoder(ns);
-    std::iter::from_fn(|| encoder.next_chunk(1 << 16))
-        .flatten()
-        .collect()
+    std::iter::from_fn(|| encoder.next_chunk(1 << 16)).flatten().collect()
 }
 
 /// The same state after its snapshot was written and read in pieces of this size.
@@ -201,10 +144,7 @@ pub(super) fn restored(ns: &Namespace, piece: usize) -> Namespace {
         decoder.feed(Bytes::copy_from_slice(piece)).unwrap();
     }
     let (restored, members, removed) = decoder.finish().unwrap();
-    assert_eq!(
-        (&members[..], &removed[..]),
-        (&b"members"[..], &b"gone"[..])
-    );
+    assert_eq!((&members[..], &removed[..]), (&b"members"[..], &b"gone"[..]));
     assert_eq!(snapshot(&restored), bytes);
     restored
 }

@@ -67,13 +67,7 @@ impl Model {
 
     pub(super) fn apply(&mut self, command: Command) -> Applied {
         match command {
-            Command::SessionTxn {
-                session,
-                epoch,
-                seq,
-                acked,
-                txn,
-            } => {
+            Command::SessionTxn { session, epoch, seq, acked, txn } => {
                 let reply = match self.admit(session, epoch, seq, Some(acked)) {
                     Err(reply) => reply,
                     Ok(()) => {
@@ -85,19 +79,9 @@ impl Model {
                         reply
                     }
                 };
-                Applied::Sequenced {
-                    session,
-                    epoch,
-                    seq,
-                    reply,
-                    ended: false,
-                }
+                Applied::Sequenced { session, epoch, seq, reply, ended: false }
             }
-            Command::CloseSession {
-                session,
-                epoch,
-                seq,
-            } => {
+            Command::CloseSession { session, epoch, seq } => {
                 let (reply, ended) = match self.admit(session, epoch, seq, None) {
                     Err(reply) => (reply, false),
                     Ok(()) => {
@@ -105,38 +89,18 @@ impl Model {
                         (self.reply(Ok(Outcome::Closed)), true)
                     }
                 };
-                Applied::Sequenced {
-                    session,
-                    epoch,
-                    seq,
-                    reply,
-                    ended,
-                }
+                Applied::Sequenced { session, epoch, seq, reply, ended }
             }
             Command::PlainTxn { origin, txn } => {
                 let result = self.execute(&txn, None);
                 let reply = self.reply(result);
                 Applied::Plain { origin, reply }
             }
-            Command::OpenSession {
-                origin,
-                secret,
-                ttl_us,
-            } => {
+            Command::OpenSession { origin, secret, ttl_us } => {
                 let result = self.open(secret, ttl_us);
-                Applied::Session {
-                    origin,
-                    zxid: Zxid::new(self.zxid),
-                    result,
-                    moved_from: None,
-                }
+                Applied::Session { origin, zxid: Zxid::new(self.zxid), result, moved_from: None }
             }
-            Command::AttachSession {
-                origin,
-                session,
-                secret,
-                epoch,
-            } => {
+            Command::AttachSession { origin, session, secret, epoch } => {
                 let moved_from = self.sessions.get(&session).map(|it| it.epoch);
                 let result = self.attach(session, secret, epoch);
                 Applied::Session {
@@ -172,10 +136,7 @@ impl Model {
     }
 
     pub(super) fn children(&self, parent: &str) -> Vec<String> {
-        let children = self
-            .nodes
-            .keys()
-            .filter(|it| it.len() > 1 && before(it) == parent);
+        let children = self.nodes.keys().filter(|it| it.len() > 1 && before(it) == parent);
         let mut names: Vec<_> = children.map(|it| name(it).to_string()).collect();
         names.sort();
         names
@@ -202,10 +163,7 @@ impl Model {
     }
 
     fn reply(&self, result: Result<Outcome, OpError>) -> Reply {
-        Reply {
-            zxid: Zxid::new(self.zxid),
-            result,
-        }
+        Reply { zxid: Zxid::new(self.zxid), result }
     }
 
     fn admit(
@@ -216,27 +174,16 @@ impl Model {
         acked: Option<u64>,
     ) -> Result<(), Reply> {
         let zxid = Zxid::new(self.zxid);
-        let refuse = |error| {
-            Err(Reply {
-                zxid,
-                result: Err(error),
-            })
-        };
+        let refuse = |error| Err(Reply { zxid, result: Err(error) });
         let Some(lease) = self.sessions.get_mut(&id) else {
             return refuse(OpError::SessionEnded { session: id });
         };
         if lease.epoch != epoch {
-            return refuse(OpError::Moved {
-                session: id,
-                epoch: lease.epoch,
-            });
+            return refuse(OpError::Moved { session: id, epoch: lease.epoch });
         }
         let expected = lease.last_seq + 1;
         if seq > expected {
-            return refuse(OpError::Gap {
-                expected,
-                actual: seq,
-            });
+            return refuse(OpError::Gap { expected, actual: seq });
         }
         lease.acknowledge(acked.unwrap_or(0));
         if seq < expected {
@@ -251,16 +198,8 @@ impl Model {
         let count = lease.replies.len() as u64 + 1;
         let bytes = lease.replies.values().map(reply_bytes).sum::<u64>() + 192 + 4096;
         for (limit, value, max) in [
-            (
-                LimitName::WindowCount,
-                count,
-                self.parameters.window_count_max,
-            ),
-            (
-                LimitName::WindowBytes,
-                bytes,
-                self.parameters.window_bytes_max,
-            ),
+            (LimitName::WindowCount, count, self.parameters.window_count_max),
+            (LimitName::WindowBytes, bytes, self.parameters.window_bytes_max),
         ] {
             if value > max {
                 return refuse(OpError::Limit { limit, value, max });
@@ -272,10 +211,7 @@ impl Model {
     fn execute(&mut self, txn: &Txn, actor: Option<SessionId>) -> Result<Outcome, OpError> {
         for (index, guard) in txn.guards().iter().enumerate() {
             if !self.holds(guard) {
-                return Err(OpError::GuardFailed {
-                    index: index as u64,
-                    path: guard.path.clone(),
-                });
+                return Err(OpError::GuardFailed { index: index as u64, path: guard.path.clone() });
             }
         }
         match txn.op() {
@@ -290,11 +226,7 @@ impl Model {
                 let owner = actor.filter(|_| mode.is_ephemeral());
                 self.create(path.as_str(), mode.is_sequential(), data, owner)
             }
-            Op::Set {
-                path,
-                data,
-                version,
-            } => {
+            Op::Set { path, data, version } => {
                 self.check_payload(data)?;
                 self.check_version(path, *version)?;
                 let (zxid, wall_ms) = (self.zxid + 1, self.wall_ms);
@@ -305,9 +237,7 @@ impl Model {
                 node.stat.mtime_ms = wall_ms;
                 let czxid = node.stat.czxid;
                 self.commit(vec![(EventKind::DataChanged, path.clone(), czxid)]);
-                Ok(Outcome::Set {
-                    stat: self.stat(path.as_str()).unwrap(),
-                })
+                Ok(Outcome::Set { stat: self.stat(path.as_str()).unwrap() })
             }
             Op::Delete { path, version } => {
                 if path.is_root() {
@@ -316,10 +246,7 @@ impl Model {
                 self.check_version(path, *version)?;
                 let children = self.children(path.as_str()).len() as u64;
                 if children > 0 {
-                    return Err(OpError::NotEmpty {
-                        path: path.clone(),
-                        children,
-                    });
+                    return Err(OpError::NotEmpty { path: path.clone(), children });
                 }
                 let czxid = self.unlink(path.as_str());
                 self.commit(vec![(EventKind::Deleted, path.clone(), czxid)]);
@@ -338,14 +265,10 @@ impl Model {
         let parent = before(prefix).to_string();
         let parent_path = || parent.parse::<Path>().unwrap();
         let Some(above) = self.nodes.get(&parent) else {
-            return Err(OpError::NoNode {
-                path: parent_path(),
-            });
+            return Err(OpError::NoNode { path: parent_path() });
         };
         if above.stat.owner.is_some() {
-            return Err(OpError::NoChildrenForEphemerals {
-                path: parent_path(),
-            });
+            return Err(OpError::NoChildrenForEphemerals { path: parent_path() });
         }
         let mut sequence = above.sequence;
         let text = if sequential {
@@ -382,11 +305,7 @@ impl Model {
             owner,
             ..Stat::default()
         };
-        let node = Node {
-            data: data.to_vec(),
-            stat,
-            sequence: 0,
-        };
+        let node = Node { data: data.to_vec(), stat, sequence: 0 };
         self.nodes.insert(text, node);
         self.commit(vec![(EventKind::Created, path.clone(), zxid)]);
         let stat = self.stat(path.as_str()).unwrap();
@@ -406,11 +325,7 @@ impl Model {
     fn check_payload(&self, data: &[u8]) -> Result<(), OpError> {
         let (value, max) = (data.len() as u64, self.parameters.payload_bytes_max);
         if value > max {
-            return Err(OpError::Limit {
-                limit: LimitName::PayloadBytes,
-                value,
-                max,
-            });
+            return Err(OpError::Limit { limit: LimitName::PayloadBytes, value, max });
         }
         Ok(())
     }
@@ -420,11 +335,9 @@ impl Model {
             return Err(OpError::NoNode { path: path.clone() });
         };
         match expected {
-            Some(expected) if expected != stat.version => Err(OpError::BadVersion {
-                path: path.clone(),
-                expected,
-                actual: stat.version,
-            }),
+            Some(expected) if expected != stat.version => {
+                Err(OpError::BadVersion { path: path.clone(), expected, actual: stat.version })
+            }
             _ => Ok(()),
         }
     }
@@ -442,10 +355,7 @@ impl Model {
         let known = self.sessions.iter_mut().find(|it| it.1.secret == secret);
         if let Some((&id, lease)) = known {
             if lease.epoch != 1 {
-                return Err(OpError::Moved {
-                    session: id,
-                    epoch: lease.epoch,
-                });
+                return Err(OpError::Moved { session: id, epoch: lease.epoch });
             }
             lease.deadline_us = base_us + lease.ttl_us;
             return Ok(self.session(id).unwrap());
@@ -490,10 +400,7 @@ impl Model {
             return Err(OpError::BadSecret { session: id });
         }
         if lease.epoch >= epoch {
-            return Err(OpError::Moved {
-                session: id,
-                epoch: lease.epoch,
-            });
+            return Err(OpError::Moved { session: id, epoch: lease.epoch });
         }
         lease.epoch = epoch;
         lease.keep_alive = 0;
@@ -531,20 +438,12 @@ impl Model {
     fn commit(&mut self, events: Vec<(EventKind, Path, Zxid)>) {
         self.zxid += 1;
         for (kind, path, czxid) in events {
-            let event = Event {
-                zxid: Zxid::new(self.zxid),
-                kind,
-                path,
-                czxid,
-            };
+            let event = Event { zxid: Zxid::new(self.zxid), kind, path, czxid };
             self.history.push(event.clone());
             self.changes.push(event);
         }
         let bytes = |history: &[Event]| -> u64 {
-            history
-                .iter()
-                .map(|it| 64 + it.path.as_str().len() as u64)
-                .sum()
+            history.iter().map(|it| 64 + it.path.as_str().len() as u64).sum()
         };
         while self.history.len() as u64 > self.parameters.history_count_max
             || bytes(&self.history) > self.parameters.history_bytes_max

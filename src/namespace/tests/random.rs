@@ -92,10 +92,7 @@ fn a_snapshot_is_written_while_the_tree_changes() {
                 ns.apply(command);
             }
         }
-        assert!(
-            pieces == at_once,
-            "the snapshot changed while it was written"
-        );
+        assert!(pieces == at_once, "the snapshot changed while it was written");
         assert!(encoder.into_state().zxid() < ns.zxid());
         assert_ne!(snapshot(&ns), at_once);
     }
@@ -129,11 +126,7 @@ fn compare(ns: &Namespace, model: &Model, random: &mut Random) {
             assert_eq!(ns.cached_reply(*id, seq), lease.replies.get(&seq).cloned());
         }
     }
-    let mut due: Vec<_> = model
-        .sessions
-        .iter()
-        .map(|it| (it.1.deadline_us, *it.0))
-        .collect();
+    let mut due: Vec<_> = model.sessions.iter().map(|it| (it.1.deadline_us, *it.0)).collect();
     due.retain(|it| it.0 <= model.clock_us);
     due.sort();
     due.truncate(2);
@@ -143,20 +136,9 @@ fn compare(ns: &Namespace, model: &Model, random: &mut Random) {
     assert_eq!(ns.history_floor(), model.floor);
     for back in 0..3 {
         let zxid = Zxid::new(model.zxid.saturating_sub(back * 9));
-        let events = ns
-            .history_after(zxid)
-            .map(|it| it.cloned().collect::<Vec<_>>());
-        let expected: Vec<_> = model
-            .history
-            .iter()
-            .filter(|it| it.zxid > zxid)
-            .cloned()
-            .collect();
-        let expected = if zxid < model.floor {
-            Err(model.floor)
-        } else {
-            Ok(expected)
-        };
+        let events = ns.history_after(zxid).map(|it| it.cloned().collect::<Vec<_>>());
+        let expected: Vec<_> = model.history.iter().filter(|it| it.zxid > zxid).cloned().collect();
+        let expected = if zxid < model.floor { Err(model.floor) } else { Ok(expected) };
         assert_eq!(events, expected);
     }
     check_indexes(ns);
@@ -224,11 +206,7 @@ impl Random {
                 },
                 epoch: epoch + self.below(3),
             },
-            3 if self.one_in(2) => Command::CloseSession {
-                session,
-                epoch,
-                seq,
-            },
+            3 if self.one_in(2) => Command::CloseSession { session, epoch, seq },
             4 | 5 => Command::KeepAlives(
                 (0..self.below(4))
                     .map(|_| KeepAlive {
@@ -240,17 +218,10 @@ impl Random {
                     .collect(),
             ),
             6 | 7 => Command::ExpireSession { session },
-            8..=15 => Command::PlainTxn {
-                origin: origin(self.below(100)),
-                txn: self.txn(model, session),
-            },
-            _ => Command::SessionTxn {
-                session,
-                epoch,
-                seq,
-                acked,
-                txn: self.txn(model, session),
-            },
+            8..=15 => {
+                Command::PlainTxn { origin: origin(self.below(100)), txn: self.txn(model, session) }
+            }
+            _ => Command::SessionTxn { session, epoch, seq, acked, txn: self.txn(model, session) },
         }
     }
 
@@ -292,10 +263,7 @@ impl Random {
                 4 => Check::Czxid(stat.czxid),
                 _ => Check::Owner(stat.owner.unwrap_or(session)),
             };
-            txn = txn.guard(Guard {
-                path: path(&at),
-                check,
-            });
+            txn = txn.guard(Guard { path: path(&at), check });
         }
         txn
     }

@@ -9,10 +9,7 @@ fn rule_7_a_number_applies_once_and_in_order() {
     let first = it.txn(id, 1, 0, create("/a", "", CreateMode::Persistent));
     assert_eq!(first.zxid, Zxid::new(2));
     let gap = it.txn(id, 3, 0, set("/a", "x", None));
-    let error = OpError::Gap {
-        expected: 2,
-        actual: 3,
-    };
+    let error = OpError::Gap { expected: 2, actual: 3 };
     assert_eq!((gap.zxid, gap.result), (Zxid::new(2), Err(error)));
     let refused = it.txn(id, 2, 0, set("/a", "x", Some(9)));
     assert!(matches!(refused.result, Err(OpError::BadVersion { .. })));
@@ -39,31 +36,17 @@ fn rule_7_a_number_applies_once_and_in_order() {
 
 #[test]
 fn rule_7_moved_gap_and_a_full_window_consume_no_number() {
-    let mut it = Fixture::with(Parameters {
-        window_count_max: 2,
-        ..parameters()
-    });
+    let mut it = Fixture::with(Parameters { window_count_max: 2, ..parameters() });
     let id = it.open(1, SECOND);
     let op = || create("/n-", "", CreateMode::PersistentSequential);
     it.txn(id, 1, 0, op());
     it.txn(id, 2, 0, op());
-    let full = OpError::Limit {
-        limit: LimitName::WindowCount,
-        value: 3,
-        max: 2,
-    };
+    let full = OpError::Limit { limit: LimitName::WindowCount, value: 3, max: 2 };
     assert_eq!(it.txn(id, 3, 0, op()).result, Err(full));
     it.attach(id, 1, 7).unwrap();
-    let moved = OpError::Moved {
-        session: id,
-        epoch: 7,
-    };
+    let moved = OpError::Moved { session: id, epoch: 7 };
     assert_eq!(it.txn(id, 3, 2, op()).result, Err(moved));
-    assert_eq!(
-        it.ns.session(id).unwrap().acked,
-        0,
-        "it had no effect at all"
-    );
+    assert_eq!(it.ns.session(id).unwrap().acked, 0, "it had no effect at all");
     it.epoch = 7;
     assert!(it.txn(id, 3, 1, op()).result.is_ok());
     assert_eq!(it.ns.session(id).unwrap().last_seq, 3);
@@ -71,10 +54,7 @@ fn rule_7_moved_gap_and_a_full_window_consume_no_number() {
 
 #[test]
 fn the_window_is_bounded_by_bytes() {
-    let mut it = Fixture::with(Parameters {
-        window_bytes_max: 5_000,
-        ..parameters()
-    });
+    let mut it = Fixture::with(Parameters { window_bytes_max: 5_000, ..parameters() });
     let id = it.open(1, SECOND);
     let mut seq = 0;
     let refused = loop {
@@ -84,11 +64,8 @@ fn the_window_is_bounded_by_bytes() {
             break reply.result;
         }
     };
-    let limit = OpError::Limit {
-        limit: LimitName::WindowBytes,
-        value: 4 * 192 + 192 + 4096,
-        max: 5_000,
-    };
+    let limit =
+        OpError::Limit { limit: LimitName::WindowBytes, value: 4 * 192 + 192 + 4096, max: 5_000 };
     assert_eq!((seq, refused), (5, Err(limit)));
     assert!(it.ns.session(id).unwrap().window_bytes <= 5_000);
     assert!(it.txn(id, seq, 1, set("/", "", None)).result.is_ok());
@@ -106,10 +83,7 @@ fn rule_9_a_repeated_open_gives_the_same_session_and_no_zxid() {
     // A late duplicate must not look like an attachment.
     it.attach(id, 1, 2).unwrap();
     let late = it.open_result(1, SECOND);
-    let moved = OpError::Moved {
-        session: id,
-        epoch: 2,
-    };
+    let moved = OpError::Moved { session: id, epoch: 2 };
     assert_eq!(late, Err(moved));
 }
 
@@ -124,10 +98,7 @@ fn rule_9_only_a_greater_epoch_attaches() {
     let (state, moved_from) = it.attach(id, 1, 4).unwrap();
     assert_eq!((state.epoch, state.keep_alive, moved_from), (4, 0, Some(1)));
     for epoch in 0..5 {
-        let error = OpError::Moved {
-            session: id,
-            epoch: 4,
-        };
+        let error = OpError::Moved { session: id, epoch: 4 };
         assert_eq!(it.attach(id, 1, epoch), Err(error));
     }
     assert_eq!(it.ns.zxid(), Zxid::new(1), "attaching takes no zxid");
@@ -166,21 +137,10 @@ fn keep_alives_carry_the_watermark() {
     let id = it.open(1, SECOND);
     it.txn(id, 1, 0, set("/", "", None));
     it.txn(id, 2, 0, set("/", "", None));
-    let item = KeepAlive {
-        session: id,
-        epoch: 1,
-        number: 1,
-        acked: 1,
-    };
-    let stranger = KeepAlive {
-        session: SessionId::new(77).unwrap(),
-        ..item
-    };
+    let item = KeepAlive { session: id, epoch: 1, number: 1, acked: 1 };
+    let stranger = KeepAlive { session: SessionId::new(77).unwrap(), ..item };
     let applied = it.ns.apply(Command::KeepAlives(vec![stranger, item]));
-    let expected = Applied::KeepAlives {
-        accepted: vec![item],
-        refused: vec![stranger],
-    };
+    let expected = Applied::KeepAlives { accepted: vec![item], refused: vec![stranger] };
     assert_eq!(applied, expected);
     assert_eq!(it.ns.session(id).unwrap().acked, 1);
     assert_eq!(it.ns.cached_reply(id, 1), None);
@@ -195,10 +155,7 @@ fn rule_4_one_advance_is_clamped_and_the_clock_decides_expiry() {
     assert_eq!(it.ns.clock_us(), max_us);
     let id = it.open(1, 2 * SECOND);
     let deadline_us = it.deadline(id);
-    assert_eq!(
-        deadline_us,
-        max_us + 2 * SECOND + it.ns.parameters().tick_us
-    );
+    assert_eq!(deadline_us, max_us + 2 * SECOND + it.ns.parameters().tick_us);
     while it.ns.clock_us() + max_us < deadline_us {
         it.ns.begin_entry(max_us, 9);
     }
@@ -210,10 +167,7 @@ fn rule_4_one_advance_is_clamped_and_the_clock_decides_expiry() {
     it.ns.begin_entry(1, 9);
     assert_eq!(it.ns.due(it.ns.clock_us(), 9), [id]);
     assert_eq!(it.ns.due(it.ns.clock_us(), 0), []);
-    let expired = Applied::Expired {
-        session: id,
-        epoch: 1,
-    };
+    let expired = Applied::Expired { session: id, epoch: 1 };
     assert_eq!(it.ns.apply(expire()), expired);
     assert!(!it.ns.has_deadlines());
     assert_eq!(it.ns.apply(expire()), Applied::NotExpired { session: id });
@@ -223,19 +177,12 @@ fn rule_4_one_advance_is_clamped_and_the_clock_decides_expiry() {
 
 #[test]
 fn the_ttl_is_clamped_and_sessions_are_limited() {
-    let mut it = Fixture::with(Parameters {
-        sessions_max: 2,
-        ..parameters()
-    });
+    let mut it = Fixture::with(Parameters { sessions_max: 2, ..parameters() });
     let (min, max) = (it.ns.parameters().ttl_us_min, it.ns.parameters().ttl_us_max);
     let (short, long) = (it.open(1, 0), it.open(2, u64::MAX));
     assert_eq!(it.ns.session(short).unwrap().ttl_us, min);
     assert_eq!(it.ns.session(long).unwrap().ttl_us, max);
-    let full = OpError::Limit {
-        limit: LimitName::Sessions,
-        value: 3,
-        max: 2,
-    };
+    let full = OpError::Limit { limit: LimitName::Sessions, value: 3, max: 2 };
     assert_eq!(it.open_result(3, SECOND), Err(full));
     assert_eq!(it.ns.zxid(), Zxid::new(2));
 }
@@ -246,31 +193,19 @@ fn the_end_of_a_session_is_one_transaction() {
     let (id, other) = (it.open(1, SECOND), it.open(2, SECOND));
     it.plain(create("/d", "", CreateMode::Persistent));
     for (index, name) in ["/d/c", "/d/a", "/b", "/d/gone"].into_iter().enumerate() {
-        it.txn(
-            id,
-            index as u64 + 1,
-            0,
-            create(name, "", CreateMode::Ephemeral),
-        );
+        it.txn(id, index as u64 + 1, 0, create(name, "", CreateMode::Ephemeral));
     }
     it.txn(id, 5, 0, create("/d/stays", "", CreateMode::Persistent));
     // Whoever deletes an ephemeral node: its session no longer has it.
     assert!(it.txn(other, 1, 0, delete("/d/gone", None)).result.is_ok());
     let zxid = it.ns.zxid();
     it.ns.drain_changes();
-    let close = Command::CloseSession {
-        session: id,
-        epoch: 1,
-        seq: 6,
-    };
+    let close = Command::CloseSession { session: id, epoch: 1, seq: 6 };
     let expected = Applied::Sequenced {
         session: id,
         epoch: 1,
         seq: 6,
-        reply: Reply {
-            zxid: zxid.next(),
-            result: Ok(Outcome::Closed),
-        },
+        reply: Reply { zxid: zxid.next(), result: Ok(Outcome::Closed) },
         ended: true,
     };
     assert_eq!(it.ns.apply(close.clone()), expected);
@@ -283,25 +218,16 @@ fn the_end_of_a_session_is_one_transaction() {
     assert_eq!((stat.children, stat.pzxid), (1, zxid.next()));
     let again = it.ns.apply(close);
     let ended = OpError::SessionEnded { session: id };
-    assert!(
-        matches!(again, Applied::Sequenced { reply, ended: false, .. }
-        if reply.result == Err(ended))
-    );
+    assert!(matches!(again, Applied::Sequenced { reply, ended: false, .. }
+        if reply.result == Err(ended)));
     check_indexes(&it.ns);
 }
 
 #[test]
 fn a_close_keeps_to_the_sequence_but_to_no_window() {
-    let mut it = Fixture::with(Parameters {
-        window_count_max: 1,
-        ..parameters()
-    });
+    let mut it = Fixture::with(Parameters { window_count_max: 1, ..parameters() });
     let id = it.open(1, SECOND);
-    let close = |seq, epoch| Command::CloseSession {
-        session: id,
-        epoch,
-        seq,
-    };
+    let close = |seq, epoch| Command::CloseSession { session: id, epoch, seq };
     let reply = it.txn(id, 1, 0, set("/", "", None));
     for (seq, epoch, expected) in [(3, 1, None), (2, 2, None), (1, 1, Some(&reply))] {
         let Applied::Sequenced { reply, ended, .. } = it.ns.apply(close(seq, epoch)) else {
@@ -310,10 +236,7 @@ fn a_close_keeps_to_the_sequence_but_to_no_window() {
         assert!(!ended);
         assert_eq!(Some(&reply).filter(|it| it.result.is_ok()), expected);
     }
-    assert!(matches!(
-        it.ns.apply(close(2, 1)),
-        Applied::Sequenced { ended: true, .. }
-    ));
+    assert!(matches!(it.ns.apply(close(2, 1)), Applied::Sequenced { ended: true, .. }));
 }
 
 const SECOND: u64 = 1_000_000;
@@ -321,18 +244,12 @@ const SECOND: u64 = 1_000_000;
 impl Fixture {
     fn open_result(&mut self, number: u64, ttl_us: u64) -> Result<SessionState, OpError> {
         self.counter += 1;
-        let command = Command::OpenSession {
-            origin: origin(self.counter),
-            secret: secret(number),
-            ttl_us,
-        };
+        let command =
+            Command::OpenSession { origin: origin(self.counter), secret: secret(number), ttl_us };
         match self.ns.apply(command) {
-            Applied::Session {
-                zxid,
-                result,
-                moved_from: None,
-                ..
-            } if zxid == self.ns.zxid() => result,
+            Applied::Session { zxid, result, moved_from: None, .. } if zxid == self.ns.zxid() => {
+                result
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -343,27 +260,16 @@ impl Fixture {
         number: u64,
         epoch: u64,
     ) -> Result<(SessionState, Option<u64>), OpError> {
-        let command = Command::AttachSession {
-            origin: origin(0),
-            session,
-            secret: secret(number),
-            epoch,
-        };
+        let command =
+            Command::AttachSession { origin: origin(0), session, secret: secret(number), epoch };
         match self.ns.apply(command) {
-            Applied::Session {
-                result, moved_from, ..
-            } => result.map(|state| (state, moved_from)),
+            Applied::Session { result, moved_from, .. } => result.map(|state| (state, moved_from)),
             other => panic!("{other:?}"),
         }
     }
 
     fn keep_alive(&mut self, session: SessionId, epoch: u64, number: u64) -> bool {
-        let item = KeepAlive {
-            session,
-            epoch,
-            number,
-            acked: 0,
-        };
+        let item = KeepAlive { session, epoch, number, acked: 0 };
         match self.ns.apply(Command::KeepAlives(vec![item])) {
             Applied::KeepAlives { accepted, refused } => {
                 assert_eq!(accepted.len() + refused.len(), 1);

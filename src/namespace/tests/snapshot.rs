@@ -106,23 +106,13 @@ fn a_later_version_and_another_cluster_are_named() {
     });
     assert_eq!(error, Err(SnapshotError::Version { version: 2 }));
     let text = SnapshotError::Version { version: 2 }.to_string();
-    assert!(
-        text.contains("version 2") && text.contains("later"),
-        "{text}"
-    );
+    assert!(text.contains("version 2") && text.contains("later"), "{text}");
     let other = ClusterId::named("other");
     let mut decoder = Decoder::new(other);
     let error = decoder.feed(snapshot(&ns).into()).unwrap_err();
-    let expected = SnapshotError::Cluster {
-        expected: other,
-        actual: ClusterId::named("test"),
-    };
+    let expected = SnapshotError::Cluster { expected: other, actual: ClusterId::named("test") };
     assert_eq!(error, expected);
-    assert_eq!(
-        decoder.feed(Bytes::new()),
-        Err(expected),
-        "the first error is final"
-    );
+    assert_eq!(decoder.feed(Bytes::new()), Err(expected), "the first error is final");
     assert!(decoder.finish().is_err());
 }
 
@@ -131,16 +121,10 @@ fn a_later_version_and_another_cluster_are_named() {
 fn a_record_that_is_too_long_is_refused_at_once() {
     let mut decoder = Decoder::new(ClusterId::named("test"));
     let error = decoder.feed(Bytes::from_static(&[0xff, 0xff, 0xff, 0xff, 0x0f]));
-    assert!(matches!(
-        error,
-        Err(SnapshotError::TooLong { record: 0, .. })
-    ));
+    assert!(matches!(error, Err(SnapshotError::TooLong { record: 0, .. })));
     let mut decoder = Decoder::new(ClusterId::named("test"));
     let error = decoder.feed(Bytes::from_static(&[0xff; 5]));
-    assert!(matches!(
-        error,
-        Err(SnapshotError::Record { record: 0, .. })
-    ));
+    assert!(matches!(error, Err(SnapshotError::Record { record: 0, .. })));
 }
 
 /// Bytes that are canonical, and tell of a state that cannot be.
@@ -162,9 +146,7 @@ fn an_impossible_state_is_refused() {
         ("no parameters", |it| head(it, |it| it.parameters = None)),
         ("out of order", |it| head(it, |it| it.next_session = 2)),
         ("16 bytes", |it| head(it, |it| it.cluster = Bytes::new())),
-        ("32 bytes", |it| {
-            session(it, |it| it.secret_hash = Bytes::new())
-        }),
+        ("32 bytes", |it| session(it, |it| it.secret_hash = Bytes::new())),
         ("one secret", |it| {
             session(it, |it| it.secret_hash = Bytes::from_static(&[1; 32]));
         }),
@@ -177,19 +159,13 @@ fn an_impossible_state_is_refused() {
         ("is not valid", |it| reply(it, |it| it.reply = None)),
         ("out of order", |it| reply(it, |it| it.seq += 1)),
         ("another session", |it| reply(it, |it| it.session = 2)),
-        ("number of children", |it| {
-            znode(it, "/d/x", |it| it.path = "/b/x".into())
-        }),
+        ("number of children", |it| znode(it, "/d/x", |it| it.path = "/b/x".into())),
         ("parent is missing", |it| {
             stat(it, "/", |it| it.children = 1);
             znode(it, "/e", |it| it.path = "/q/e".into());
         }),
-        ("out of order", |it| {
-            znode(it, "/d/y", |it| it.path = "/d/w".into())
-        }),
-        ("number of children", |it| {
-            stat(it, "/d", |it| it.children = 3)
-        }),
+        ("out of order", |it| znode(it, "/d/y", |it| it.path = "/d/w".into())),
+        ("number of children", |it| stat(it, "/d", |it| it.children = 3)),
         ("owner is missing", |it| stat(it, "/e", |it| it.owner = 9)),
         ("ephemeral", |it| stat(it, "/d", |it| it.owner = 1)),
         ("transactions", |it| stat(it, "/d", |it| it.mzxid = 1)),
@@ -245,9 +221,7 @@ fn decode_in(bytes: &[u8], piece: usize) -> Result<(Namespace, Bytes, Bytes), Sn
 fn encode((ns, members, removed): (Namespace, Bytes, Bytes)) -> Vec<u8> {
     check_indexes(&ns);
     let mut encoder = Encoder::new(ns.freeze(), ClusterId::named("test"), members, removed);
-    std::iter::from_fn(|| encoder.next_chunk(1 << 16))
-        .flatten()
-        .collect()
+    std::iter::from_fn(|| encoder.next_chunk(1 << 16)).flatten().collect()
 }
 
 /// The snapshot with each record changed by `edit`, written canonically.

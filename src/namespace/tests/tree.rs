@@ -5,49 +5,26 @@ use crate::op::{Check, Guard};
 
 #[test]
 fn a_refused_operation_changes_nothing() {
-    let mut it = Fixture::with(Parameters {
-        payload_bytes_max: 4,
-        ..parameters()
-    });
+    let mut it = Fixture::with(Parameters { payload_bytes_max: 4, ..parameters() });
     let id = it.open(1, 0);
     it.txn(id, 1, 0, create("/e", "", CreateMode::Ephemeral));
     it.plain(create("/a", "", CreateMode::Persistent));
     it.plain(create("/a/b", "", CreateMode::Persistent));
     let before = snapshot(&it.ns);
     it.ns.drain_changes();
-    let (p, e, s) = (
-        CreateMode::Persistent,
-        CreateMode::Ephemeral,
-        CreateMode::PersistentSequential,
-    );
-    let payload = |value| OpError::Limit {
-        limit: LimitName::PayloadBytes,
-        value,
-        max: 4,
-    };
-    let version = |actual| OpError::BadVersion {
-        path: path("/a"),
-        expected: 7,
-        actual,
-    };
+    let (p, e, s) =
+        (CreateMode::Persistent, CreateMode::Ephemeral, CreateMode::PersistentSequential);
+    let payload = |value| OpError::Limit { limit: LimitName::PayloadBytes, value, max: 4 };
+    let version = |actual| OpError::BadVersion { path: path("/a"), expected: 7, actual };
     let no_node = |at| OpError::NoNode { path: path(at) };
     for (op, error) in [
         (create("/", "", p), OpError::Root),
         (delete("/", None), OpError::Root),
         (create("/x/y", "", p), no_node("/x")),
         (create("/x/", "", s), no_node("/x")),
-        (
-            create("/a/b", "", p),
-            OpError::NodeExists { path: path("/a/b") },
-        ),
-        (
-            create("/e/x", "", p),
-            OpError::NoChildrenForEphemerals { path: path("/e") },
-        ),
-        (
-            create("/e/x", "", s),
-            OpError::NoChildrenForEphemerals { path: path("/e") },
-        ),
+        (create("/a/b", "", p), OpError::NodeExists { path: path("/a/b") }),
+        (create("/e/x", "", p), OpError::NoChildrenForEphemerals { path: path("/e") }),
+        (create("/e/x", "", s), OpError::NoChildrenForEphemerals { path: path("/e") }),
         (create("/x", "", e), OpError::EphemeralWithoutSession),
         (create("/x", "12345", p), payload(5)),
         (set("/a", "12345", None), payload(5)),
@@ -56,13 +33,7 @@ fn a_refused_operation_changes_nothing() {
         (set("/x", "", Some(7)), no_node("/x")),
         (delete("/a", Some(7)), version(0)),
         (delete("/x", None), no_node("/x")),
-        (
-            delete("/a", None),
-            OpError::NotEmpty {
-                path: path("/a"),
-                children: 1,
-            },
-        ),
+        (delete("/a", None), OpError::NotEmpty { path: path("/a"), children: 1 }),
     ] {
         let reply = it.plain(op);
         assert_eq!((reply.zxid, reply.result), (Zxid::new(4), Err(error)));
@@ -81,17 +52,10 @@ fn a_number_can_make_a_path_too_long() {
     let node = it.ns.state.tree.get("/s").unwrap().clone();
     it.ns.state.tree.place(
         "/s".into(),
-        crate::namespace::tree::Znode {
-            next_sequence: 10_000_000_000,
-            ..node
-        },
+        crate::namespace::tree::Znode { next_sequence: 10_000_000_000, ..node },
     );
     let refused = it.plain(create(&prefix, "", CreateMode::PersistentSequential));
-    let limit = OpError::Limit {
-        limit: LimitName::PathBytes,
-        value: 4097,
-        max: 4096,
-    };
+    let limit = OpError::Limit { limit: LimitName::PathBytes, value: 4097, max: 4096 };
     assert_eq!(refused.result, Err(limit));
     // Past ten digits the number just grows.
     let eleven = it.plain(create("/s/x-", "", CreateMode::PersistentSequential));
@@ -123,10 +87,7 @@ fn guards_are_looked_at_in_order_and_all_must_hold() {
     let mut it = Fixture::new();
     let id = it.open(1, 0);
     it.txn(id, 1, 0, create("/e", "", CreateMode::Ephemeral));
-    let guard = |at: &str, check| Guard {
-        path: path(at),
-        check,
-    };
+    let guard = |at: &str, check| Guard { path: path(at), check };
     let holding = [
         guard("/e", Check::Exists(true)),
         guard("/x", Check::Exists(false)),
@@ -151,10 +112,7 @@ fn guards_are_looked_at_in_order_and_all_must_hold() {
             txn = txn.guard(guard.clone());
         }
         let txn = txn.guard(failing.clone()).guard(failing.clone());
-        let error = OpError::GuardFailed {
-            index: 5,
-            path: failing.path.clone(),
-        };
+        let error = OpError::GuardFailed { index: 5, path: failing.path.clone() };
         assert_eq!(it.plain(txn).result, Err(error));
     }
     let mut txn = Txn::new(set("/e", "x", None));
@@ -195,11 +153,7 @@ fn children_come_in_byte_order_and_in_pages() {
         it.plain(create(&format!("/d/b/{index}"), "", CreateMode::Persistent));
     }
     it.plain(create("/d/b/z", "", CreateMode::Persistent));
-    let (names, more, stat) = it
-        .ns
-        .view()
-        .children(&path("/d/b"), None, usize::MAX)
-        .unwrap();
+    let (names, more, stat) = it.ns.view().children(&path("/d/b"), None, usize::MAX).unwrap();
     assert_eq!((names.len(), more, stat.children), (1024, true, 1025));
 }
 
@@ -207,15 +161,8 @@ fn children_come_in_byte_order_and_in_pages() {
 fn a_payload_is_held_in_an_allocation_of_its_own() {
     let mut it = Fixture::new();
     let entry = Bytes::from(vec![7; 1 << 20]);
-    it.plain(Op::Set {
-        path: Path::root(),
-        data: entry.slice(10..20),
-        version: None,
-    });
-    assert!(
-        entry.try_into_mut().is_ok(),
-        "the tree keeps the log entry alive"
-    );
+    it.plain(Op::Set { path: Path::root(), data: entry.slice(10..20), version: None });
+    assert!(entry.try_into_mut().is_ok(), "the tree keeps the log entry alive");
     assert_eq!(it.ns.view().read(&Path::root()).unwrap().0, [7; 10][..]);
 }
 
@@ -229,24 +176,12 @@ fn views_and_frozen_states_go_to_other_threads() {
 /// ARCHITECTURE.md, rule 12: a transaction's events are kept together or not at all.
 #[test]
 fn rule_12_the_history_is_trimmed_by_whole_transactions() {
-    let mut it = Fixture::with(Parameters {
-        history_count_max: 4,
-        ..parameters()
-    });
+    let mut it = Fixture::with(Parameters { history_count_max: 4, ..parameters() });
     let id = it.open(1, 0);
     for seq in 1..=3 {
-        it.txn(
-            id,
-            seq,
-            0,
-            create("/e-", "", CreateMode::EphemeralSequential),
-        );
+        it.txn(id, seq, 0, create("/e-", "", CreateMode::EphemeralSequential));
     }
-    it.ns.apply(Command::CloseSession {
-        session: id,
-        epoch: 1,
-        seq: 4,
-    });
+    it.ns.apply(Command::CloseSession { session: id, epoch: 1, seq: 4 });
     // Three deletions at zxid 5 and one creation at zxid 4 are left.
     assert_eq!(it.ns.history_floor(), Zxid::new(3));
     let after = |it: &Fixture, zxid| {
@@ -263,10 +198,7 @@ fn rule_12_the_history_is_trimmed_by_whole_transactions() {
     assert_eq!(after(&it, 5), Ok(vec![6, 7]));
     assert_eq!(it.ns.history_floor(), Zxid::new(5));
     // By bytes, too; and the live watches get even what is too large to keep.
-    let mut it = Fixture::with(Parameters {
-        history_bytes_max: 60,
-        ..parameters()
-    });
+    let mut it = Fixture::with(Parameters { history_bytes_max: 60, ..parameters() });
     it.plain(set("/", "", None));
     assert_eq!(it.ns.drain_changes().len(), 1);
     assert_eq!(it.ns.history_floor(), Zxid::new(1));

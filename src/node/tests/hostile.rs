@@ -33,10 +33,7 @@ impl Draw {
 
     fn bytes(&mut self, max: u64) -> Bytes {
         let length = self.next(max + 1);
-        (0..length)
-            .map(|_| self.next(256) as u8)
-            .collect::<Vec<u8>>()
-            .into()
+        (0..length).map(|_| self.next(256) as u8).collect::<Vec<u8>>().into()
     }
 }
 
@@ -44,44 +41,27 @@ static PANICS: AtomicUsize = AtomicUsize::new(0);
 
 /// Real frames of an election, of writes, reads, a snapshot and a change of membership.
 fn real_frames() -> Vec<Frame> {
-    let limits = Limits {
-        log_tail_bytes_max: 2_000,
-        snapshot_chunk_bytes: 512,
-        ..Limits::default()
-    };
+    let limits =
+        Limits { log_tail_bytes_max: 2_000, snapshot_chunk_bytes: 512, ..Limits::default() };
     let mut cluster = Cluster::with_limits(3, limits);
     cluster.record = true;
     let leader = cluster.elect();
-    let other = (1..=3)
-        .map(id)
-        .find(|&it| it != leader)
-        .expect("a follower");
+    let other = (1..=3).map(id).find(|&it| it != leader).expect("a follower");
     cluster.kill(other);
     for n in 0..60 {
-        cluster
-            .write(leader, create(&format!("/n{n}")))
-            .expect("written");
+        cluster.write(leader, create(&format!("/n{n}"))).expect("written");
     }
     cluster.start(other);
     cluster.run(10);
-    let read = Read {
-        session: None,
-        op: ReadOp::Barrier,
-        consistency: Consistency::Linearizable,
-    };
+    let read = Read { session: None, op: ReadOp::Barrier, consistency: Consistency::Linearizable };
     cluster.node(other).read(read).expect("taken");
-    cluster
-        .write(other, create("/by-a-follower"))
-        .expect("written");
+    cluster.write(other, create("/by-a-follower")).expect("written");
     cluster.join(4);
     cluster.submit(leader, Request::AddLearner(id(4)));
     cluster.run(10);
     cluster.restart(leader);
     cluster.elect();
-    let frames = cluster
-        .sent
-        .iter()
-        .map(|bytes| Frame::decode(bytes, usize::MAX));
+    let frames = cluster.sent.iter().map(|bytes| Frame::decode(bytes, usize::MAX));
     frames.collect::<Result<_, _>>().expect("our own frames")
 }
 
@@ -102,12 +82,7 @@ fn mutate_raft(draw: &mut Draw, message: &mut RaftMessage) {
             let voters = (0..draw.next(4)).map(|_| draw.number(2)).collect();
             let learners = (0..draw.next(3)).map(|_| draw.number(2)).collect();
             let (index, term) = (draw.number(message.index), draw.number(message.term));
-            message.snapshot = Some(SnapshotMeta {
-                index,
-                term,
-                voters,
-                learners,
-            });
+            message.snapshot = Some(SnapshotMeta { index, term, voters, learners });
         }
         12 => {
             let index = draw.number(message.index.saturating_add(1));
@@ -132,9 +107,7 @@ fn mutate(draw: &mut Draw, body: &mut Body) {
     match body {
         Body::Raft(message) => mutate_raft(draw, message),
         Body::Forward(commands) => *commands = draw.bytes(60),
-        Body::Hello(Hello {
-            pins, bootstrap, ..
-        }) => {
+        Body::Hello(Hello { pins, bootstrap, .. }) => {
             *bootstrap ^= draw.next(2) as u32;
             for Pin { incarnation, .. } in pins {
                 incarnation.boot.counter = draw.number(incarnation.boot.counter);
@@ -146,13 +119,7 @@ fn mutate(draw: &mut Draw, body: &mut Body) {
         Body::SnapshotPull { index, offset, .. } => {
             (*index, *offset) = (draw.number(*index), draw.number(*offset));
         }
-        Body::SnapshotChunk(Chunk {
-            index,
-            offset,
-            bytes,
-            crc,
-            ..
-        }) => match draw.next(4) {
+        Body::SnapshotChunk(Chunk { index, offset, bytes, crc, .. }) => match draw.next(4) {
             0 => *index = draw.number(*index),
             1 => *offset = draw.number(*offset),
             2 => *bytes = draw.bytes(600),
@@ -165,12 +132,8 @@ fn mutate(draw: &mut Draw, body: &mut Body) {
             (*index, *term) = (draw.number(*index), draw.number(*term));
         }
         Body::Refused { reason, known } => {
-            *reason = [
-                Refusal::Wiped,
-                Refusal::RolledBack,
-                Refusal::Removed,
-                Refusal::NotAMember,
-            ][draw.next(4) as usize];
+            *reason = [Refusal::Wiped, Refusal::RolledBack, Refusal::Removed, Refusal::NotAMember]
+                [draw.next(4) as usize];
             *known = None;
         }
         Body::ReadIndex { context } => context[0] = draw.next(256) as u8,
@@ -185,15 +148,10 @@ fn subjects() -> Cluster {
     cluster.submit(leader, Request::AddLearner(id(4)));
     cluster.run(5);
     for n in 0..5 {
-        cluster
-            .write(leader, create(&format!("/n{n}")))
-            .expect("written");
+        cluster.write(leader, create(&format!("/n{n}"))).expect("written");
     }
     // One follower campaigns and hears nobody; another node has never been admitted.
-    let lonely = (1..=3)
-        .map(id)
-        .find(|&it| it != leader)
-        .expect("a follower");
+    let lonely = (1..=3).map(id).find(|&it| it != leader).expect("a follower");
     cluster.lose = Box::new(move |frame| frame.to == lonely || frame.from == lonely);
     cluster.run(25);
     cluster.lose = Box::new(|_| false);
@@ -208,10 +166,7 @@ fn hundred_thousand_mutated_frames_in_every_role_and_no_panic() {
     // Panics that consensus catches count, too; those of other tests' own assertions do not.
     panic::set_hook(Box::new(move |it| {
         let thread = std::thread::current();
-        if thread
-            .name()
-            .is_some_and(|name| name.contains("hundred_thousand_mutated"))
-        {
+        if thread.name().is_some_and(|name| name.contains("hundred_thousand_mutated")) {
             PANICS.fetch_add(1, Ordering::SeqCst);
         }
         hook(it);
@@ -252,14 +207,8 @@ fn hundred_thousand_mutated_frames_in_every_role_and_no_panic() {
         taken += usize::from(cluster.node(to).step(from, bytes).is_ok());
         cluster.drain(to);
         let after = cluster.nodes[&to].status();
-        assert!(
-            after.term >= status.term,
-            "the term goes back: {status:?} {after:?}"
-        );
-        assert!(
-            after.commit >= status.commit,
-            "the commit goes back: {status:?} {after:?}"
-        );
+        assert!(after.term >= status.term, "the term goes back: {status:?} {after:?}");
+        assert!(after.commit >= status.commit, "the commit goes back: {status:?} {after:?}");
         cluster.network.clear();
         if after.ended.is_some() || draw.next(500) == 0 {
             renewed += 1;
@@ -267,11 +216,7 @@ fn hundred_thousand_mutated_frames_in_every_role_and_no_panic() {
         }
     }
     let _ = panic::take_hook();
-    assert_eq!(
-        PANICS.load(Ordering::SeqCst),
-        before,
-        "caught ones included"
-    );
+    assert_eq!(PANICS.load(Ordering::SeqCst), before, "caught ones included");
     assert!(taken > 10_000, "many are valid: {taken}");
     assert!(renewed > 10 && roles.len() == 5, "{renewed} {roles:?}");
 }

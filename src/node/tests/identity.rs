@@ -10,12 +10,7 @@ fn rule_1_no_founder_takes_part_before_all_have_pinned_all() {
     cluster.lose = Box::new(|frame| frame.to == id(3));
     cluster.run(100);
     for node in cluster.nodes.values() {
-        assert_eq!(
-            node.status().term,
-            1,
-            "nobody campaigns: {:?}",
-            node.status()
-        );
+        assert_eq!(node.status().term, 1, "nobody campaigns: {:?}", node.status());
         assert!(matches!(node.status().waiting, Some(Waiting::Founders(_))));
     }
     cluster.lose = Box::new(|_| false);
@@ -24,10 +19,7 @@ fn rule_1_no_founder_takes_part_before_all_have_pinned_all() {
     for node in cluster.nodes.values() {
         assert_eq!(node.status().waiting, None);
         let members = node.status().members;
-        assert!(
-            members.values().all(|member| member.store.is_some()),
-            "the log records them"
-        );
+        assert!(members.values().all(|member| member.store.is_some()), "the log records them");
     }
 }
 
@@ -36,10 +28,7 @@ fn rule_1_the_first_committed_entry_records_the_stores() {
     let mut cluster = Cluster::elected(3);
     cluster.run(2);
     let entries = &cluster.disks[&id(1)].entries;
-    let first = entries
-        .iter()
-        .find(|entry| !entry.data.is_empty())
-        .expect("an entry");
+    let first = entries.iter().find(|entry| !entry.data.is_empty()).expect("an entry");
     let entry = crate::command::Entry::decode(first.data.clone()).expect("decodes");
     let mut batch = entry.commands;
     let mut pinned = Vec::new();
@@ -64,9 +53,7 @@ fn rule_1_a_founder_wiped_in_the_middle_of_the_first_election_is_refused() {
             pin.is_some_and(|pin| pin.incarnation.store == StoreId::from_bytes([2; 16]))
         };
         let pinned = pinned_by(&cluster, id(1)) || pinned_by(&cluster, id(3));
-        let voted = cluster.disks[&wiped]
-            .hard_state
-            .map(|it| (it.term, it.vote));
+        let voted = cluster.disks[&wiped].hard_state.map(|it| (it.term, it.vote));
         cluster.kill(wiped);
         cluster.disks.insert(wiped, Disk::new(99));
         cluster.start(wiped);
@@ -99,10 +86,7 @@ fn rule_1_a_founder_wiped_in_the_middle_of_the_first_election_is_refused() {
 fn rule_1_a_rolled_back_disk_is_refused() {
     let mut cluster = Cluster::elected(3);
     let leader = cluster.leader().expect("elected");
-    let victim = (1..=3)
-        .map(id)
-        .find(|&it| it != leader)
-        .expect("a follower");
+    let victim = (1..=3).map(id).find(|&it| it != leader).expect("a follower");
     cluster.run(3);
     let mut image = cluster.disks[&victim].clone();
     cluster.restart(victim);
@@ -123,10 +107,7 @@ fn rule_1_a_rolled_back_disk_is_refused() {
 fn rule_1_the_newest_opening_is_durable_at_the_peers() {
     let mut cluster = Cluster::elected(3);
     let leader = cluster.leader().expect("elected");
-    let victim = (1..=3)
-        .map(id)
-        .find(|&it| it != leader)
-        .expect("a follower");
+    let victim = (1..=3).map(id).find(|&it| it != leader).expect("a follower");
     let mut image = cluster.disks[&victim].clone();
     cluster.restart(victim);
     cluster.run(5);
@@ -172,27 +153,15 @@ fn frames_of_others_are_refused_and_have_no_effect() {
         body: Body::Forward(Bytes::new()),
     };
     let good = frame(&cluster, 2, 1);
-    let other_cluster = Frame {
-        cluster: ClusterId::named("other"),
-        ..good.clone()
-    };
+    let other_cluster = Frame { cluster: ClusterId::named("other"), ..good.clone() };
     let stranger = frame(&cluster, 9, 1);
     let node = cluster.node(id(1));
     assert!(node.step(id(2), good.encode()).is_ok());
-    assert!(matches!(
-        node.step(id(3), good.encode()),
-        Err(StepError::Address { .. })
-    ));
-    assert_eq!(
-        node.step(id(2), other_cluster.encode()),
-        Err(StepError::OtherCluster)
-    );
+    assert!(matches!(node.step(id(3), good.encode()), Err(StepError::Address { .. })));
+    assert_eq!(node.step(id(2), other_cluster.encode()), Err(StepError::OtherCluster));
     assert!(matches!(
         node.step(id(9), stranger.encode()),
-        Err(StepError::Refused {
-            why: "it is not a member",
-            ..
-        })
+        Err(StepError::Refused { why: "it is not a member", .. })
     ));
     let bytes = good.encode();
     for at in 0..bytes.len() {

@@ -16,22 +16,12 @@ fn renewals(cluster: &Cluster, at: NodeId) -> Vec<Duration> {
 }
 
 fn keep_alive(cluster: &mut Cluster, at: NodeId, session: SessionId) {
-    cluster.submit(
-        at,
-        Request::KeepAlive {
-            session,
-            epoch: 1,
-            acked: 0,
-        },
-    );
+    cluster.submit(at, Request::KeepAlive { session, epoch: 1, acked: 0 });
 }
 
 fn follower(cluster: &Cluster) -> NodeId {
     let leader = cluster.leader().expect("elected");
-    (1..=3)
-        .map(id)
-        .find(|&it| it != leader)
-        .expect("a follower")
+    (1..=3).map(id).find(|&it| it != leader).expect("a follower")
 }
 
 /// A dropped keep-alive is not the one that was acknowledged: `until` names the older one.
@@ -100,22 +90,13 @@ fn rules_3_4_10_no_lease_ends_early_and_each_ends() {
                 }
             }
             cluster.run(1);
-            until = renewals(&cluster, at)
-                .into_iter()
-                .fold(until, Duration::max);
-            let gone = cluster
-                .nodes
-                .values()
-                .any(|node| node.status().sessions == 0);
+            until = renewals(&cluster, at).into_iter().fold(until, Duration::max);
+            let gone = cluster.nodes.values().any(|node| node.status().sessions == 0);
             // Of a restarted node, the state is replayed: only what was committed counts.
             let gone = gone && cluster.nodes[&at].status().sessions == 0;
             if lived && gone {
                 lived = false;
-                assert!(
-                    cluster.now >= until,
-                    "seed {seed}: {:?} before {until:?}",
-                    cluster.now
-                );
+                assert!(cluster.now >= until, "seed {seed}: {:?} before {until:?}", cluster.now);
             }
         }
         assert!(!lived, "seed {seed}: it ends once nobody keeps it alive");
@@ -146,18 +127,10 @@ fn rule_4_a_leaders_first_tick_does_not_count() {
     assert!(after - before <= 11 * 50_000, "{}", after - before);
     let carried = after;
     cluster.write(at, create("/b")).expect("written");
-    assert_eq!(
-        clock(&cluster, at),
-        carried,
-        "no time has passed since the last entry"
-    );
+    assert_eq!(clock(&cluster, at), carried, "no time has passed since the last entry");
     cluster.run(1);
     cluster.write(at, create("/c")).expect("written");
-    assert_eq!(
-        clock(&cluster, at),
-        carried + 50_000,
-        "its second tick counts"
-    );
+    assert_eq!(clock(&cluster, at), carried + 50_000, "its second tick counts");
 }
 
 /// A driver that was held up for an hour ticks once: one tick interval passes.
@@ -181,11 +154,7 @@ fn rule_10_the_clock_moves_while_a_deadline_exists_and_an_idle_cluster_writes_no
     let idle = cluster.disks[&id(1)].writes;
     let last = cluster.nodes[&id(1)].status().last_index;
     cluster.run(200);
-    assert_eq!(
-        cluster.nodes[&id(1)].status().last_index,
-        last,
-        "no deadline, no entry"
-    );
+    assert_eq!(cluster.nodes[&id(1)].status().last_index, last, "no deadline, no entry");
     assert_eq!(cluster.disks[&id(1)].writes, idle);
     let at = follower(&cluster);
     cluster.open_session(at, 1, Duration::from_secs(3_600));
@@ -212,10 +181,7 @@ fn rule_10_a_lease_survives_an_outage_and_still_ends() {
     }
     let leader = cluster.elect();
     cluster.run(5);
-    assert!(
-        cluster.nodes[&leader].namespace.session(session).is_some(),
-        "an outage ends nothing"
-    );
+    assert!(cluster.nodes[&leader].namespace.session(session).is_some(), "an outage ends nothing");
     // What was left, the deadline's tick, the grace and the spread: it ends.
     cluster.run(80);
     assert!(cluster.nodes[&leader].namespace.session(session).is_none());
@@ -232,11 +198,7 @@ fn ephemeral_nodes_end_with_their_session() {
     assert!(cluster.exists(at, "/mine"));
     cluster.run(70);
     assert!(!cluster.exists(at, "/mine"));
-    let ended = Output::Detached {
-        session,
-        epoch: 1,
-        cause: Detach::Expired,
-    };
+    let ended = Output::Detached { session, epoch: 1, cause: Detach::Expired };
     assert!(cluster.outputs[&at].contains(&ended));
     let refused = cluster.submit_seq(at, session, 2, create("/late"));
     assert_eq!(refused, Err(SubmitError::NotAttached { session, epoch: 1 }));

@@ -7,14 +7,8 @@ fn three_founders_elect_one_leader_and_every_member_takes_writes() {
     let mut cluster = Cluster::elected(3);
     for member in 1..=3 {
         let path = format!("/from-{member}");
-        assert!(matches!(
-            cluster.write(id(member), create(&path)),
-            Ok(Outcome::Created { .. })
-        ));
-        assert!(
-            cluster.exists(id(member), &path),
-            "the origin reads its own write"
-        );
+        assert!(matches!(cluster.write(id(member), create(&path)), Ok(Outcome::Created { .. })));
+        assert!(cluster.exists(id(member), &path), "the origin reads its own write");
     }
     cluster.run(3);
     cluster.assert_agreement();
@@ -53,11 +47,7 @@ fn nothing_acknowledged_is_lost_when_the_leader_dies() {
             }
         }
     }
-    assert!(
-        acknowledged.len() >= 50,
-        "most rounds write: {}",
-        acknowledged.len()
-    );
+    assert!(acknowledged.len() >= 50, "most rounds write: {}", acknowledged.len());
     cluster.assert_agreement();
 }
 
@@ -66,68 +56,36 @@ fn a_lost_member_is_replaced_by_a_learner_that_is_promoted() {
     let mut cluster = Cluster::elected(3);
     let leader = cluster.leader().expect("elected");
     for n in 0..20 {
-        cluster
-            .write(leader, create(&format!("/n{n}")))
-            .expect("written");
+        cluster.write(leader, create(&format!("/n{n}"))).expect("written");
     }
-    let lost = (1..=3)
-        .map(id)
-        .find(|&it| it != leader)
-        .expect("a follower");
+    let lost = (1..=3).map(id).find(|&it| it != leader).expect("a follower");
     cluster.kill(lost);
     cluster.join(4);
-    assert_eq!(
-        cluster.nodes[&id(4)].status().waiting,
-        Some(Waiting::Admission)
-    );
+    assert_eq!(cluster.nodes[&id(4)].status().waiting, Some(Waiting::Admission));
     let added = cluster.submit(leader, Request::AddLearner(id(4)));
     cluster.run(10);
-    assert!(matches!(
-        cluster.answer(leader, added),
-        Some(Output::Reply {
-            result: Ok(None),
-            ..
-        })
-    ));
+    assert!(matches!(cluster.answer(leader, added), Some(Output::Reply { result: Ok(None), .. })));
     assert_eq!(cluster.nodes[&id(4)].status().role, Role::Learner);
-    assert!(
-        cluster.exists(id(4), "/n19"),
-        "{:?}",
-        cluster.nodes[&id(4)].status()
-    );
+    assert!(cluster.exists(id(4), "/n19"), "{:?}", cluster.nodes[&id(4)].status());
     let promoted = cluster.submit(leader, Request::Promote(id(4)));
     cluster.run(3);
     assert!(matches!(
         cluster.answer(leader, promoted),
-        Some(Output::Reply {
-            result: Ok(None),
-            ..
-        })
+        Some(Output::Reply { result: Ok(None), .. })
     ));
     let removed = cluster.submit(leader, Request::Remove(lost));
     cluster.run(3);
     assert!(matches!(
         cluster.answer(leader, removed),
-        Some(Output::Reply {
-            result: Ok(None),
-            ..
-        })
+        Some(Output::Reply { result: Ok(None), .. })
     ));
     let again = cluster.node(leader).submit(Request::AddLearner(lost));
-    assert_eq!(
-        again,
-        Err(SubmitError::Membership(MembershipError::IdReused(lost)))
-    );
+    assert_eq!(again, Err(SubmitError::Membership(MembershipError::IdReused(lost))));
     cluster.start(lost);
     cluster.run(30);
-    assert_eq!(
-        cluster.nodes[&lost].ended(),
-        Some(&Ended::Removed { id: lost })
-    );
+    assert_eq!(cluster.nodes[&lost].ended(), Some(&Ended::Removed { id: lost }));
     cluster.kill(lost);
-    cluster
-        .write(id(4), create("/by-the-new-one"))
-        .expect("written");
+    cluster.write(id(4), create("/by-the-new-one")).expect("written");
     cluster.run(2);
     cluster.assert_agreement();
     // The new member's vote counts: the two others cannot elect without it.
@@ -139,10 +97,7 @@ fn a_lost_member_is_replaced_by_a_learner_that_is_promoted() {
 fn the_leadership_is_transferred() {
     let mut cluster = Cluster::elected(3);
     let leader = cluster.leader().expect("elected");
-    let to = (1..=3)
-        .map(id)
-        .find(|&it| it != leader)
-        .expect("a follower");
+    let to = (1..=3).map(id).find(|&it| it != leader).expect("a follower");
     cluster.node(leader).transfer_leader(to).expect("a voter");
     cluster.run(2);
     assert_eq!(cluster.leader(), Some(to));

@@ -35,12 +35,7 @@ pub(super) fn create(path: &str) -> Txn {
 
 pub(super) fn create_as(path: &str, mode: CreateMode) -> Txn {
     let path = crate::Path::sequential_prefix(path).expect("a valid path");
-    Op::Create {
-        path,
-        data: Bytes::from_static(b"x"),
-        mode,
-    }
-    .into()
+    Op::Create { path, data: Bytes::from_static(b"x"), mode }.into()
 }
 
 /// A disk that holds what was persisted, and nothing else.
@@ -88,16 +83,9 @@ impl Disk {
                 }
                 SnapshotWrite::Finish { length, crc } => {
                     let staged = self.staged.as_ref().expect("begun").2.concat();
-                    assert_eq!(
-                        (*length, *crc),
-                        (staged.len() as u64, crc32c::crc32c(&staged))
-                    );
+                    assert_eq!((*length, *crc), (staged.len() as u64, crc32c::crc32c(&staged)));
                 }
-                SnapshotWrite::Install {
-                    index,
-                    term,
-                    reset_log,
-                } => {
+                SnapshotWrite::Install { index, term, reset_log } => {
                     let staged = self.staged.take().expect("finished");
                     assert_eq!((staged.0, staged.1), (*index, *term));
                     self.snapshot = Some(staged);
@@ -122,10 +110,7 @@ impl Disk {
     pub(super) fn open(&mut self) -> Restored {
         self.boots += 1;
         let nonce = (self.boots << 8) + (u64::from(self.store.as_bytes()[0]) << 32) + self.image;
-        let boot = Boot {
-            counter: self.boots,
-            nonce,
-        };
+        let boot = Boot { counter: self.boots, nonce };
         let mut restored = Restored::new(self.store, boot);
         restored.local = self.local.clone();
         restored.hard_state = self.hard_state;
@@ -194,20 +179,14 @@ impl Cluster {
                 return leader;
             }
         }
-        panic!(
-            "no leader: {:#?}",
-            self.nodes.values().map(Node::status).collect::<Vec<_>>()
-        );
+        panic!("no leader: {:#?}", self.nodes.values().map(Node::status).collect::<Vec<_>>());
     }
 
     /// The leader that a majority follows, with a commit in its term.
     pub(super) fn leader(&self) -> Option<NodeId> {
         let leaders = self.nodes.values().filter(|node| node.is_leader());
         let latest = leaders.max_by_key(|node| node.status().term)?;
-        latest
-            .consensus
-            .committed_in_term()
-            .then_some(latest.config.id)
+        latest.consensus.committed_in_term().then_some(latest.config.id)
     }
 
     pub(super) fn config(&self, member: NodeId) -> Config {
@@ -216,10 +195,7 @@ impl Cluster {
             true => Config::founding(cluster, member, self.founders.iter().copied()),
             false => Config::joining(cluster, member),
         };
-        builder
-            .limits(self.limits.clone())
-            .build()
-            .expect("a valid set-up")
+        builder.limits(self.limits.clone()).build().expect("a valid set-up")
     }
 
     pub(super) fn start(&mut self, member: NodeId) {
@@ -238,8 +214,7 @@ impl Cluster {
 
     pub(super) fn kill(&mut self, member: NodeId) {
         self.nodes.remove(&member);
-        self.network
-            .retain(|(from, to, _)| *from != member && *to != member);
+        self.network.retain(|(from, to, _)| *from != member && *to != member);
     }
 
     pub(super) fn restart(&mut self, member: NodeId) {
@@ -263,10 +238,7 @@ impl Cluster {
                 self.disks.get_mut(&member).expect("a disk").persist(&write);
                 messages.extend(node.persisted(token).expect("its own token"));
             }
-            self.outputs
-                .get_mut(&member)
-                .expect("started")
-                .extend(ready.outputs);
+            self.outputs.get_mut(&member).expect("started").extend(ready.outputs);
         }
         for message in messages {
             if self.record {
@@ -307,10 +279,7 @@ impl Cluster {
     }
 
     pub(super) fn tick_all(&mut self) {
-        let now = Now {
-            mono: self.now,
-            wall_ms: 1_000_000 + self.now.as_millis() as u64,
-        };
+        let now = Now { mono: self.now, wall_ms: 1_000_000 + self.now.as_millis() as u64 };
         for member in self.nodes.keys().copied().collect::<Vec<_>>() {
             self.node(member).tick(now).expect("drained");
             self.drain(member);
@@ -333,9 +302,9 @@ impl Cluster {
     /// The reply, or a panic that says what came instead.
     pub(super) fn reply(&self, at: NodeId, ticket: Ticket) -> Result<Outcome, RequestError> {
         match self.answer(at, ticket) {
-            Some(Output::Reply { result, .. }) => result
-                .clone()
-                .map(|outcome| outcome.expect("a transaction has an outcome")),
+            Some(Output::Reply { result, .. }) => {
+                result.clone().map(|outcome| outcome.expect("a transaction has an outcome"))
+            }
             other => panic!("no reply to {ticket:?} at {at}: {other:?}"),
         }
     }
@@ -352,10 +321,7 @@ impl Cluster {
         let ticket = self.submit(at, Request::OpenSession { secret, ttl });
         self.settle();
         match self.answer(at, ticket) {
-            Some(Output::Session {
-                result: Ok(attachment),
-                ..
-            }) => *attachment,
+            Some(Output::Session { result: Ok(attachment), .. }) => *attachment,
             other => panic!("no session: {other:?}"),
         }
     }
@@ -367,20 +333,12 @@ impl Cluster {
         seq: u64,
         txn: Txn,
     ) -> Result<Ticket, SubmitError> {
-        let seq = Some(Seq {
-            session,
-            epoch: 1,
-            seq,
-            acked: 0,
-        });
+        let seq = Some(Seq { session, epoch: 1, seq, acked: 0 });
         self.node(at).submit(Request::Txn { seq, txn })
     }
 
     pub(super) fn exists(&self, at: NodeId, path: &str) -> bool {
-        self.nodes[&at]
-            .view()
-            .stat(&path.parse().expect("valid"))
-            .is_some()
+        self.nodes[&at].view().stat(&path.parse().expect("valid")).is_some()
     }
 
     /// Every live node has applied the same.

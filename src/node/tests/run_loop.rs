@@ -25,11 +25,7 @@ fn drain(node: &mut Node, disk: &mut Disk) -> Vec<Output> {
 fn lead(node: &mut Node, disk: &mut Disk) {
     drain(node, disk);
     for n in 1..100 {
-        node.tick(Now {
-            mono: TICK * n,
-            wall_ms: 0,
-        })
-        .expect("drained");
+        node.tick(Now { mono: TICK * n, wall_ms: 0 }).expect("drained");
         drain(node, disk);
     }
     assert!(node.is_leader());
@@ -37,11 +33,7 @@ fn lead(node: &mut Node, disk: &mut Disk) {
 
 /// A write that is out, and its token.
 fn write_out(node: &mut Node) -> (Write, Token) {
-    node.submit(Request::Txn {
-        seq: None,
-        txn: create("/a"),
-    })
-    .expect("taken");
+    node.submit(Request::Txn { seq: None, txn: create("/a") }).expect("taken");
     loop {
         if let Some(write) = node.ready().expect("something to write").write {
             return write;
@@ -54,47 +46,23 @@ fn rule_5_inputs_are_refused_while_a_write_is_out() {
     let (mut node, mut disk) = single();
     lead(&mut node, &mut disk);
     let (write, token) = write_out(&mut node);
-    let now = Now {
-        mono: Duration::from_secs(60),
-        wall_ms: 0,
-    };
+    let now = Now { mono: Duration::from_secs(60), wall_ms: 0 };
     assert_eq!(node.tick(now), Err(Misuse::WriteOut));
-    assert!(matches!(
-        node.step(id(2), Bytes::new()),
-        Err(StepError::Misuse(Misuse::WriteOut))
-    ));
-    let request = Request::Txn {
-        seq: None,
-        txn: create("/b"),
-    };
-    assert_eq!(
-        node.submit(request),
-        Err(SubmitError::Misuse(Misuse::WriteOut))
-    );
-    assert!(
-        node.ready().is_none(),
-        "nothing comes out before the token is back"
-    );
+    assert!(matches!(node.step(id(2), Bytes::new()), Err(StepError::Misuse(Misuse::WriteOut))));
+    let request = Request::Txn { seq: None, txn: create("/b") };
+    assert_eq!(node.submit(request), Err(SubmitError::Misuse(Misuse::WriteOut)));
+    assert!(node.ready().is_none(), "nothing comes out before the token is back");
     disk.persist(&write);
     node.persisted(token).expect("its own token");
     let outputs = drain(&mut node, &mut disk);
-    assert!(matches!(
-        outputs[..],
-        [Output::Reply {
-            result: Ok(Some(_)),
-            ..
-        }]
-    ));
+    assert!(matches!(outputs[..], [Output::Reply { result: Ok(Some(_)), .. }]));
 }
 
 #[test]
 fn rule_5_a_node_that_is_not_drained_is_not_ticked() {
     let (mut node, mut disk) = single();
     lead(&mut node, &mut disk);
-    let now = Now {
-        mono: Duration::from_secs(60),
-        wall_ms: 0,
-    };
+    let now = Now { mono: Duration::from_secs(60), wall_ms: 0 };
     node.tick(now).expect("drained");
     assert_eq!(node.tick(now), Err(Misuse::NotDrained));
     drain(&mut node, &mut disk);
@@ -107,29 +75,14 @@ fn rule_5_a_dropped_token_ends_the_node() {
     lead(&mut node, &mut disk);
     let (_, token) = write_out(&mut node);
     drop(token);
-    let request = Request::Txn {
-        seq: None,
-        txn: create("/b"),
-    };
-    assert_eq!(
-        node.submit(request),
-        Err(SubmitError::Misuse(Misuse::TokenDropped))
-    );
-    assert_eq!(
-        node.tick(Now {
-            mono: TICK,
-            wall_ms: 0
-        }),
-        Err(Misuse::TokenDropped)
-    );
+    let request = Request::Txn { seq: None, txn: create("/b") };
+    assert_eq!(node.submit(request), Err(SubmitError::Misuse(Misuse::TokenDropped)));
+    assert_eq!(node.tick(Now { mono: TICK, wall_ms: 0 }), Err(Misuse::TokenDropped));
     let ready = node.ready().expect("the pending request is answered");
     assert!(ready.messages.is_empty() && ready.write.is_none());
     assert!(matches!(
         ready.outputs[..],
-        [Output::Reply {
-            result: Err(RequestError::Unknown(Unknown::NodeEnded)),
-            ..
-        }]
+        [Output::Reply { result: Err(RequestError::Unknown(Unknown::NodeEnded)), .. }]
     ));
     assert_eq!(node.ended(), Some(&Ended::TokenDropped));
 }
@@ -156,20 +109,12 @@ fn rule_5_a_failed_write_ends_the_node_and_leaves_requests_unknown() {
     let (_, token) = write_out(&mut node);
     node.failed(token, "fsync: input/output error");
     let ready = node.ready().expect("the pending request is answered");
-    let Output::Reply {
-        result: Err(error), ..
-    } = &ready.outputs[0]
-    else {
-        panic!("a reply")
-    };
+    let Output::Reply { result: Err(error), .. } = &ready.outputs[0] else { panic!("a reply") };
     assert!(error.outcome_unknown());
     assert!(ready.messages.is_empty() && ready.write.is_none());
     let ended = node.ended().expect("ended").to_string();
     assert!(ended.contains("input/output error"), "{ended}");
-    let refused = node.submit(Request::Txn {
-        seq: None,
-        txn: create("/b"),
-    });
+    let refused = node.submit(Request::Txn { seq: None, txn: create("/b") });
     assert!(matches!(refused, Err(SubmitError::Ended(_))));
 }
 
@@ -187,10 +132,7 @@ fn rule_5_a_new_term_releases_nothing_before_it_is_durable() {
     let mut elections = 0;
     for _ in 0..60 {
         cluster.now += TICK;
-        let now = Now {
-            mono: cluster.now,
-            wall_ms: 0,
-        };
+        let now = Now { mono: cluster.now, wall_ms: 0 };
         cluster.node(id(1)).tick(now).expect("drained");
         while let Some(ready) = cluster.node(id(1)).ready() {
             let hard_state = ready.write.as_ref().and_then(|(write, _)| write.hard_state);
@@ -198,18 +140,11 @@ fn rule_5_a_new_term_releases_nothing_before_it_is_durable() {
                 elections += 1;
                 for message in &ready.messages {
                     let frame = Frame::decode(&message.bytes, usize::MAX).expect("ours");
-                    assert!(
-                        !matches!(frame.body, Body::Raft(_)),
-                        "left too early: {frame:?}"
-                    );
+                    assert!(!matches!(frame.body, Body::Raft(_)), "left too early: {frame:?}");
                 }
             }
             if let Some((write, token)) = ready.write {
-                cluster
-                    .disks
-                    .get_mut(&id(1))
-                    .expect("a disk")
-                    .persist(&write);
+                cluster.disks.get_mut(&id(1)).expect("a disk").persist(&write);
                 cluster.node(id(1)).persisted(token).expect("its own token");
             }
         }

@@ -9,18 +9,11 @@ const TTL: Duration = Duration::from_secs(10);
 
 fn follower(cluster: &Cluster) -> NodeId {
     let leader = cluster.leader().expect("elected");
-    (1..=3)
-        .map(id)
-        .find(|&it| it != leader)
-        .expect("a follower")
+    (1..=3).map(id).find(|&it| it != leader).expect("a follower")
 }
 
 fn barrier(session: Option<SessionId>, consistency: Consistency) -> Read {
-    Read {
-        session,
-        op: ReadOp::Barrier,
-        consistency,
-    }
+    Read { session, op: ReadOp::Barrier, consistency }
 }
 
 #[test]
@@ -37,26 +30,16 @@ fn rule_6_a_read_joins_only_a_round_that_has_not_left() {
         }
         matches!(frame.body, Body::ReadIndexReply { .. })
     });
-    let first = cluster
-        .node(at)
-        .read(barrier(None, Consistency::Linearizable))
-        .expect("taken");
+    let first = cluster.node(at).read(barrier(None, Consistency::Linearizable)).expect("taken");
     cluster.settle();
     assert_eq!(rounds.get(), 1);
     // A write that is acknowledged in between.
     let Ok(Outcome::Created { stat, .. }) = cluster.write(leader, create("/between")) else {
         panic!("written")
     };
-    let second = cluster
-        .node(at)
-        .read(barrier(None, Consistency::Linearizable))
-        .expect("taken");
+    let second = cluster.node(at).read(barrier(None, Consistency::Linearizable)).expect("taken");
     cluster.settle();
-    assert_eq!(
-        rounds.get(),
-        1,
-        "the second read waits: it may not join the round that is out"
-    );
+    assert_eq!(rounds.get(), 1, "the second read waits: it may not join the round that is out");
     assert!(cluster.answer(at, first).is_none() && cluster.answer(at, second).is_none());
     let seen = rounds.clone();
     cluster.lose = Box::new(move |frame| {
@@ -68,11 +51,7 @@ fn rule_6_a_read_joins_only_a_round_that_has_not_left() {
     cluster.run(12);
     assert!(rounds.get() >= 2);
     match cluster.answer(at, second) {
-        Some(Output::Read {
-            zxid,
-            result: Ok(_),
-            ..
-        }) => assert!(*zxid >= stat.czxid),
+        Some(Output::Read { zxid, result: Ok(_), .. }) => assert!(*zxid >= stat.czxid),
         other => panic!("{other:?}"),
     }
 }
@@ -84,10 +63,7 @@ fn rule_6_contexts_are_never_used_again_over_a_restart() {
     for _ in 0..3 {
         let at = follower(&cluster);
         for _ in 0..3 {
-            cluster
-                .node(at)
-                .read(barrier(None, Consistency::Linearizable))
-                .expect("taken");
+            cluster.node(at).read(barrier(None, Consistency::Linearizable)).expect("taken");
             cluster.drain(at);
             for (_, _, bytes) in &cluster.network {
                 let frame = Frame::decode(bytes, usize::MAX).expect("ours");
@@ -113,30 +89,18 @@ fn a_linearizable_read_is_not_answered_by_a_leader_that_was_cut_off() {
     let mut cluster = Cluster::elected(3);
     let old = cluster.leader().expect("elected");
     cluster.lose = Box::new(move |frame| frame.from == old || frame.to == old);
-    let read = cluster
-        .node(old)
-        .read(barrier(None, Consistency::Linearizable))
-        .expect("taken");
+    let read = cluster.node(old).read(barrier(None, Consistency::Linearizable)).expect("taken");
     cluster.settle();
     assert!(cluster.answer(old, read).is_none());
     cluster.run(60);
     let new = cluster.leader().expect("elected");
     assert_ne!(old, new);
     cluster.write(new, create("/new")).expect("written");
-    assert!(
-        cluster.answer(old, read).is_none(),
-        "no majority, no answer"
-    );
+    assert!(cluster.answer(old, read).is_none(), "no majority, no answer");
     cluster.lose = Box::new(|_| false);
     cluster.run(20);
-    assert!(matches!(
-        cluster.answer(old, read),
-        Some(Output::Read { result: Ok(_), .. })
-    ));
-    assert!(
-        cluster.exists(old, "/new"),
-        "the answer is as fresh as the write"
-    );
+    assert!(matches!(cluster.answer(old, read), Some(Output::Read { result: Ok(_), .. })));
+    assert!(cluster.exists(old, "/new"), "the answer is as fresh as the write");
 }
 
 #[test]
@@ -149,35 +113,16 @@ fn reads_of_a_session_wait_for_its_writes_and_come_in_order() {
         op: ReadOp::Get(path.parse().expect("valid")),
         consistency,
     };
-    let write = cluster
-        .submit_seq(at, session, 1, create("/mine"))
-        .expect("taken");
-    let local = cluster
-        .node(at)
-        .read(get("/mine", Consistency::Local))
-        .expect("taken");
-    let fresh = cluster
-        .node(at)
-        .read(get("/mine", Consistency::Linearizable))
-        .expect("taken");
-    let last = cluster
-        .node(at)
-        .read(get("/mine", Consistency::Local))
-        .expect("taken");
+    let write = cluster.submit_seq(at, session, 1, create("/mine")).expect("taken");
+    let local = cluster.node(at).read(get("/mine", Consistency::Local)).expect("taken");
+    let fresh = cluster.node(at).read(get("/mine", Consistency::Linearizable)).expect("taken");
+    let last = cluster.node(at).read(get("/mine", Consistency::Local)).expect("taken");
     cluster.run(3);
     let order: Vec<Ticket> = cluster.outputs[&at]
         .iter()
         .filter_map(|output| match output {
-            Output::Reply {
-                ticket,
-                result: Ok(_),
-                ..
-            }
-            | Output::Read {
-                ticket,
-                result: Ok(_),
-                ..
-            } => Some(*ticket),
+            Output::Reply { ticket, result: Ok(_), .. }
+            | Output::Read { ticket, result: Ok(_), .. } => Some(*ticket),
             _ => None,
         })
         .collect();
@@ -216,19 +161,10 @@ fn rule_7_a_gap_has_no_effect_and_everything_is_sent_again_in_order() {
     }
     assert_eq!(
         names[1..],
-        [
-            "/q/n-0000000000",
-            "/q/n-0000000001",
-            "/q/n-0000000002",
-            "/q/n-0000000003"
-        ]
+        ["/q/n-0000000000", "/q/n-0000000001", "/q/n-0000000002", "/q/n-0000000003"]
     );
     assert_eq!(
-        cluster.nodes[&at]
-            .view()
-            .stat(&"/q".parse().expect("valid"))
-            .expect("it")
-            .children,
+        cluster.nodes[&at].view().stat(&"/q".parse().expect("valid")).expect("it").children,
         4
     );
 }
@@ -269,10 +205,7 @@ fn rule_7_exactly_once_in_order_whatever_is_lost_or_killed() {
                 other => panic!("seed {seed}: {other:?}"),
             }
         }
-        let root = cluster.nodes[&at]
-            .view()
-            .stat(&crate::Path::root())
-            .expect("the root");
+        let root = cluster.nodes[&at].view().stat(&crate::Path::root()).expect("the root");
         assert_eq!(root.children, 40, "seed {seed}");
     }
 }
@@ -288,27 +221,13 @@ fn rule_7_a_refused_number_must_be_submitted_again_before_later_ones() {
         mode: CreateMode::Persistent,
     };
     let refused = cluster.submit_seq(at, session, 1, big.into());
-    assert!(matches!(
-        refused,
-        Err(SubmitError::Limit {
-            value: 2_097_152,
-            max: 1_048_575,
-            ..
-        })
-    ));
+    assert!(matches!(refused, Err(SubmitError::Limit { value: 2_097_152, max: 1_048_575, .. })));
     assert_eq!(
         cluster.submit_seq(at, session, 2, create("/later")),
-        Err(SubmitError::OutOfSequence {
-            expected: 1,
-            actual: 2
-        })
+        Err(SubmitError::OutOfSequence { expected: 1, actual: 2 })
     );
-    cluster
-        .submit_seq(at, session, 1, create("/first"))
-        .expect("taken");
-    let second = cluster
-        .submit_seq(at, session, 2, create("/later"))
-        .expect("taken");
+    cluster.submit_seq(at, session, 1, create("/first")).expect("taken");
+    let second = cluster.submit_seq(at, session, 2, create("/later")).expect("taken");
     cluster.run(2);
     assert!(cluster.reply(at, second).is_ok());
 }
@@ -338,10 +257,7 @@ fn rule_9_a_repeated_opening_gives_one_session() {
     cluster.run(60);
     cluster.start(old);
     cluster.run(20);
-    assert!(matches!(
-        cluster.answer(at, ticket),
-        Some(Output::Session { result: Ok(_), .. })
-    ));
+    assert!(matches!(cluster.answer(at, ticket), Some(Output::Session { result: Ok(_), .. })));
     for node in cluster.nodes.values() {
         assert_eq!(node.status().sessions, 1);
     }
@@ -361,14 +277,8 @@ fn rule_9_a_command_without_a_sequence_is_sent_once_and_may_end_unknown() {
     cluster.run(199);
     assert!(cluster.answer(at, ticket).is_none());
     cluster.run(3);
-    assert_eq!(
-        cluster.reply(at, ticket),
-        Err(RequestError::Unknown(Unknown::TimedOut))
-    );
-    let root = cluster.nodes[&at]
-        .view()
-        .stat(&crate::Path::root())
-        .expect("the root");
+    assert_eq!(cluster.reply(at, ticket), Err(RequestError::Unknown(Unknown::TimedOut)));
+    let root = cluster.nodes[&at].view().stat(&crate::Path::root()).expect("the root");
     assert_eq!(root.children, 0, "it was lost, and nobody sent it again");
 }
 
@@ -379,46 +289,21 @@ fn rule_9_a_later_attachment_fences_off_the_older_one() {
     let opened = cluster.open_session(first, 5, TTL);
     let session = opened.session;
     let secret = Secret::from_bytes([5; 16]);
-    let ticket = cluster.submit(
-        second,
-        Request::Attach {
-            session,
-            secret,
-            epoch: 2,
-        },
-    );
+    let ticket = cluster.submit(second, Request::Attach { session, secret, epoch: 2 });
     cluster.run(2);
     match cluster.answer(second, ticket) {
         Some(Output::Session { result: Ok(it), .. }) => assert_eq!((it.epoch, it.last_seq), (2, 0)),
         other => panic!("{other:?}"),
     }
-    let moved = Output::Detached {
-        session,
-        epoch: 1,
-        cause: Detach::Moved,
-    };
+    let moved = Output::Detached { session, epoch: 1, cause: Detach::Moved };
     assert!(cluster.outputs[&first].contains(&moved));
     assert_eq!(
         cluster.submit_seq(first, session, 1, create("/late")),
         Err(SubmitError::NotAttached { session, epoch: 1 })
     );
-    let stale = cluster.submit(
-        first,
-        Request::Attach {
-            session,
-            secret,
-            epoch: 2,
-        },
-    );
+    let stale = cluster.submit(first, Request::Attach { session, secret, epoch: 2 });
     let wrong = Secret::from_bytes([6; 16]);
-    let forged = cluster.submit(
-        first,
-        Request::Attach {
-            session,
-            secret: wrong,
-            epoch: 3,
-        },
-    );
+    let forged = cluster.submit(first, Request::Attach { session, secret: wrong, epoch: 3 });
     cluster.run(2);
     assert!(matches!(
         cluster.answer(first, stale),
@@ -429,10 +314,7 @@ fn rule_9_a_later_attachment_fences_off_the_older_one() {
     ));
     assert!(matches!(
         cluster.answer(first, forged),
-        Some(Output::Session {
-            result: Err(RequestError::Op(OpError::BadSecret { .. })),
-            ..
-        })
+        Some(Output::Session { result: Err(RequestError::Op(OpError::BadSecret { .. })), .. })
     ));
 }
 
@@ -443,10 +325,7 @@ fn a_path_that_is_only_a_prefix_is_refused_before_it_is_encoded() {
     let leader = cluster.leader().expect("elected");
     let txn = create_as("/a/", CreateMode::Persistent);
     let refused = cluster.node(leader).submit(Request::Txn { seq: None, txn });
-    assert_eq!(
-        refused,
-        Err(SubmitError::Path(crate::PathError::TrailingSlash))
-    );
+    assert_eq!(refused, Err(SubmitError::Path(crate::PathError::TrailingSlash)));
     cluster.run(2);
     cluster.write(leader, create("/a")).expect("the node lives");
     let txn = create_as("/a/", CreateMode::PersistentSequential);
@@ -459,20 +338,13 @@ fn forwarded_bytes_that_are_no_commands_never_reach_the_log() {
     let leader = cluster.leader().expect("elected");
     let at = follower(&cluster);
     let good = Command::PlainTxn {
-        origin: OriginId {
-            node: at,
-            boot_nonce: 1,
-            counter: 1,
-        },
+        origin: OriginId { node: at, boot_nonce: 1, counter: 1 },
         txn: create("/good"),
     }
     .encode();
     let mut bad = good.to_vec();
     bad.truncate(good.len() - 1);
-    let expire = Command::ExpireSession {
-        session: SessionId::new(1).expect("valid"),
-    }
-    .encode();
+    let expire = Command::ExpireSession { session: SessionId::new(1).expect("valid") }.encode();
     for commands in [Bytes::from(bad), Bytes::from_static(&[1, 2, 3]), expire] {
         let frame = Frame {
             cluster: ClusterId::named("test"),

@@ -24,19 +24,14 @@ fn cluster() -> Cluster {
 
 fn fill(cluster: &mut Cluster, at: NodeId, name: &str, count: usize) {
     for n in 0..count {
-        cluster
-            .write(at, create(&format!("/{name}-{n}")))
-            .expect("written");
+        cluster.write(at, create(&format!("/{name}-{n}"))).expect("written");
     }
 }
 
 /// A follower that has missed more than the log holds.
 fn lagging(cluster: &mut Cluster) -> (NodeId, NodeId) {
     let leader = cluster.leader().expect("elected");
-    let lagging = (1..=3)
-        .map(id)
-        .find(|&it| it != leader)
-        .expect("a follower");
+    let lagging = (1..=3).map(id).find(|&it| it != leader).expect("a follower");
     cluster.kill(lagging);
     fill(cluster, leader, "missed", 100);
     (leader, lagging)
@@ -68,10 +63,7 @@ fn a_member_behind_the_log_catches_up_by_a_snapshot_in_chunks() {
 fn rule_11_a_transfer_survives_losses_and_changes_of_term() {
     let mut cluster = cluster();
     let (leader, lagging) = lagging(&mut cluster);
-    let other = (1..=3)
-        .map(id)
-        .find(|&it| it != leader && it != lagging)
-        .expect("a third");
+    let other = (1..=3).map(id).find(|&it| it != leader && it != lagging).expect("a third");
     cluster.start(lagging);
     let budget = Rc::new(Cell::new(3));
     let left = budget.clone();
@@ -96,21 +88,14 @@ fn rule_11_a_transfer_survives_losses_and_changes_of_term() {
         cluster.run(4);
         if cluster.exists(lagging, "/missed-99") {
             assert!(round > 2, "it takes several rounds: {round}");
-            assert!(
-                from_zero.get() <= 4,
-                "it resumes: {} starts",
-                from_zero.get()
-            );
+            assert!(from_zero.get() <= 4, "it resumes: {} starts", from_zero.get());
             cluster.lose = Box::new(|_| false);
             cluster.run(10);
             cluster.assert_agreement();
             return;
         }
     }
-    panic!(
-        "the transfer never ends: {:?}",
-        cluster.nodes[&lagging].status()
-    );
+    panic!("the transfer never ends: {:?}", cluster.nodes[&lagging].status());
 }
 
 /// The origin's pending command lies inside the snapshot that is installed.
@@ -118,67 +103,33 @@ fn rule_11_a_transfer_survives_losses_and_changes_of_term() {
 fn rule_8_pending_commands_are_answered_from_an_installed_snapshot() {
     let mut cluster = cluster();
     let leader = cluster.leader().expect("elected");
-    let at = (1..=3)
-        .map(id)
-        .find(|&it| it != leader)
-        .expect("a follower");
-    let session = cluster
-        .open_session(at, 1, Duration::from_secs(600))
-        .session;
-    let watch = Watch {
-        filter: Filter::Subtree(crate::Path::root()),
-        from: None,
-        credit: 10_000,
-    };
+    let at = (1..=3).map(id).find(|&it| it != leader).expect("a follower");
+    let session = cluster.open_session(at, 1, Duration::from_secs(600)).session;
+    let watch = Watch { filter: Filter::Subtree(crate::Path::root()), from: None, credit: 10_000 };
     let watch = cluster.node(at).watch(watch).expect("armed").id;
     // What the origin sends arrives; what the leader sends does not.
     cluster.lose = Box::new(move |frame| frame.to == at);
-    let first = cluster
-        .submit_seq(at, session, 1, create("/mine-1"))
-        .expect("taken");
-    let second = cluster
-        .submit_seq(at, session, 2, create("/mine-1"))
-        .expect("taken");
-    let plain = cluster.submit(
-        at,
-        Request::Txn {
-            seq: None,
-            txn: create("/plain"),
-        },
-    );
+    let first = cluster.submit_seq(at, session, 1, create("/mine-1")).expect("taken");
+    let second = cluster.submit_seq(at, session, 2, create("/mine-1")).expect("taken");
+    let plain = cluster.submit(at, Request::Txn { seq: None, txn: create("/plain") });
     cluster.settle();
     assert!(cluster.exists(leader, "/mine-1") && cluster.exists(leader, "/plain"));
     fill(&mut cluster, leader, "more", 100);
-    let third = cluster
-        .submit_seq(at, session, 3, create("/mine-3"))
-        .expect("taken");
+    let third = cluster.submit_seq(at, session, 3, create("/mine-3")).expect("taken");
     cluster.lose = Box::new(move |frame| frame.from == at);
     cluster.settle();
     cluster.lose = Box::new(|_| false);
     cluster.run(20);
-    assert!(matches!(
-        cluster.reply(at, first),
-        Ok(Outcome::Created { .. })
-    ));
-    let exists = cluster
-        .reply(at, second)
-        .expect_err("the second time it exists");
-    assert!(matches!(
-        exists,
-        RequestError::Op(crate::OpError::NodeExists { .. })
-    ));
+    assert!(matches!(cluster.reply(at, first), Ok(Outcome::Created { .. })));
+    let exists = cluster.reply(at, second).expect_err("the second time it exists");
+    assert!(matches!(exists, RequestError::Op(crate::OpError::NodeExists { .. })));
     let plain = cluster.reply(at, plain).expect_err("nobody knows");
     assert_eq!(plain, RequestError::Unknown(Unknown::SnapshotInstalled));
-    assert!(matches!(
-        cluster.reply(at, third),
-        Ok(Outcome::Created { .. })
-    ));
+    assert!(matches!(cluster.reply(at, third), Ok(Outcome::Created { .. })));
     // The watch was told of everything inside the snapshot, once, in order.
     let mut zxids: Vec<Zxid> = Vec::new();
     for output in &cluster.outputs[&at] {
-        if let Output::Events {
-            watch: it, zxid, ..
-        } = output
+        if let Output::Events { watch: it, zxid, .. } = output
             && *it == watch
         {
             zxids.push(*zxid);
@@ -192,32 +143,22 @@ fn rule_8_pending_commands_are_answered_from_an_installed_snapshot() {
 fn rule_8_a_session_that_expired_meanwhile_answers_unknown() {
     let mut cluster = cluster();
     let leader = cluster.leader().expect("elected");
-    let at = (1..=3)
-        .map(id)
-        .find(|&it| it != leader)
-        .expect("a follower");
+    let at = (1..=3).map(id).find(|&it| it != leader).expect("a follower");
     let session = cluster.open_session(at, 1, Duration::from_secs(2)).session;
     cluster.lose = Box::new(move |frame| frame.to == at);
-    let ticket = cluster
-        .submit_seq(at, session, 1, create("/mine"))
-        .expect("taken");
+    let ticket = cluster.submit_seq(at, session, 1, create("/mine")).expect("taken");
     cluster.run(80);
     fill(&mut cluster, leader, "more", 100);
     assert_eq!(cluster.nodes[&leader].status().sessions, 0);
     cluster.lose = Box::new(|_| false);
     cluster.run(30);
-    let error = cluster
-        .reply(at, ticket)
-        .expect_err("the session has ended");
+    let error = cluster.reply(at, ticket).expect_err("the session has ended");
     assert!(error.outcome_unknown(), "{error}");
 }
 
 #[test]
 fn a_local_snapshot_shortens_the_log_and_restores_the_state() {
-    let limits = Limits {
-        snapshot_log_bytes: 4_000,
-        ..small()
-    };
+    let limits = Limits { snapshot_log_bytes: 4_000, ..small() };
     let mut cluster = Cluster::with_limits(3, limits);
     let leader = cluster.elect();
     let session = cluster.open_session(leader, 1, Duration::from_secs(600));

@@ -4,11 +4,7 @@ use super::*;
 use crate::op::{EventKind, Filter};
 
 fn subtree(path: &str, from: Option<Zxid>, credit: u32) -> Watch {
-    Watch {
-        filter: Filter::Subtree(path.parse().expect("valid")),
-        from,
-        credit,
-    }
+    Watch { filter: Filter::Subtree(path.parse().expect("valid")), from, credit }
 }
 
 use crate::id::Zxid;
@@ -18,11 +14,7 @@ fn told(cluster: &Cluster, at: NodeId, id: WatchId) -> Vec<(u64, Vec<String>)> {
     let outputs = cluster.outputs[&at].iter();
     outputs
         .filter_map(|output| match output {
-            Output::Events {
-                watch,
-                zxid,
-                events,
-            } if *watch == id => {
+            Output::Events { watch, zxid, events } if *watch == id => {
                 let paths = events.iter().map(|event| event.path.to_string()).collect();
                 Some((zxid.as_u64(), paths))
             }
@@ -36,29 +28,14 @@ fn a_watch_tells_each_change_once_and_before_the_reply() {
     let mut cluster = Cluster::elected(3);
     let at = id(1);
     cluster.write(at, create("/a")).expect("written");
-    let armed = cluster
-        .node(at)
-        .watch(subtree("/a", None, 100))
-        .expect("armed");
-    assert!(
-        armed.view.stat(&"/a".parse().expect("valid")).is_some(),
-        "read and armed at once"
-    );
-    let ticket = cluster.submit(
-        at,
-        Request::Txn {
-            seq: None,
-            txn: create("/a/b"),
-        },
-    );
+    let armed = cluster.node(at).watch(subtree("/a", None, 100)).expect("armed");
+    assert!(armed.view.stat(&"/a".parse().expect("valid")).is_some(), "read and armed at once");
+    let ticket = cluster.submit(at, Request::Txn { seq: None, txn: create("/a/b") });
     cluster.write(at, create("/other")).expect("written");
     cluster.settle();
     assert_eq!(told(&cluster, at, armed.id).len(), 1);
     let position = |wanted: &dyn Fn(&Output) -> bool| {
-        cluster.outputs[&at]
-            .iter()
-            .position(wanted)
-            .expect("it is there")
+        cluster.outputs[&at].iter().position(wanted).expect("it is there")
     };
     let event = position(&|output| matches!(output, Output::Events { .. }));
     let reply = position(&|it| matches!(it, Output::Reply { ticket: its, .. } if *its == ticket));
@@ -68,109 +45,66 @@ fn a_watch_tells_each_change_once_and_before_the_reply() {
 #[test]
 fn a_watch_resumes_on_another_member_without_a_gap() {
     let mut cluster = Cluster::elected(3);
-    let first = cluster
-        .node(id(1))
-        .watch(subtree("/", None, 100))
-        .expect("armed");
+    let first = cluster.node(id(1)).watch(subtree("/", None, 100)).expect("armed");
     for n in 0..5 {
-        cluster
-            .write(id(1), create(&format!("/n{n}")))
-            .expect("written");
+        cluster.write(id(1), create(&format!("/n{n}"))).expect("written");
     }
     let last = told(&cluster, id(1), first.id).last().expect("events").0;
     cluster.kill(id(1));
     cluster.elect();
     for n in 5..9 {
-        cluster
-            .write(id(2), create(&format!("/n{n}")))
-            .expect("written");
+        cluster.write(id(2), create(&format!("/n{n}"))).expect("written");
     }
     cluster.run(2);
     let from = Some(Zxid::new(last));
-    let second = cluster
-        .node(id(3))
-        .watch(subtree("/", from, 100))
-        .expect("armed");
+    let second = cluster.node(id(3)).watch(subtree("/", from, 100)).expect("armed");
     cluster.settle();
-    let paths: Vec<String> = told(&cluster, id(3), second.id)
-        .into_iter()
-        .flat_map(|(_, paths)| paths)
-        .collect();
+    let paths: Vec<String> =
+        told(&cluster, id(3), second.id).into_iter().flat_map(|(_, paths)| paths).collect();
     assert_eq!(paths, ["/n5", "/n6", "/n7", "/n8"]);
 }
 
 #[test]
 fn a_slow_consumer_lags_and_reads_on() {
     let mut cluster = Cluster::elected(1);
-    let armed = cluster
-        .node(id(1))
-        .watch(subtree("/", None, 2))
-        .expect("armed");
+    let armed = cluster.node(id(1)).watch(subtree("/", None, 2)).expect("armed");
     for n in 0..10 {
-        cluster
-            .write(id(1), create(&format!("/n{n}")))
-            .expect("written");
+        cluster.write(id(1), create(&format!("/n{n}"))).expect("written");
     }
-    assert_eq!(
-        told(&cluster, id(1), armed.id).len(),
-        2,
-        "as many as it has credit for"
-    );
+    assert_eq!(told(&cluster, id(1), armed.id).len(), 2, "as many as it has credit for");
     cluster.node(id(1)).credit(armed.id, 3);
     cluster.settle();
     assert_eq!(told(&cluster, id(1), armed.id).len(), 5);
     cluster.node(id(1)).credit(armed.id, 100);
     cluster.write(id(1), create("/last")).expect("written");
-    let paths: Vec<String> = told(&cluster, id(1), armed.id)
-        .into_iter()
-        .flat_map(|(_, paths)| paths)
-        .collect();
+    let paths: Vec<String> =
+        told(&cluster, id(1), armed.id).into_iter().flat_map(|(_, paths)| paths).collect();
     assert_eq!(paths.len(), 11);
     assert_eq!(paths.last().map(String::as_str), Some("/last"));
 }
 
 #[test]
 fn past_the_history_a_watch_ends_compacted_and_never_skips() {
-    let limits = Limits {
-        history_count_max: 5,
-        ..Limits::default()
-    };
+    let limits = Limits { history_count_max: 5, ..Limits::default() };
     let mut cluster = Cluster::with_limits(1, limits);
     cluster.elect();
-    let quiet = cluster
-        .node(id(1))
-        .watch(subtree("/quiet", None, 1))
-        .expect("armed");
-    let slow = cluster
-        .node(id(1))
-        .watch(subtree("/", None, 1))
-        .expect("armed");
+    let quiet = cluster.node(id(1)).watch(subtree("/quiet", None, 1)).expect("armed");
+    let slow = cluster.node(id(1)).watch(subtree("/", None, 1)).expect("armed");
     for n in 0..20 {
-        cluster
-            .write(id(1), create(&format!("/n{n}")))
-            .expect("written");
+        cluster.write(id(1), create(&format!("/n{n}"))).expect("written");
     }
     cluster.node(id(1)).credit(slow.id, 1);
     cluster.settle();
-    let ended = cluster.outputs[&id(1)]
-        .iter()
-        .find_map(|output| match output {
-            Output::WatchEnded { watch, cause } if *watch == slow.id => Some(*cause),
-            _ => None,
-        });
-    let Some(WatchEnd::Compacted { resume_at }) = ended else {
-        panic!("{ended:?}")
-    };
+    let ended = cluster.outputs[&id(1)].iter().find_map(|output| match output {
+        Output::WatchEnded { watch, cause } if *watch == slow.id => Some(*cause),
+        _ => None,
+    });
+    let Some(WatchEnd::Compacted { resume_at }) = ended else { panic!("{ended:?}") };
     assert!(matches!(
-        cluster
-            .node(id(1))
-            .watch(subtree("/", Some(Zxid::new(1)), 1)),
+        cluster.node(id(1)).watch(subtree("/", Some(Zxid::new(1)), 1)),
         Err(SubmitError::Compacted { .. })
     ));
-    let again = cluster
-        .node(id(1))
-        .watch(subtree("/", Some(resume_at), 100))
-        .expect("armed");
+    let again = cluster.node(id(1)).watch(subtree("/", Some(resume_at), 100)).expect("armed");
     cluster.settle();
     assert_eq!(told(&cluster, id(1), again.id).len(), 5);
     // A watch that had nothing to tell has kept up, whatever was trimmed.
@@ -184,15 +118,7 @@ fn filters_tell_what_they_name() {
     cluster.write(id(1), create("/a")).expect("written");
     let path: crate::Path = "/a".parse().expect("valid");
     let mut arm = |filter| {
-        cluster
-            .node(id(1))
-            .watch(Watch {
-                filter,
-                from: None,
-                credit: 100,
-            })
-            .expect("armed")
-            .id
+        cluster.node(id(1)).watch(Watch { filter, from: None, credit: 100 }).expect("armed").id
     };
     let node = arm(Filter::Node(path.clone()));
     let children = arm(Filter::Children(path.clone()));
@@ -203,12 +129,7 @@ fn filters_tell_what_they_name() {
     cluster.write(id(1), create("/a/b/c")).expect("written");
     let set = |path: &str| -> Txn {
         let path = path.parse().expect("valid");
-        Op::Set {
-            path,
-            data: Bytes::new(),
-            version: None,
-        }
-        .into()
+        Op::Set { path, data: Bytes::new(), version: None }.into()
     };
     cluster.write(id(1), set("/a")).expect("written");
     cluster.write(id(1), set("/a/b")).expect("written");
@@ -217,9 +138,7 @@ fn filters_tell_what_they_name() {
         let outputs = cluster.outputs[&id(1)].iter();
         outputs
             .filter_map(|output| match output {
-                Output::Events {
-                    watch: it, events, ..
-                } if *it == watch => Some(events),
+                Output::Events { watch: it, events, .. } if *it == watch => Some(events),
                 _ => None,
             })
             .flatten()

@@ -57,12 +57,7 @@ fn check(fs: &MemoryFs, states: &[Model], what: &str) -> Model {
 }
 
 fn keeps(cut: u64) -> [Keep; 4] {
-    [
-        Keep::Nothing,
-        Keep::Everything,
-        Keep::Random { seed: cut },
-        Keep::Random { seed: !cut },
-    ]
+    [Keep::Nothing, Keep::Everything, Keep::Random { seed: cut }, Keep::Random { seed: !cut }]
 }
 
 #[test]
@@ -139,11 +134,7 @@ fn s1_after_a_failed_sync_only_what_is_durable_counts() {
             let told = told.unwrap_or_else(|| panic!("sync {nth}: {restored:#?}"));
             drop(wal);
             fs.crash(Keep::Nothing);
-            check(
-                &fs,
-                std::slice::from_ref(told),
-                &format!("seed {seed}, sync {nth}"),
-            );
+            check(&fs, std::slice::from_ref(told), &format!("seed {seed}, sync {nth}"));
         }
     }
 }

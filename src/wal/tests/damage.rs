@@ -107,9 +107,8 @@ fn s3_a_file_cut_at_any_byte_is_an_error() {
 #[test]
 fn s3_damage_below_a_later_batch_names_segment_and_offset() {
     let (fs, _) = small_store();
-    let path = files(&fs)
-        .into_iter()
-        .find(|path| path.to_str().is_some_and(|path| path.contains("wal-")));
+    let path =
+        files(&fs).into_iter().find(|path| path.to_str().is_some_and(|path| path.contains("wal-")));
     let path = path.expect("there is a segment");
     let mut bytes = fs.contents(&path).expect("it is there");
     bytes[1100] ^= 1; // in the batch before the last one
@@ -155,10 +154,7 @@ fn s5_a_torn_batch_is_cut_without_suspicion() {
         let fork = fs.fork();
         let (mut wal, restored) = reopen(&fork).expect("a sound disk");
         assert!(after.is(&restored));
-        let last = Write {
-            entries: vec![entry(10, 2, &[1; 900])],
-            ..Write::default()
-        };
+        let last = Write { entries: vec![entry(10, 2, &[1; 900])], ..Write::default() };
         fork.arm(&[Fault::FailSync(1)]);
         if seed % 2 == 0 {
             fork.arm(&[Fault::PowerCut(2)]);
@@ -193,10 +189,7 @@ fn s5_a_cut_is_remembered_until_the_node_has_noted_it() {
     drop(wal);
     let (mut wal, restored) = reopen(&fs).expect("a sound store");
     assert!(restored.tail_cut, "entries are not a note");
-    let note = Write {
-        local: Some(Bytes::from_static(b"must not vote")),
-        ..Write::default()
-    };
+    let note = Write { local: Some(Bytes::from_static(b"must not vote")), ..Write::default() };
     wal.persist(&note).expect("a sound disk");
     drop(wal);
     let (_, restored) = reopen(&fs).expect("a sound store");
@@ -266,17 +259,12 @@ fn on_a_real_disk_a_torn_tail_is_cut_and_a_flipped_bit_refused() {
     let refused = open_in(Arc::clone(&fs), &path).map(drop);
     assert!(matches!(refused, Err(WalError::Locked { .. })));
     for index in 1..=32 {
-        wal.persist(&entries(index..=index, 1))
-            .expect("a sound disk");
+        wal.persist(&entries(index..=index, 1)).expect("a sound disk");
     }
-    wal.persist(&installed(5, 1, &[5; 5000], false))
-        .expect("a sound disk");
+    wal.persist(&installed(5, 1, &[5; 5000], false)).expect("a sound disk");
     run_chores(&mut wal);
-    wal.persist(&Write {
-        entries: vec![entry(33, 1, &[3; 2000])],
-        ..Write::default()
-    })
-    .expect("a sound disk");
+    wal.persist(&Write { entries: vec![entry(33, 1, &[3; 2000])], ..Write::default() })
+        .expect("a sound disk");
     drop(wal);
     let names = fs.list(&path).expect("a sound disk");
     let last = names.iter().rfind(|name| name.starts_with("wal-"));

@@ -31,11 +31,7 @@ fn node(id: u64) -> NodeId {
 }
 
 fn options(segment_bytes: u64) -> WalOptions {
-    WalOptions {
-        entropy: Some([7; 32]),
-        segment_bytes,
-        ..WalOptions::default()
-    }
+    WalOptions { entropy: Some([7; 32]), segment_bytes, ..WalOptions::default() }
 }
 
 fn open_small(fs: &MemoryFs) -> Result<(Wal, Restored), WalError> {
@@ -56,18 +52,13 @@ fn entry(index: u64, term: u64, data: &[u8]) -> LogEntry {
 
 fn entries(range: std::ops::RangeInclusive<u64>, term: u64) -> Write {
     Write {
-        entries: range
-            .map(|index| entry(index, term, &[index as u8; 100]))
-            .collect(),
+        entries: range.map(|index| entry(index, term, &[index as u8; 100])).collect(),
         ..Write::default()
     }
 }
 
 fn hard(term: u64, vote: u64, commit: u64) -> Write {
-    Write {
-        hard_state: Some(HardState::new(term, vote, commit)),
-        ..Write::default()
-    }
+    Write { hard_state: Some(HardState::new(term, vote, commit)), ..Write::default() }
 }
 
 fn staged(index: u64, term: u64, data: &[u8]) -> Vec<SnapshotWrite> {
@@ -78,24 +69,14 @@ fn staged(index: u64, term: u64, data: &[u8]) -> Vec<SnapshotWrite> {
             bytes: Bytes::copy_from_slice(piece),
         });
     }
-    steps.push(SnapshotWrite::Finish {
-        length: data.len() as u64,
-        crc: crc32c::crc32c(data),
-    });
+    steps.push(SnapshotWrite::Finish { length: data.len() as u64, crc: crc32c::crc32c(data) });
     steps
 }
 
 fn installed(index: u64, term: u64, data: &[u8], reset_log: bool) -> Write {
     let mut snapshot = staged(index, term, data);
-    snapshot.push(SnapshotWrite::Install {
-        index,
-        term,
-        reset_log,
-    });
-    Write {
-        snapshot,
-        ..Write::default()
-    }
+    snapshot.push(SnapshotWrite::Install { index, term, reset_log });
+    Write { snapshot, ..Write::default() }
 }
 
 fn snapshot_bytes(restored: &Restored) -> Option<(u64, u64, Vec<u8>)> {

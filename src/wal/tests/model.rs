@@ -85,10 +85,7 @@ impl Model {
             // What is kept below the snapshot is what was written there.
             self.entries.iter().any(|known| known == entry)
         });
-        let gapless = restored
-            .entries
-            .windows(2)
-            .all(|pair| pair[0].index + 1 == pair[1].index);
+        let gapless = restored.entries.windows(2).all(|pair| pair[0].index + 1 == pair[1].index);
         gapless
             && same_below
             && above(&restored.entries) == above(&self.entries)
@@ -167,15 +164,9 @@ pub(super) fn script(seed: u64, count: usize) -> Vec<Write> {
 }
 
 fn with_install(random: &mut u64, index: u64, term: u64, reset_log: bool) -> Vec<SnapshotWrite> {
-    let data: Vec<u8> = (0..draw(random, 2500))
-        .map(|at| (at ^ index) as u8)
-        .collect();
+    let data: Vec<u8> = (0..draw(random, 2500)).map(|at| (at ^ index) as u8).collect();
     let mut steps = staged(index, term, &data);
-    steps.push(SnapshotWrite::Install {
-        index,
-        term,
-        reset_log,
-    });
+    steps.push(SnapshotWrite::Install { index, term, reset_log });
     steps
 }
 

@@ -49,8 +49,7 @@ fn s2_a_segment_is_durable_before_its_first_record() {
     let fs = MemoryFs::new();
     let (mut wal, _) = open_small(&fs).expect("a new store");
     for index in 1..=200 {
-        wal.persist(&entries(index..=index, 1))
-            .expect("a sound disk");
+        wal.persist(&entries(index..=index, 1)).expect("a sound disk");
         let fork = fs.fork();
         fork.crash(Keep::Nothing);
         let (_, restored) = open_small(&fork).expect("what is durable is whole");
@@ -64,14 +63,11 @@ fn s7_missing_files_are_errors() {
     let fs = MemoryFs::new();
     let (mut wal, _) = open_small(&fs).expect("a new store");
     for index in 1..=60 {
-        wal.persist(&entries(index..=index, 1))
-            .expect("a sound disk");
+        wal.persist(&entries(index..=index, 1)).expect("a sound disk");
     }
-    wal.persist(&installed(10, 1, b"ten", false))
-        .expect("sound");
+    wal.persist(&installed(10, 1, b"ten", false)).expect("sound");
     run_chores(&mut wal);
-    wal.persist(&installed(20, 1, b"twenty", false))
-        .expect("a sound disk");
+    wal.persist(&installed(20, 1, b"twenty", false)).expect("a sound disk");
     drop(wal);
     let names = fs.list(dir()).expect("a sound disk");
     let counts = |name: &&String| name.starts_with("wal-") || name.starts_with("snap-");
@@ -99,14 +95,12 @@ fn s7_old_snapshots_go_after_the_new_one_was_read_back() {
         names.iter().filter(|name| name.ends_with(".snap")).count()
     };
     for index in 1..=3 {
-        wal.persist(&installed(index, 1, &[index as u8; 2000], false))
-            .expect("a sound disk");
+        wal.persist(&installed(index, 1, &[index as u8; 2000], false)).expect("a sound disk");
     }
     assert_eq!(count(&fs), 3, "nothing goes before a chore");
     run_chores(&mut wal);
     assert_eq!(count(&fs), 2);
-    wal.persist(&installed(4, 1, &[4; 2000], false))
-        .expect("a sound disk");
+    wal.persist(&installed(4, 1, &[4; 2000], false)).expect("a sound disk");
     // The newest rots before it is read back: the others stay, and the log says so.
     let names = fs.list(dir()).expect("a sound disk");
     let newest = names.iter().filter(|name| name.ends_with(".snap")).max();
@@ -115,9 +109,7 @@ fn s7_old_snapshots_go_after_the_new_one_was_read_back() {
     bytes[1000] ^= 1;
     fs.put(&path, &bytes);
     let chore = std::iter::from_fn(|| wal.chore()).map(crate::wal::Chore::run);
-    let failed = chore
-        .filter(|done| done.result.is_err())
-        .collect::<Vec<_>>();
+    let failed = chore.filter(|done| done.result.is_err()).collect::<Vec<_>>();
     for done in failed {
         wal.chore_done(done).expect_err("the snapshot is rotten");
     }
@@ -133,12 +125,10 @@ fn s8_an_install_with_reset_drops_the_log_and_keeps_the_rest() {
     write.hard_state = Some(HardState::new(4, 2, 5));
     write.local = Some(Bytes::from_static(b"own"));
     wal.persist(&write).expect("a sound disk");
-    wal.persist(&installed(100, 3, b"state", true))
-        .expect("a sound disk");
+    wal.persist(&installed(100, 3, b"state", true)).expect("a sound disk");
     let error = Wal::open(Arc::new(fs.clone()), dir(), cluster(), node(1)).expect_err("open");
     assert!(matches!(error, WalError::Locked { .. }));
-    wal.persist(&entries(101..=103, 4))
-        .expect("it goes on at 101");
+    wal.persist(&entries(101..=103, 4)).expect("it goes on at 101");
     drop(wal);
     let (_, restored) = open_small(&fs).expect("opened again");
     assert_eq!(restored.entries.first().map(|entry| entry.index), Some(101));
@@ -151,26 +141,15 @@ fn s8_an_install_with_reset_drops_the_log_and_keeps_the_rest() {
 fn s8_a_finished_snapshot_survives_and_can_be_installed() {
     let fs = MemoryFs::new();
     let (mut wal, _) = open_small(&fs).expect("a new store");
-    let write = Write {
-        snapshot: staged(7, 2, &[9; 1500]),
-        ..Write::default()
-    };
+    let write = Write { snapshot: staged(7, 2, &[9; 1500]), ..Write::default() };
     wal.persist(&write).expect("a sound disk");
     drop(wal);
     fs.crash(Keep::Nothing);
     let (mut wal, restored) = open_small(&fs).expect("opened again");
     assert_eq!(restored.snapshot, None);
     assert_eq!(wal.status().staged, Some((7, 2)));
-    let install = SnapshotWrite::Install {
-        index: 7,
-        term: 2,
-        reset_log: true,
-    };
-    wal.persist(&Write {
-        snapshot: vec![install],
-        ..Write::default()
-    })
-    .expect("a sound disk");
+    let install = SnapshotWrite::Install { index: 7, term: 2, reset_log: true };
+    wal.persist(&Write { snapshot: vec![install], ..Write::default() }).expect("a sound disk");
     drop(wal);
     let (_, restored) = open_small(&fs).expect("opened again");
     assert_eq!(snapshot_bytes(&restored), Some((7, 2, vec![9; 1500])));
@@ -183,9 +162,7 @@ fn s9_a_gap_is_refused() {
         let (mut wal, _) = open_small(&fs).expect("a new store");
         wal.persist(&entries(1..=3, 1)).expect("a sound disk");
         wal.persist(&installed(2, 1, b"two", false)).expect("sound");
-        let error = wal
-            .persist(&wrong)
-            .expect_err("a gap, or below the snapshot");
+        let error = wal.persist(&wrong).expect_err("a gap, or below the snapshot");
         assert!(matches!(error, WalError::Misuse { .. }), "{error}");
     }
 }
@@ -208,8 +185,7 @@ fn s12_a_scrub_finds_rot_in_full_segments() {
     let fs = MemoryFs::new();
     let (mut wal, _) = open_small(&fs).expect("a new store");
     for index in 1..=100 {
-        wal.persist(&entries(index..=index, 1))
-            .expect("a sound disk");
+        wal.persist(&entries(index..=index, 1)).expect("a sound disk");
     }
     for _ in 0..20 {
         let chore = wal.scrub().expect("segments are full");
@@ -232,15 +208,9 @@ fn s13_the_store_knows_whose_it_is() {
     let fs = MemoryFs::new();
     let (wal, _) = open_small(&fs).expect("a new store");
     let open = |cluster, id| {
-        Wal::open_with(
-            Arc::new(fs.clone()),
-            dir(),
-            cluster,
-            node(id),
-            options(8192),
-        )
-        .map(drop)
-        .expect_err("not ours")
+        Wal::open_with(Arc::new(fs.clone()), dir(), cluster, node(id), options(8192))
+            .map(drop)
+            .expect_err("not ours")
     };
     let error = open(cluster(), 1);
     assert!(matches!(error, WalError::Locked { .. }), "{error}");
@@ -257,10 +227,7 @@ fn s13_the_store_knows_whose_it_is() {
     bytes[12..16].copy_from_slice(&crc);
     fs.put(&path, &bytes);
     let error = open(cluster(), 1);
-    assert!(
-        matches!(error, WalError::Version { found: 9, .. }),
-        "{error}"
-    );
+    assert!(matches!(error, WalError::Version { found: 9, .. }), "{error}");
 }
 
 #[test]
@@ -284,12 +251,7 @@ fn compaction_drops_whole_segments_and_uses_them_again() {
     drop(wal);
     let (_, restored) = open_small(&fs).expect("opened again");
     assert_eq!(restored.entries.last().map(|entry| entry.index), Some(800));
-    assert!(
-        restored
-            .entries
-            .first()
-            .is_some_and(|entry| entry.index <= 796)
-    );
+    assert!(restored.entries.first().is_some_and(|entry| entry.index <= 796));
 }
 
 #[test]
@@ -297,10 +259,7 @@ fn a_write_larger_than_a_segment_gets_its_own() {
     let fs = MemoryFs::new();
     let (mut wal, _) = open_small(&fs).expect("a new store");
     wal.persist(&entries(1..=3, 1)).expect("a sound disk");
-    let large = Write {
-        entries: vec![entry(4, 1, &[5; 100_000])],
-        ..Write::default()
-    };
+    let large = Write { entries: vec![entry(4, 1, &[5; 100_000])], ..Write::default() };
     wal.persist(&large).expect("a sound disk");
     wal.persist(&entries(5..=5, 1)).expect("a sound disk");
     drop(wal);
@@ -330,8 +289,7 @@ fn s7_the_log_stays_until_the_snapshot_was_read_back() {
     let fs = MemoryFs::new();
     let (mut wal, _) = open_small(&fs).expect("a new store");
     for index in 1..=100 {
-        wal.persist(&entries(index..=index, 1))
-            .expect("a sound disk");
+        wal.persist(&entries(index..=index, 1)).expect("a sound disk");
     }
     let segments = wal.status().segments;
     let mut write = installed(100, 1, b"hundred", false);
