@@ -60,6 +60,10 @@ pub struct Host {
     housework: Vec<Housework>,
     /// Until when views are published though nobody reads them.
     publish_until: Option<Duration>,
+    /// Chores of the log that were handed out and have not come back.
+    chores_out: usize,
+    next_scrub: Duration,
+    disk_full: bool,
     over: bool,
 }
 
@@ -170,6 +174,9 @@ impl Host {
             arrivals: Arrivals::default(),
             housework: Vec::new(),
             publish_until: None,
+            chores_out: 0,
+            next_scrub: Duration::ZERO,
+            disk_full: false,
             over: false,
         })
     }
@@ -193,20 +200,25 @@ impl Host {
     /// Blocks for nothing but the log.
     pub fn turn(&mut self, now: Now) -> Turn {
         if !self.over {
+            self.disk_full = self.log.is_short_of_space(self.disk_full);
+            self.node.set_disk_full(self.disk_full);
             self.tick(now);
-            let more = self.take();
+            let more = self.node.ended().is_none() && self.take();
             self.drain(now);
             self.publish(now.mono);
-            self.gather_housework();
+            self.gather_housework(now.mono);
             self.end_with_node();
             return self.done(more);
         }
         self.done(false)
     }
 
-    /// Takes back what [`Housework::run`] returned.
+    /// Takes back what [`Housework::run`] returned. An error ends the node, with the next turn.
     pub fn housework_done(&mut self, done: HouseworkDone) {
-        self.log.chore_done(done.done);
+        self.chores_out = self.chores_out.saturating_sub(1);
+        if let Err(why) = self.log.chore_done(done.done) {
+            self.node.disk_failed(why);
+        }
     }
 
     /// A handle; see [`client`](crate::client).
@@ -227,6 +239,14 @@ impl Host {
     #[cfg(test)]
     pub(super) fn next_due(&self) -> Duration {
         self.next_tick
+    }
+
+    #[cfg(test)]
+    pub(super) fn log_status(&self) -> Option<crate::wal::WalStatus> {
+        match &self.log {
+            Log::Wal(wal) => Some(wal.status()),
+            Log::Memory => None,
+        }
     }
 
     pub(super) fn system_clock(&self) -> SystemClock {
@@ -321,11 +341,24 @@ impl Host {
         }
     }
 
-    fn gather_housework(&mut self) {
+    fn gather_housework(&mut self, now: Duration) {
         while let Some(chore) = self.log.chore() {
-            let chore = Chore::Log(chore);
-            self.housework.push(Housework { chore });
+            self.hand_out(chore);
         }
+        // Reading back what is at rest is the least urgent: only when nothing else is to be done.
+        if now < self.next_scrub || self.chores_out > 0 {
+            return;
+        }
+        self.next_scrub = now + SCRUB_INTERVAL;
+        if let Some(chore) = self.log.scrub() {
+            self.hand_out(chore);
+        }
+    }
+
+    fn hand_out(&mut self, chore: crate::wal::Chore) {
+        self.chores_out += 1;
+        let chore = Chore::Log(chore);
+        self.housework.push(Housework { chore });
     }
 
     fn end_with_node(&mut self) {
@@ -387,5 +420,7 @@ fn random_bytes() -> [u8; 16] {
 const FRAMES_PER_TURN: usize = 4096;
 /// Requests that one turn takes.
 const CALLS_PER_TURN: usize = 8192;
+/// From one scrub, of at most 4 MiB, to the next; also how often a full disk is tried again.
+const SCRUB_INTERVAL: Duration = Duration::from_secs(1);
 /// For how many ticks views are published after the last one was read.
 const PUBLISH_TICKS: u32 = 4;

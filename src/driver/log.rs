@@ -50,10 +50,30 @@ impl Log {
         }
     }
 
-    /// An error poisons the log, so that the next write fails with it.
-    pub(super) fn chore_done(&mut self, done: ChoreDone) {
-        if let Self::Wal(wal) = self {
-            let _ = wal.chore_done(done);
+    pub(super) fn scrub(&mut self) -> Option<Chore> {
+        match self {
+            Self::Wal(wal) => wal.scrub(),
+            Self::Memory => None,
+        }
+    }
+
+    /// An error poisons the log: nothing can be made durable any more.
+    pub(super) fn chore_done(&mut self, done: ChoreDone) -> Result<(), String> {
+        match self {
+            Self::Wal(wal) => wal.chore_done(done).map_err(|error| error.to_string()),
+            Self::Memory => Ok(()),
+        }
+    }
+
+    /// Whether the disk is short of space; `was` says whether it was so before. It stays so while
+    /// the log tries again, until there is a spare segment.
+    pub(super) fn is_short_of_space(&self, was: bool) -> bool {
+        match self {
+            Self::Wal(wal) => {
+                let status = wal.status();
+                status.no_space || (was && status.spares == 0)
+            }
+            Self::Memory => false,
         }
     }
 }

@@ -114,6 +114,16 @@ impl Node {
         self.undrained = true;
     }
 
+    /// Says that the disk failed while no write was out: what was durable is so no more, or work
+    /// for the log met an error. The node ends as after [`failed`](Self::failed).
+    pub fn disk_failed(&mut self, why: impl Into<String>) {
+        if let Some((_, token, _)) = self.held_write.take() {
+            token.spend();
+        }
+        self.end(Ended::DiskFailed { why: why.into() });
+        self.undrained = true;
+    }
+
     /// The node ends here: what waits is answered, and nothing leaves any more.
     pub(super) fn end(&mut self, ended: Ended) {
         if self.ended.is_some() {

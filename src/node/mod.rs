@@ -116,6 +116,7 @@ pub struct Node {
     next_number: u64,
     next_ticket: u64,
     token_dropped: Arc<AtomicBool>,
+    disk_full: bool,
     undrained: bool,
     ended: Option<Ended>,
     /// Peers that were told of a refusal since the last tick.
@@ -174,6 +175,12 @@ impl Node {
         }
     }
 
+    /// Says whether the disk is nearly full: as long as it is, [`submit`](Self::submit) refuses new
+    /// sessions and what grows the tree, so that the log has room for what makes room.
+    pub fn set_disk_full(&mut self, full: bool) {
+        self.disk_full = full;
+    }
+
     /// Takes a command for the cluster. Its answer comes out of [`ready`](Self::ready), under the
     /// ticket, from this node's own apply: after it, a read here sees its effect.
     ///
@@ -202,6 +209,7 @@ impl Node {
                 let origin = self.origin_id(ticket);
                 self.submit_plain(ticket, false, &Command::PlainTxn { origin, txn })?;
             }
+            Request::OpenSession { .. } if self.disk_full => return Err(SubmitError::DiskFull),
             Request::OpenSession { secret, ttl } => {
                 let (origin, secret) = (self.origin_id(ticket), secret.hash());
                 let ttl_us = as_micros(ttl);
@@ -418,6 +426,9 @@ impl Node {
     }
 
     fn check_txn(&self, txn: &Txn) -> Result<(), SubmitError> {
+        if self.disk_full && !matches!(txn.op(), Op::Delete { .. }) {
+            return Err(SubmitError::DiskFull);
+        }
         let check = |limit, value: usize, max: u64| match value as u64 {
             value if value > max => Err(SubmitError::Limit { limit, value, max }),
             _ => Ok(()),

@@ -155,6 +155,7 @@ impl Node {
             next_number: 1,
             next_ticket: 1,
             token_dropped: Arc::new(AtomicBool::new(false)),
+            disk_full: false,
             undrained: true,
             ended: None,
             refused: BTreeSet::new(),

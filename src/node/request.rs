@@ -322,6 +322,11 @@ pub enum SubmitError {
         /// Its value.
         max: u64,
     },
+    /// This node's disk is nearly full: deletes and closes are taken, nothing that grows the tree.
+    #[error(
+        "the disk of this node is nearly full: free space there; deletes and closes still pass"
+    )]
+    DiskFull,
     /// Only the leader does this.
     #[error("this node is not the leader{}", named(*leader))]
     NotLeader {
@@ -352,7 +357,10 @@ pub enum SubmitError {
 impl SubmitError {
     /// Whether the same request may be taken later, or by another node.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Overloaded { .. } | Self::NotLeader { .. } | Self::Membership(_))
+        matches!(
+            self,
+            Self::Overloaded { .. } | Self::DiskFull | Self::NotLeader { .. } | Self::Membership(_)
+        )
     }
 
     /// Whether the request may have taken effect: never, for one that was not taken.

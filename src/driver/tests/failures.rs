@@ -1,0 +1,235 @@
+//! What a host does when its disk fails, fills up or rots, and when it is asked for too much.
+
+use std::path::Path as FsPath;
+
+use super::*;
+use crate::{
+    Limits,
+    client::{Completion, Written},
+    node::Ended,
+    wal::{Fault, Fs, MemoryFs, Wal, WalOptions},
+};
+
+const DIR: &str = "/data";
+
+fn open(fs: &MemoryFs, n: u64, draw: u64) -> (Log, Restored) {
+    let mut options = WalOptions::default();
+    let mut entropy = [n as u8; 32];
+    entropy[..8].copy_from_slice(&draw.to_le_bytes());
+    options.entropy = Some(entropy);
+    options.segment_bytes = 64 << 10;
+    let (fs, cluster): (Arc<dyn Fs>, _) = (Arc::new(fs.clone()), ClusterId::named("trio"));
+    let opened = Wal::open_with(fs, FsPath::new(DIR), cluster, id(n), options);
+    let (wal, restored) = opened.expect("the store opens");
+    (Log::Wal(Box::new(wal)), restored)
+}
+
+/// Three hosts on disks that can be told to fail.
+fn on_disks() -> (Trio, [MemoryFs; 3]) {
+    let (board, now) = (Switchboard::new(), Arc::new(Mutex::new(Duration::ZERO)));
+    let disks = [(); 3].map(|()| MemoryFs::new());
+    let host = |n: u64| {
+        let log = open(&disks[n as usize - 1], n, 1);
+        Some(host_on(log, n, &board, &now, |config| config))
+    };
+    let hosts = (1..=3).map(host).collect();
+    let mut trio = Trio { hosts, board, now };
+    trio.run(Duration::from_secs(3));
+    (trio, disks)
+}
+
+fn ended(trio: &Trio, n: u64) -> Option<Ended> {
+    trio.hosts[n as usize - 1].as_ref()?.node().ended().cloned()
+}
+
+fn reason(trio: &mut Trio, n: u64) -> String {
+    match trio.until("it ends", |it| ended(it, n)) {
+        Ended::DiskFailed { why } => why,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn make(client: &Client, name: &str, bytes: usize) -> Completion<Written> {
+    client.create(&path(name), vec![7; bytes], CreateMode::Persistent)
+}
+
+#[test]
+fn a_disk_that_fails_ends_its_host_and_the_others_go_on() {
+    for fault in [Fault::FailSync(1), Fault::FailWrite(1), Fault::NoSpace(1)] {
+        let (mut trio, disks) = on_disks();
+        let leader = trio.leader();
+        let client = trio.client(leader);
+        for n in 0..5 {
+            let made = make(&client, &format!("/before{n}"), 1);
+            trio.wait(made).expect("all is well");
+        }
+        disks[leader as usize - 1].arm(&[fault]);
+        let waiting: Vec<_> = (0..5).map(|n| make(&client, &format!("/w{n}"), 1)).collect();
+        let why = reason(&mut trio, leader);
+        assert!(why.contains("/data/"), "names the file: {why}");
+        for write in waiting {
+            let error = trio.wait(write).expect_err("nothing was acknowledged");
+            assert!(error.outcome_unknown(), "{fault:?}: {error:?}");
+        }
+        let late = trio.wait(make(&client, "/late", 1)).expect_err("it ended");
+        assert!(
+            matches!(&late, Error::Closed { why: told, submitted: false } if told.contains(&why))
+        );
+        let other = trio.client(leader % 3 + 1);
+        let made = trio.until("a successor", |it| it.wait(make(&other, "/after", 1)).ok());
+        assert!(made.path().is_some());
+        // The same disk, mended: everything that was acknowledged is there.
+        trio.hosts[leader as usize - 1] = None;
+        disks[leader as usize - 1].arm(&[]);
+        let log = open(&disks[leader as usize - 1], leader, 2);
+        let back = host_on(log, leader, &trio.board, &trio.now, |config| config);
+        trio.hosts[leader as usize - 1] = Some(back);
+        let client = trio.client(leader);
+        trio.until("it has caught up", |it| {
+            let read = client.exists(&path("/after"), Consistency::Local);
+            it.wait(read).ok().flatten()
+        });
+        for n in 0..5 {
+            let read = client.exists(&path(&format!("/before{n}")), Consistency::Local);
+            assert!(trio.wait(read).expect("local").is_some(), "{n}");
+        }
+    }
+}
+
+#[test]
+fn a_nearly_full_disk_refuses_what_grows_and_takes_what_shrinks() {
+    let (mut trio, disks) = on_disks();
+    let leader = trio.leader();
+    let (client, session) = (trio.client(leader), trio.session(leader));
+    trio.wait(make(&client, "/old", 1)).expect("there is room");
+    // Only the making of the next spare segment shall meet the full disk.
+    let host = leader as usize - 1;
+    let no_space = |trio: &Trio| {
+        let log = trio.hosts[host].as_ref().map(|it| it.log_status());
+        log.flatten().is_some_and(|it| it.no_space)
+    };
+    let mono = *trio.now.lock().unwrap();
+    let mut n = 0;
+    while !no_space(&trio) {
+        n += 1;
+        assert!(n < 100, "a segment never fills up");
+        let write = make(&client, &format!("/fill{n}"), 4000);
+        let running = trio.hosts[host].as_mut().expect("it runs");
+        let done: Vec<_> = running.turn(Now { mono, wall_ms: 7 }).housework;
+        disks[host].arm(&[Fault::NoSpace(1)]);
+        for done in done.into_iter().filter_map(Housework::run) {
+            running.housework_done(done);
+        }
+        disks[host].arm(&[]);
+        if !no_space(&trio) {
+            trio.wait(write).expect("there is room");
+        }
+    }
+    // Until the log tries again the disk is taken to be full.
+    let mut refused = make(&client, "/refused", 1);
+    let mut opened = client.open_session(Duration::from_secs(3));
+    let delete = client.delete(&path("/old"), None);
+    let closed = session.close();
+    let running = trio.hosts[host].as_mut().expect("it runs");
+    let tasks = running.turn(Now { mono, wall_ms: 7 }).housework;
+    for answer in [
+        refused.try_take().expect("at once").map(drop),
+        opened.try_take().expect("at once").map(drop),
+    ] {
+        let error = answer.expect_err("no room");
+        assert_eq!(error, Error::Submit(SubmitError::DiskFull));
+        assert!(error.is_retryable() && !error.outcome_unknown());
+    }
+    for done in tasks.into_iter().filter_map(Housework::run) {
+        trio.hosts[host].as_mut().expect("it runs").housework_done(done);
+    }
+    trio.wait(delete).expect("it makes room");
+    trio.wait(closed).expect("it makes room");
+    trio.until("it clears by itself", |it| it.wait(make(&client, "/new", 1)).ok());
+    assert_eq!(ended(&trio, leader), None);
+}
+
+#[test]
+fn rot_at_rest_ends_the_node_though_nobody_writes() {
+    let (mut trio, disks) = on_disks();
+    let client = trio.client(1);
+    for n in 0..40 {
+        trio.wait(make(&client, &format!("/n{n}"), 4000)).expect("fine");
+    }
+    let names = disks[1].list(FsPath::new(DIR)).expect("it is there");
+    let full = |name: &&String| name.ends_with(".log") && !name.starts_with("spare-");
+    let first = names.iter().filter(full).min().expect("there are segments");
+    let file = FsPath::new(DIR).join(first);
+    let mut bytes = disks[1].contents(&file).expect("it is there");
+    bytes[512 + 100] ^= 1;
+    disks[1].put(&file, &bytes);
+    let why = reason(&mut trio, 2);
+    let place = format!("{} is corrupt at byte 512", file.display());
+    assert!(why.contains(&place), "{why}");
+    assert_eq!((ended(&trio, 1), ended(&trio, 3)), (None, None));
+}
+
+#[test]
+fn a_driver_says_why_its_node_has_ended() {
+    let fs = MemoryFs::new();
+    let config = Config::founding(ClusterId::named("trio"), id(1), [id(1)])
+        .tick_interval(Duration::from_millis(10))
+        .renewal_interval(Duration::from_millis(100));
+    let inbox = Inbox::new();
+    let line = Switchboard::new().connect(id(1), inbox.clone());
+    let (log, restored) = open(&fs, 1, 1);
+    let config = config.build().expect("in range");
+    let host = Host::new(config, log, restored, line, inbox).expect("it opens");
+    let driver = Driver::spawn(host).expect("a thread");
+    let client = driver.client().clone();
+    make(&client, "/a", 1).wait().expect("alone");
+    assert!(driver.is_running());
+    fs.arm(&[Fault::FailSync(1)]);
+    let error = make(&client, "/b", 1).wait().expect_err("the disk fails");
+    assert!(error.outcome_unknown(), "{error:?}");
+    // The answer may come a moment before the thread is gone; this one comes after the end.
+    let error = loop {
+        match client.status().wait() {
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    let told = matches!(&error, Error::Closed { why, .. } if why.contains("the sync failed"));
+    assert!(told, "{error:?}");
+    while driver.is_running() {}
+    let cause = driver.stop();
+    assert!(matches!(cause, Some(Ended::DiskFailed { why }) if why.contains("the sync failed")));
+}
+
+#[test]
+fn too_many_writes_are_refused_in_order_and_it_recovers() {
+    let (board, now) = (Switchboard::new(), Arc::new(Mutex::new(Duration::ZERO)));
+    let limits = Limits { pending_count_max: 8, ..Limits::default() };
+    let host = |n| Some(host_with(n, &board, &now, |it| it.limits(limits.clone())));
+    let hosts = (1..=3).map(host).collect();
+    let mut trio = Trio { hosts, board, now };
+    trio.run(Duration::from_secs(3));
+    let session = trio.session(1);
+    let write = |n: usize| session.create(&path(&format!("/n{n}")), "", CreateMode::Persistent);
+    let mut writes: Vec<_> = (0..12).map(write).collect();
+    trio.run(Duration::from_secs(1));
+    // Submitted when there is room again, but before anybody has seen the refusal.
+    let unseen = write(12);
+    let mut answers = Vec::new();
+    for write in writes.drain(..9) {
+        answers.push(trio.wait(write));
+    }
+    let refusal = answers.pop().expect("nine").expect_err("one too many");
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    let what = "pending_count_max";
+    assert_eq!(refusal, Error::Submit(SubmitError::Overloaded { what, max: 8 }));
+    assert!(refusal.is_retryable() && !refusal.outcome_unknown());
+    writes.push(unseen);
+    for withheld in writes {
+        let error = trio.wait(withheld).expect_err("it would leave a hole");
+        assert_eq!(error, Error::Withheld);
+    }
+    for n in 8..13 {
+        trio.wait(write(n)).expect("seen, so it goes on");
+    }
+}
