@@ -325,6 +325,8 @@ fn half_open_connections_make_room_and_end() {
         refused.values().sum::<u64>() == 12
     });
     assert!(started.elapsed() < Duration::from_secs(2));
+    let made_room = b.inbound().refused.get(&TcpRefusal::Full).copied();
+    assert!(made_room >= Some(8), "only four may wait at a time: {made_room:?}");
     until("their threads end", || b.transport.shared.threads.live() == 2);
 }
 
