@@ -225,7 +225,7 @@ impl Consensus {
         if self.ended.is_some() {
             return Err(ReadError::Ended);
         }
-        if self.out.is_some() {
+        if self.is_blocked() {
             return Err(ReadError::WriteOut);
         }
         if self.role() != Role::Leader {
@@ -257,7 +257,7 @@ impl Consensus {
         if self.ended.is_some() {
             return Err(TransferError::Ended);
         }
-        if self.out.is_some() {
+        if self.is_blocked() {
             return Err(TransferError::WriteOut);
         }
         if self.role() != Role::Leader {
@@ -279,7 +279,7 @@ impl Consensus {
         if self.ended.is_some() {
             return Err(CampaignError::Ended);
         }
-        if self.out.is_some() || self.undrained() {
+        if self.undrained() {
             return Err(CampaignError::WriteOut);
         }
         if self.role() == Role::Leader {
@@ -323,7 +323,7 @@ impl Consensus {
             return Ok(AppliedChange { change: None, context, removed_self: false });
         }
         self.raw.mut_store().set_members(index, members);
-        if self.out.is_some() {
+        if self.is_blocked() {
             self.changes.push((index, change));
         } else {
             self.tell_change(index, change);
@@ -360,7 +360,7 @@ impl Consensus {
         term: u64,
     ) -> Option<RaftMessage> {
         let store = self.raw.store();
-        let leads = self.role() == Role::Leader && self.out.is_none() && self.ended.is_none();
+        let leads = self.role() == Role::Leader && !self.is_blocked() && self.ended.is_none();
         let durable = (self.durable.term, self.durable.vote) == (self.term(), self.vote());
         let fits = index > 0 && index <= store.applied() && store.term_at(index) == Some(term);
         let members = store.members_at(index)?;
@@ -380,7 +380,7 @@ impl Consensus {
         if self.ended.is_some() {
             return Err(ProposeError::Ended);
         }
-        if self.out.is_some() {
+        if self.is_blocked() {
             return Err(ProposeError::WriteOut);
         }
         if self.role() != Role::Leader {

@@ -1,13 +1,14 @@
 //! raft-rs, contained: bytes in, bytes out.
 //!
-//! **Feed messages and ticks, drain until there is nothing, persist each write before anything
-//! else is fed.** This is the only room that names `raft::`. raft 0.7 trusts its peers, its caller
+//! **Feed messages and ticks, drain until there is nothing, persist each write, in order.** This is the only room that names `raft::`. raft 0.7 trusts its peers, its caller
 //! and its disk; this room trusts none of the first, and owes the duties of ARCHITECTURE.md,
 //! section 5, for the others. What it must not know: znodes, sessions, stores, frames, time.
 //!
-//! Invariants: raft is stepped only while no write is out (C3). A campaign starts only when all
-//! entries are durable (C4). No vote, and no message of a term that is not durable, leaves before
-//! `persisted` (ARCHITECTURE.md, rule 5). After every call to raft the election timeout is a
+//! Invariants: writes become durable in the order in which they were handed out. While a barrier (a
+//! write of a term, a vote or a snapshot) is out, raft is not stepped (C3); behind plain entries it
+//! goes on. A campaign starts only when all entries are durable (C4). No vote, no acknowledgement,
+//! and no message of a term that is not durable, leaves before `persisted` (ARCHITECTURE.md, rule
+//! 5). After every call to raft the election timeout is a
 //! function of (seed, id, term, role) (H20). A fault of our own state ends the room, for good, in a
 //! typed state; a panic of raft, should one be left, is caught and ends it, too.
 
@@ -32,7 +33,7 @@ use std::{
 
 use raft::{
     RawNode, Ready, SnapshotStatus, StateRole,
-    eraftpb::{ConfChange, ConfChangeType, Entry},
+    eraftpb::{ConfChange, ConfChangeType, Entry, Message, MessageType},
 };
 
 use crate::{
@@ -62,8 +63,8 @@ pub(crate) struct Consensus {
     raw: RawNode<TailStore>,
     /// The hard state on the disk.
     durable: HardState,
-    /// The write that is out.
-    out: Option<Out>,
+    /// The writes that are out, oldest first; a barrier is the last one.
+    out: VecDeque<Out>,
     /// What became possible with the last write, for the next batch.
     pending: Pending,
     /// Changes of the membership to tell raft as soon as it may be called.
@@ -92,7 +93,7 @@ pub(crate) struct Batch {
     pub(crate) messages: Vec<(NodeId, RaftMessage)>,
     /// Who needs a snapshot, and from where on the log could follow it; nothing was sent.
     pub(crate) snapshots_needed: Vec<(NodeId, SnapshotMeta)>,
-    /// What must be durable before anything else is fed: then call `persisted`.
+    /// What must be durable: then call `persisted`, once for each write and in their order.
     pub(crate) write: Option<RaftWrite>,
     /// To apply now, in order, before an install in `write`; durable here.
     pub(crate) committed: Vec<LogEntry>,
@@ -107,19 +108,29 @@ pub(crate) struct RaftWrite {
     pub(crate) entries: Vec<LogEntry>,
     /// The staged snapshot becomes the current one, and the log before it is dropped.
     pub(crate) install: Option<SnapshotMeta>,
+    /// Nothing is taken until this write is durable.
+    pub(crate) barrier: bool,
 }
 
+/// A write that is out.
 struct Out {
-    ready: Ready,
+    /// raft's number of it.
+    number: u64,
     hard_state: HardState,
+    held: Vec<(NodeId, RaftMessage)>,
+    barrier: Option<Barrier>,
+}
+
+/// What raft learns of only when it is durable.
+struct Barrier {
+    ready: Ready,
     entries: Vec<Entry>,
     install: Option<(SnapshotMeta, Members)>,
-    held: Vec<(NodeId, RaftMessage)>,
 }
 
 #[derive(Default)]
 struct Pending {
-    messages: Vec<raft::eraftpb::Message>,
+    messages: Vec<Message>,
     committed: Vec<Entry>,
 }
 
@@ -144,7 +155,7 @@ impl Consensus {
             options,
             raw,
             durable,
-            out: None,
+            out: VecDeque::new(),
             pending: Pending::default(),
             changes: Vec::new(),
             members_floor,
@@ -166,7 +177,7 @@ impl Consensus {
     /// One tick has passed. While something waits to be drained, time stands still.
     pub(crate) fn tick(&mut self) {
         let undrained = self.undrained();
-        if self.out.is_some() || (undrained && self.role() != Role::Leader) {
+        if self.is_blocked() || (undrained && self.role() != Role::Leader) {
             return;
         }
         if self.may_vote {
@@ -206,9 +217,9 @@ impl Consensus {
 
     // Drain.
 
-    /// What there is to do, or nothing. While a write is out there is nothing.
+    /// What there is to do, or nothing. While a barrier is out there is nothing.
     pub(crate) fn drain(&mut self) -> Option<Batch> {
-        if self.out.is_some() {
+        if self.is_blocked() {
             return None;
         }
         let mut batch = Batch::default();
@@ -226,32 +237,15 @@ impl Consensus {
         Some(batch)
     }
 
-    /// The write of the last batch is durable: what was held until then.
+    /// The oldest write that is out is durable: what was held until then.
     pub(crate) fn persisted(&mut self) -> Vec<(NodeId, RaftMessage)> {
-        let Some(out) = self.out.take() else {
+        let Some(out) = self.out.pop_front() else {
             return Vec::new();
         };
         self.durable = out.hard_state;
-        let (install, entries) = (out.install, out.entries);
-        let light = self.call("persisted", |raw| {
-            let index = install.as_ref().map(|(meta, _)| meta.index);
-            if let Some((meta, members)) = install {
-                raw.mut_store().install(&meta, members);
-            }
-            raw.mut_store().append(entries);
-            let light = raw.advance_append(out.ready);
-            if let Some(index) = index {
-                raw.advance_apply_to(index);
-            }
-            light
-        });
-        let Some(mut light) = light else {
-            return Vec::new();
-        };
-        self.pending.messages.extend(light.take_messages());
-        self.pending.committed.extend(light.take_committed_entries());
-        for (index, change) in mem::take(&mut self.changes) {
-            self.tell_change(index, change);
+        match out.barrier {
+            Some(barrier) => self.barrier_persisted(barrier),
+            None => drop(self.call("persisted", |raw| raw.on_persist_ready(out.number))),
         }
         self.settle();
         if self.ended.is_some() { Vec::new() } else { out.held }
@@ -259,11 +253,34 @@ impl Consensus {
 
     // Private.
 
+    fn barrier_persisted(&mut self, barrier: Barrier) {
+        let Barrier { ready, entries, install } = barrier;
+        let light = self.call("persisted", |raw| {
+            let index = install.as_ref().map(|(meta, _)| meta.index);
+            if let Some((meta, members)) = install {
+                raw.mut_store().install(&meta, members);
+            }
+            raw.mut_store().append(entries);
+            let light = raw.advance_append(ready);
+            if let Some(index) = index {
+                raw.advance_apply_to(index);
+            }
+            light
+        });
+        if let Some(mut light) = light {
+            self.pending.messages.extend(light.take_messages());
+            self.pending.committed.extend(light.take_committed_entries());
+            for (index, change) in mem::take(&mut self.changes) {
+                self.tell_change(index, change);
+            }
+        }
+    }
+
     fn try_step(&mut self, from: NodeId, mut message: RaftMessage) -> Result<(), Rejected> {
         if self.ended.is_some() {
             return Err(Rejected::Ignored(Ignored::Ended));
         }
-        if self.out.is_some() {
+        if self.is_blocked() {
             return Err(Rejected::Ignored(Ignored::WriteOut));
         }
         let kind = match self.judge(from, &message) {
@@ -307,8 +324,8 @@ impl Consensus {
     }
 
     /// A node without its tail learns how far it must catch up, and takes no commit beyond its log.
-    fn note_announced(&mut self, kind: raft::eraftpb::MessageType, message: &mut RaftMessage) {
-        use raft::eraftpb::MessageType::{MsgAppend, MsgHeartbeat};
+    fn note_announced(&mut self, kind: MessageType, message: &mut RaftMessage) {
+        use MessageType::{MsgAppend, MsgHeartbeat};
         if matches!(kind, MsgAppend | MsgHeartbeat) && message.term >= self.term() {
             if message.term > self.announced.0 {
                 self.announced = (message.term, 0);
@@ -325,39 +342,63 @@ impl Consensus {
         let raft = &self.raw.raft;
         let hard_state = HardState::new(raft.term, raft.vote, raft.raft_log.committed);
         let elected = (hard_state.term, hard_state.vote) != (self.durable.term, self.durable.vote);
+        let bytes_max = self.options.message_bytes_max;
         let entries = ready.take_entries();
         let install = self.take_install(&ready);
-        let mut messages = pending.messages;
-        messages.extend(ready.take_messages());
-        let at_once = messages.len();
-        messages.extend(ready.take_persisted_messages());
         let mut committed = pending.committed;
         committed.extend(ready.take_committed_entries());
         batch.committed.extend(committed.into_iter().map(convert::entry_from_raft));
         batch.take_reads(&mut ready);
+        let mut messages = pending.messages;
+        messages.extend(ready.take_messages());
+        let mut held = ready.take_persisted_messages();
+        if elected {
+            // Whoever leads in a term that is not durable yet may forget it, and what it sent
+            // (rule 5).
+            held.splice(0..0, mem::take(&mut messages));
+        } else {
+            // These acknowledge nothing but the term.
+            let at_once = |it: &Message| it.get_msg_type() == MessageType::MsgHeartbeatResponse;
+            let (now, later): (Vec<_>, Vec<_>) = held.into_iter().partition(at_once);
+            messages.extend(now);
+            held = later;
+        }
+        batch.messages = batch.sort(messages, bytes_max);
+        let held = batch.sort(held, bytes_max);
+        let number = ready.number();
         if !elected && entries.is_empty() && install.is_none() {
-            // Nothing must be durable: raft goes on at once. A commit rides on the next write.
-            batch.messages = batch.sort(messages, self.options.message_bytes_max);
-            let light = self.call("advance", |raw| raw.advance_append(ready));
-            if let Some(mut light) = light {
-                let messages = light.take_messages();
-                let messages = batch.sort(messages, self.options.message_bytes_max);
-                batch.messages.extend(messages);
-                let committed = light.take_committed_entries().into_iter();
-                batch.committed.extend(committed.map(convert::entry_from_raft));
+            // Nothing must be durable, so raft goes on at once. A commit rides on the next write. An
+            // answer may acknowledge what is in the last write that is out.
+            match self.out.back_mut() {
+                Some(last) => last.held.extend(held),
+                None => batch.messages.extend(held),
             }
+            let all_durable = self.out.is_empty();
+            self.call("advance", |raw| {
+                raw.advance_append_async(ready);
+                if all_durable {
+                    raw.on_persist_ready(number);
+                }
+            });
             return;
         }
-        // Whoever leads in a term that is not durable yet may forget it, and what it sent (rule 5).
-        let held = messages.split_off(if elected { 0 } else { at_once });
-        let held = batch.sort(held, self.options.message_bytes_max);
-        batch.messages = batch.sort(messages, self.options.message_bytes_max);
+        let barrier = elected || install.is_some();
         batch.write = Some(RaftWrite {
             hard_state: (hard_state != self.durable).then_some(hard_state),
             entries: entries.iter().cloned().map(convert::entry_from_raft).collect(),
             install: install.as_ref().map(|(meta, _)| meta.clone()),
+            barrier,
         });
-        self.out = Some(Out { ready, hard_state, entries, install, held });
+        let barrier = if barrier {
+            Some(Barrier { ready, entries, install })
+        } else {
+            self.call("append", |raw| {
+                raw.mut_store().append(entries);
+                raw.advance_append_async(ready);
+            });
+            None
+        };
+        self.out.push_back(Out { number, hard_state, held, barrier });
     }
 
     fn take_install(&mut self, ready: &Ready) -> Option<(SnapshotMeta, Members)> {
@@ -446,7 +487,7 @@ impl Consensus {
     fn has_caught_up(&self) -> bool {
         let (announced_term, commit) = self.announced;
         let reached = self.raw.store().term_at(commit) == Some(announced_term);
-        announced_term > 0 && announced_term == self.term() && reached && self.out.is_none()
+        announced_term > 0 && announced_term == self.term() && reached && self.out.is_empty()
     }
 
     /// A node that lost its tail moves on from the term in which it started, when it has caught up.
@@ -468,7 +509,7 @@ impl Consensus {
     /// Whether there are entries, or a snapshot, that are not durable yet.
     fn undrained(&self) -> bool {
         let unstable = self.raw.raft.raft_log.unstable();
-        !unstable.entries.is_empty() || unstable.snapshot.is_some()
+        !unstable.entries.is_empty() || unstable.snapshot.is_some() || !self.out.is_empty()
     }
 }
 
@@ -478,11 +519,7 @@ impl Batch {
     }
 
     /// Converts raft's messages; those with a snapshot become a need of one, and are not sent.
-    fn sort(
-        &mut self,
-        messages: Vec<raft::eraftpb::Message>,
-        bytes_max: usize,
-    ) -> Vec<(NodeId, RaftMessage)> {
+    fn sort(&mut self, messages: Vec<Message>, bytes_max: usize) -> Vec<(NodeId, RaftMessage)> {
         let mut sorted = Vec::with_capacity(messages.len());
         for message in messages {
             match NodeId::new(message.to) {

@@ -137,9 +137,9 @@ impl Consensus {
         self.may_vote
     }
 
-    /// Whether a write is out.
-    pub(crate) fn write_is_out(&self) -> bool {
-        self.out.is_some()
+    /// Whether a barrier is out: then nothing is taken.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.out.back().is_some_and(|out| out.barrier.is_some())
     }
 
     /// Why the room has ended, if it has.
@@ -165,7 +165,8 @@ impl fmt::Debug for Consensus {
             .field("applied", &self.applied_index())
             .field("members", self.raw.store().members())
             .field("may_vote", &self.may_vote)
-            .field("write_is_out", &self.write_is_out())
+            .field("writes_out", &self.out.len())
+            .field("blocked", &self.is_blocked())
             .field("ended", &self.ended)
             .field("rejected", &self.rejected)
             .finish_non_exhaustive()

@@ -1,7 +1,7 @@
 //! What raft sees of the durable log: its tail, in memory.
 //!
 //! Every answer comes from memory, so none can fail: bytes and checksums are the disk's business
-//! (ARCHITECTURE.md, C2). Everything in it is durable. The term before the first entry is always
+//! (ARCHITECTURE.md, C2). What is in it is durable, or in a write that is out. The term before the first entry is always
 //! kept (P10), and entries above what is applied are never dropped.
 
 use std::collections::VecDeque;
@@ -46,7 +46,7 @@ impl TailStore {
         }
     }
 
-    /// Takes entries that are durable now; they replace what stands at the first one and after.
+    /// Takes entries that are durable or on their way; they replace what stands at the first one and after.
     pub(super) fn append(&mut self, entries: Vec<Entry>) {
         let Some(first) = entries.first() else {
             return;
@@ -123,7 +123,7 @@ impl TailStore {
         self.bytes
     }
 
-    /// The term of a durable entry, or of the one before the first.
+    /// The term of an entry, or of the one before the first.
     pub(super) fn term_at(&self, index: u64) -> Option<u64> {
         if index == self.base.0 {
             return Some(self.base.1);

@@ -18,10 +18,14 @@ use crate::{
     wire::{Body, SnapshotMeta},
 };
 
-/// What the write that is out will have made durable.
+/// What a write that is out will have made durable.
 #[derive(Debug)]
 pub(crate) struct InFlight {
     number: u64,
+    /// When it went out.
+    tick: u64,
+    /// Nothing is taken until it is durable.
+    barrier: bool,
     raft: bool,
     local_record: bool,
     /// The snapshot that is being received is whole with this write.
@@ -32,17 +36,17 @@ pub(crate) struct InFlight {
 impl Node {
     /// Takes what the node has to say, or `None` when it is drained.
     ///
-    /// Returns `None` while a write is out.
+    /// Returns `None` while the node [is blocked](Self::is_blocked).
     pub fn ready(&mut self) -> Option<Ready> {
         if self.token_dropped.load(Ordering::Acquire) {
-            self.in_flight = None;
+            self.in_flight.clear();
             self.end(Ended::TokenDropped);
         }
-        if self.in_flight.is_some() {
+        if self.is_blocked() {
             return None;
         }
         if let Some((write, token, in_flight)) = self.held_write.take() {
-            self.in_flight = Some(in_flight);
+            self.in_flight.push_back(in_flight);
             return Some(Ready { write: Some((write, token)), ..Ready::default() });
         }
         if self.ended.is_none() {
@@ -59,7 +63,7 @@ impl Node {
             self.held_write = write.take();
         }
         let write = write.map(|(write, token, in_flight)| {
-            self.in_flight = Some(in_flight);
+            self.in_flight.push_back(in_flight);
             (write, token)
         });
         let ready = Ready {
@@ -79,11 +83,13 @@ impl Node {
         Some(ready)
     }
 
-    /// Says that the write of `token` is durable. Returns the messages that may leave only now.
+    /// Says that the write of `token` is durable, and with it all that came out before. Returns the
+    /// messages that may leave only now.
     ///
     /// # Errors
     ///
-    /// [`Misuse::ForeignToken`] when the token is not that of the write that is out.
+    /// [`Misuse::ForeignToken`] when the token is not that of the oldest write that is out. If it is
+    /// that of a later one, the node has ended as if it had been dropped.
     pub fn persisted(&mut self, token: Token) -> Result<Vec<Message>, Misuse> {
         let in_flight = self.redeem(token)?;
         if in_flight.raft && self.ended.is_none() {
@@ -106,9 +112,10 @@ impl Node {
     }
 
     /// Says that the write of `token` failed. The node ends: it votes no more and acknowledges
-    /// nothing, and every pending request is answered `Unknown`.
+    /// nothing, and every pending request is answered `Unknown`. Tokens of later writes are void.
     pub fn failed(&mut self, token: Token, why: impl Into<String>) {
         if self.redeem(token).is_ok() {
+            self.in_flight.clear();
             self.end(Ended::DiskFailed { why: why.into() });
         }
         self.undrained = true;
@@ -169,15 +176,35 @@ impl Node {
     fn redeem(&mut self, token: Token) -> Result<InFlight, Misuse> {
         let own = self.identity.own().boot;
         let ours = token.node == self.config.id && token.boot == own;
-        let number = token.number;
-        let matches = self.in_flight.as_ref().is_some_and(|out| ours && out.number == number);
+        let is_its = |out: &InFlight| ours && out.number == token.number;
+        if self.in_flight.iter().skip(1).any(is_its) {
+            // Whether the writes before it are durable is not known: it is dropped.
+            return Err(Misuse::ForeignToken);
+        }
+        let matches = self.in_flight.front().is_some_and(is_its);
         if ours {
             token.spend();
         }
         if !matches {
             return Err(Misuse::ForeignToken);
         }
-        self.in_flight.take().ok_or(Misuse::ForeignToken)
+        self.in_flight.pop_front().ok_or(Misuse::ForeignToken)
+    }
+
+    /// Whether inputs are refused, and nothing comes out, until a write is durable.
+    ///
+    /// Entries of the log are written behind the node's back, up to a number of writes; it waits
+    /// for all others (a term, a vote, a snapshot, its own record), and for a disk that has taken
+    /// an election timeout for one: whoever has such a disk should not lead.
+    pub fn is_blocked(&self) -> bool {
+        let too_many = self.in_flight.len() >= WRITES_OUT_MAX;
+        let barrier = self.in_flight.back().is_some_and(|out| out.barrier);
+        barrier || too_many || self.disk_ticks() >= u64::from(self.config.election_ticks)
+    }
+
+    /// For how long the oldest write has been out.
+    pub(super) fn disk_ticks(&self) -> u64 {
+        self.in_flight.front().map_or(0, |out| self.tick - out.tick)
     }
 
     /// Whether another call of `ready` may find more.
@@ -231,8 +258,10 @@ impl Node {
             }
             keep_alives.into_iter().for_each(|it| leadership.hold(it));
         }
+        // As long as the disk is behind, commands gather: fewer and larger entries.
+        let room = self.in_flight.len() < PROPOSALS_AHEAD;
         let renewal_us = self.namespace.parameters().renewal_us;
-        let clock_due = leadership.renewal_due(renewal_us, self.namespace.has_deadlines());
+        let clock_due = room && leadership.renewal_due(renewal_us, self.namespace.has_deadlines());
         if clock_due {
             let clock_us = self.namespace.clock_us() + leadership.waiting_us();
             let due = match leadership.may_expire(renewal_us) {
@@ -243,8 +272,11 @@ impl Node {
         }
         let mut clock_due = clock_due;
         let entry_bytes_max = self.config.limits.entry_bytes_max;
-        while let Some(entry) = leadership.take_entry(entry_bytes_max, self.now.wall_ms, clock_due)
-        {
+        while room {
+            let wall_ms = self.now.wall_ms;
+            let Some(entry) = leadership.take_entry(entry_bytes_max, wall_ms, clock_due) else {
+                break;
+            };
             clock_due = false;
             if self.consensus.propose(entry.clone()).is_err() {
                 // The ticks are lost; the commands wait for room, or for the next leader.
@@ -362,6 +394,8 @@ impl Node {
             write.local = record;
         }
         let has_raft = raft.is_some();
+        let plain = write.is_empty() && install.is_none();
+        let barrier = !plain || raft.as_ref().is_some_and(|raft| raft.barrier);
         if let Some(raft) = raft {
             self.log_bytes += raft.entries.iter().map(|entry| entry.data.len()).sum::<usize>();
             write.entries = raft.entries;
@@ -377,7 +411,8 @@ impl Node {
         let number = self.next_number;
         self.next_number += 1;
         let raft = has_raft;
-        let in_flight = InFlight { number, raft, local_record, staged, install };
+        let tick = self.tick;
+        let in_flight = InFlight { number, tick, barrier, raft, local_record, staged, install };
         let boot = self.identity.own().boot;
         let token = Token::new(self.config.id, boot, number, self.token_dropped.clone());
         Some((write, token, in_flight))
@@ -401,5 +436,9 @@ pub(super) fn change_error(error: ChangeError, leader: Option<NodeId>) -> Submit
 
 /// Sessions whose expiry one entry proposes.
 const EXPIRIES_MAX: usize = 1_000;
+/// Writes that are out at once. A leader holds its commands back long before that.
+const WRITES_OUT_MAX: usize = 64;
+/// Writes that are out while a leader still proposes.
+const PROPOSALS_AHEAD: usize = 2;
 /// Keep-alives of one frame to the leader.
 const KEEP_ALIVES_PER_FRAME: usize = 10_000;

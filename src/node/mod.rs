@@ -17,6 +17,10 @@
 //! }
 //! ```
 //!
+//! The writes may also be persisted by another thread, in order, while the loop goes on: whoever
+//! does that hands the tokens back in the same order, and feeds the node only while it is not
+//! [blocked](Node::is_blocked). A driver that persists at once never meets that.
+//!
 //! The node owns no clock, thread, socket, file, random source or lock. It never panics on what
 //! comes from a peer, a client or a disk: it ends in a typed state instead, see [`Ended`].
 
@@ -110,7 +114,8 @@ pub struct Node {
     garbage: Garbage,
     /// What the next write carries besides raft's part.
     next_write: Write,
-    in_flight: Option<InFlight>,
+    /// The writes that are out, oldest first; a barrier is the last one.
+    in_flight: VecDeque<InFlight>,
     /// A write that comes out next: the outputs before it did not wait for it.
     held_write: Option<(Write, Token, InFlight)>,
     next_number: u64,
@@ -139,7 +144,7 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`Misuse`] when a write is out or the node is not drained; nothing happens then.
+    /// [`Misuse`] when the node is blocked or not drained; nothing happens then.
     pub fn tick(&mut self, now: Now) -> Result<(), Misuse> {
         self.check_no_write()?;
         if self.undrained {
@@ -153,6 +158,13 @@ impl Node {
         }
         self.undrained = true;
         self.tick += 1;
+        if self.disk_ticks() == u64::from(self.config.election_ticks) {
+            slog::warn!(
+                self.config.logger,
+                "the disk has not finished a write for an election \
+                timeout: this node waits for it, and others will not wait for this node"
+            );
+        }
         self.refused.clear();
         let committed = self.consensus.committed_in_term();
         if let Some(leadership) = &mut self.leadership {
@@ -452,13 +464,13 @@ impl Node {
         if self.token_dropped.load(Ordering::Acquire) {
             return Err(Misuse::TokenDropped);
         }
-        match self.in_flight {
-            Some(_) => Err(Misuse::WriteOut),
-            None => Ok(()),
+        match self.is_blocked() {
+            true => Err(Misuse::WriteOut),
+            false => Ok(()),
         }
     }
 
-    /// Consensus takes nothing while it has a write that is not durable.
+    /// Consensus takes nothing while a write waits to be handed out.
     fn check_no_write(&self) -> Result<(), Misuse> {
         self.check_loop()?;
         match self.held_write {

@@ -150,7 +150,7 @@ impl Node {
             messages: Vec::new(),
             garbage: Garbage::default(),
             next_write,
-            in_flight: None,
+            in_flight: VecDeque::new(),
             held_write: None,
             next_number: 1,
             next_ticket: 1,

@@ -464,14 +464,14 @@ pub enum Unknown {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
 pub enum Misuse {
-    /// A write is out: hand its token back first.
+    /// The node [is blocked](crate::node::Node::is_blocked): hand the token of the write back first.
     #[error("a write is out: persist it and hand its token back first")]
     WriteOut,
     /// A node that has a write to give is given nothing but requests, and ticked only when drained.
     #[error("drain `ready` first")]
     NotDrained,
-    /// The token is of another node, opening or write.
-    #[error("the token does not belong to the write that is out")]
+    /// The token is of another node, opening or write, or not that of the oldest write.
+    #[error("the token does not belong to the oldest write that is out")]
     ForeignToken,
     /// A token was dropped: nobody knows what is on the disk, and the node has ended.
     #[error("a token was dropped: nobody knows what is on the disk, and the node has ended")]

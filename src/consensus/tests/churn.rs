@@ -27,13 +27,28 @@ struct Seen {
     crashes: usize,
     cut_tails: usize,
     healed_tails: usize,
+    /// Turns at the end of which a member had several writes out.
+    behind: usize,
 }
 
 #[test]
 fn members_change_under_faults_and_all_agree() {
+    assert_eq!(run_all(false).behind, 0);
+}
+
+#[test]
+fn members_with_slow_disks_change_under_faults_and_all_agree() {
+    let all = run_all(true);
+    assert!(all.behind > 1_000, "{all:?}");
+}
+
+fn run_all(slow: bool) -> Seen {
     let mut all = Seen::default();
     for seed in 1..=24 {
-        let seen = Churn::new(seed).run();
+        let mut churn = Churn::new(seed);
+        churn.cluster.slow = slow.then(|| Draw(seed | 1 << 32));
+        let seen = churn.run();
+        all.behind += seen.behind;
         all.leaders += seen.leaders;
         all.changes += seen.changes;
         all.installs += seen.installs;
@@ -47,6 +62,7 @@ fn members_change_under_faults_and_all_agree() {
     assert!(all.crashes > 200, "{all:?}");
     assert!(all.cut_tails > 20, "{all:?}");
     assert!(all.healed_tails > 20, "{all:?}");
+    all
 }
 
 impl Churn {
@@ -82,6 +98,12 @@ impl Churn {
             self.disturb(tick);
         }
         for node in self.nodes() {
+            let behind = self.cluster.members[&node].writes.len();
+            self.seen.behind += usize::from(behind > 1);
+            if !faulty || self.draw.below(4) > 0 {
+                self.cluster.persist(node, self.draw.below(3) + u64::from(!faulty));
+                self.cluster.drain(node);
+            }
             self.cluster.node(node).tick();
             self.cluster.drain(node);
         }
@@ -169,10 +191,16 @@ impl Churn {
         }
     }
 
-    /// The process dies after what may leave at once has left, and before anything is synced.
+    /// The process dies after what may leave at once has left, and before all of it is synced.
     fn crash(&mut self, node: u64, cut_tail: bool) {
         if let Some(batch) = self.cluster.node(node).drain() {
             self.cluster.send(node, batch.messages);
+        }
+        let member = self.cluster.members.get_mut(&node).unwrap();
+        for _ in 0..self.draw.below(member.writes.len() as u64 + 1) {
+            // Durable, but nobody heard of it.
+            let write = member.writes.pop_front().unwrap();
+            member.persist(write);
         }
         let alone = self.cluster.members.values().all(|m| m.consensus.may_vote());
         let mut may_vote = self.cluster.node(node).may_vote();
@@ -249,6 +277,9 @@ impl Churn {
                     let known = self.matched.insert(key, progress.matched).unwrap_or(0);
                     assert!(progress.matched >= known || consensus.term_at(known).is_none());
                 }
+            }
+            if consensus.is_blocked() {
+                continue;
             }
             let mut raft = consensus.raw.raft.prs().conf().to_conf_state();
             raft.voters.sort_unstable();

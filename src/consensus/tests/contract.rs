@@ -94,11 +94,11 @@ fn c2_only_what_is_applied_leaves_memory_and_a_snapshot_waits_for_its_receiver()
 }
 
 #[test]
-fn c3_nothing_is_fed_while_a_write_is_out() {
+fn c3_nothing_is_fed_while_a_barrier_is_out() {
     let mut node = leader();
-    node.propose(Bytes::from_static(b"x")).unwrap();
-    let batch = node.drain().unwrap();
-    assert_eq!(batch.write.unwrap().entries.len(), 1);
+    node.step(id(2), append(4, (6, 3), 6, entries(7, 7, 4))).unwrap();
+    let write = node.drain().unwrap().write.unwrap();
+    assert!(write.barrier && write.entries.len() == 1);
     let before = (node.term(), node.commit(), node.role());
     for _ in 0..100 {
         node.tick();
@@ -123,21 +123,83 @@ fn c3_nothing_is_fed_while_a_write_is_out() {
 }
 
 #[test]
-fn c3_raft_hears_of_a_change_only_when_no_write_is_out() {
-    let mut node = leader();
-    node.propose_change(MembershipChange::AddLearner(id(4)), Bytes::new()).unwrap();
+fn c3_raft_hears_of_a_change_only_when_no_barrier_is_out() {
+    let mut node = follower();
+    let data = MembershipChange::AddLearner(id(4)).encode(Bytes::new());
+    let change = LogEntry::new(6, 2, EntryKind::Membership, data);
+    node.step(id(2), append(2, (5, 2), 5, vec![change])).unwrap();
     flush(&mut node);
-    node.propose(Bytes::from_static(b"x")).unwrap();
-    let ack = RaftMessage { index: 7, ..message(APPEND_RESPONSE, 3) };
-    node.step(id(2), ack).unwrap();
+    // A leader of another term commits it: that term is a barrier.
+    node.step(id(3), append(3, (6, 2), 6, vec![])).unwrap();
     let batch = node.drain().unwrap();
-    assert!(batch.write.is_some() && batch.committed.len() == 1);
+    assert!(batch.write.unwrap().barrier && batch.committed.len() == 1);
     let applied = node.applied_change(&batch.committed[0]).unwrap();
     assert_eq!(applied.change, Some(MembershipChange::AddLearner(id(4))));
-    node.applied(7);
+    node.applied(6);
     assert_eq!((node.learners(), node.progress(id(4))), (vec![id(4)], None));
     node.persisted();
-    assert!(node.progress(id(4)).is_some());
+    assert!(node.raw.raft.prs().get(4).is_some());
+}
+
+#[test]
+fn c6_appends_are_durable_in_order_and_nothing_is_acknowledged_before() {
+    let mut node = follower();
+    let acks = |sent: &[(NodeId, RaftMessage)]| -> Vec<u64> {
+        let acks = sent.iter().filter(|(_, it)| it.kind == APPEND_RESPONSE && !it.reject);
+        acks.map(|(_, it)| it.index).collect()
+    };
+    for index in [6, 7] {
+        node.step(id(2), append(2, (index - 1, 2), 5, entries(index, index, 2))).unwrap();
+        let batch = node.drain().unwrap();
+        assert_eq!(acks(&batch.messages), []);
+        assert_eq!(batch.write.unwrap().entries, entries(index, index, 2));
+    }
+    // An append of nothing that is known to match: its answer acknowledges entries 6 and 7.
+    node.step(id(2), append(2, (7, 2), 7, vec![])).unwrap();
+    node.step(id(2), heartbeat(2, 5)).unwrap();
+    let batch = node.drain().unwrap();
+    assert_eq!(acks(&batch.messages), [], "an acknowledgement before fsync");
+    assert_eq!(batch.messages[0].1.kind, HEARTBEAT_RESPONSE, "it acknowledges no entry");
+    assert!(batch.committed.is_empty(), "committed, but not durable here");
+    // A campaign would vote for entries that are not durable, and so would an answer to one.
+    assert_eq!(node.campaign(), Err(CampaignError::WriteOut));
+    for _ in 0..100 {
+        node.tick();
+    }
+    assert_eq!(node.role(), Role::Follower);
+    assert_eq!(acks(&node.persisted()), [6]);
+    assert_eq!(node.drain().unwrap().committed, entries(6, 6, 2));
+    assert_eq!(acks(&node.persisted()), [7, 7]);
+    assert_eq!(node.drain().unwrap().committed, entries(7, 7, 2));
+}
+
+#[test]
+fn c6_a_leader_goes_on_behind_its_appends_and_does_not_count_them() {
+    let mut node = leader();
+    for data in ["a", "b"] {
+        node.propose(Bytes::from_static(data.as_bytes())).unwrap();
+        let batch = node.drain().unwrap();
+        assert!(!batch.write.unwrap().barrier);
+        assert!(batch.messages.iter().any(|(_, it)| it.kind == APPEND), "written meanwhile");
+    }
+    let ack = |index| RaftMessage { index, ..message(APPEND_RESPONSE, 3) };
+    node.step(id(2), ack(8)).unwrap();
+    flush_unpersisted(&mut node);
+    assert_eq!(node.commit(), 6, "one of three has it, besides this node's disk");
+    node.step(id(3), ack(8)).unwrap();
+    let batch = node.drain().unwrap();
+    assert_eq!(node.commit(), 8, "two of three have it");
+    assert!(batch.committed.is_empty(), "not durable here");
+    node.persisted();
+    assert_eq!(node.drain().unwrap().committed.last().map(|it| it.index), Some(7));
+    node.persisted();
+    assert_eq!(node.drain().unwrap().committed.last().map(|it| it.index), Some(8));
+}
+
+fn flush_unpersisted(node: &mut Consensus) {
+    while let Some(batch) = node.drain() {
+        assert!(batch.write.is_none());
+    }
 }
 
 #[test]
@@ -250,8 +312,11 @@ fn c8_after_a_failed_write_nothing_leaves() {
         node.tick();
         assert!(node.drain().is_none());
     }
-    let result = node.step(id(3), vote_request(VOTE, 9, 99, 8));
-    assert_eq!(result, Err(Rejected::Ignored(Ignored::WriteOut)));
+    // Another term is a write after that one: it will not be durable either.
+    node.step(id(3), append(9, (7, 2), 5, vec![])).unwrap();
+    let batch = node.drain().unwrap();
+    assert!(batch.messages.is_empty() && batch.write.unwrap().barrier);
+    assert!(node.drain().is_none());
 }
 
 #[test]
@@ -466,13 +531,13 @@ fn a_change_inside_a_snapshot_that_raft_took_already_is_not_made_twice() {
     let mut node = follower();
     let data = MembershipChange::AddLearner(id(4)).encode(Bytes::new());
     let change = LogEntry::new(6, 2, EntryKind::Membership, data);
-    node.step(id(2), append(2, (5, 2), 6, vec![change])).unwrap();
+    node.step(id(3), append(3, (5, 2), 6, vec![change])).unwrap();
     node.drain().unwrap();
     node.persisted();
-    node.expect_snapshot(Some((9, 2)));
+    node.expect_snapshot(Some((9, 3)));
     let install =
-        RaftMessage { snapshot: Some(meta(9, 2, &[1, 2, 3], &[])), ..message(SNAPSHOT, 2) };
-    node.step(id(2), install).unwrap();
+        RaftMessage { snapshot: Some(meta(9, 3, &[1, 2, 3], &[])), ..message(SNAPSHOT, 3) };
+    node.step(id(3), install).unwrap();
     let batch = node.drain().unwrap();
     assert_eq!(batch.committed.last().unwrap().index, 6);
     assert_eq!(batch.write.unwrap().install.unwrap().index, 9);

@@ -33,11 +33,15 @@ pub(super) struct Cluster {
     pub(super) needed: Vec<(u64, u64, SnapshotMeta)>,
     pub(super) reads: Vec<(u64, [u8; 16], u64)>,
     pub(super) changes: Vec<(u64, u64, AppliedChange)>,
+    /// How long writes stay out: until `persist_some` by this draw, or no time at all.
+    pub(super) slow: Option<Draw>,
 }
 
 pub(super) struct Member {
     pub(super) consensus: Consensus,
     pub(super) disk: Disk,
+    /// Writes that are out, oldest first, and what was staged when they were handed out.
+    pub(super) writes: VecDeque<(RaftWrite, BTreeMap<u64, Bytes>)>,
     /// What was applied: the data of each entry, by index.
     pub(super) state: BTreeMap<u64, Bytes>,
     pub(super) staged: BTreeMap<u64, Bytes>,
@@ -190,6 +194,7 @@ impl Cluster {
             needed: Vec::new(),
             reads: Vec::new(),
             changes: Vec::new(),
+            slow: None,
         };
         for &node in voters.iter().chain(learners) {
             cluster.add(node, founding(voters, learners));
@@ -206,7 +211,8 @@ impl Cluster {
         };
         let consensus = Consensus::open(options(node), restored).unwrap();
         let (state, staged) = (BTreeMap::new(), BTreeMap::new());
-        self.members.insert(node, Member { consensus, disk, state, staged });
+        let writes = VecDeque::new();
+        self.members.insert(node, Member { consensus, disk, writes, state, staged });
     }
 
     /// The process dies and starts again from its disk.
@@ -219,6 +225,7 @@ impl Cluster {
             may_vote,
         };
         member.state = member.disk.snapshot_state.clone();
+        member.writes.clear();
         member.consensus = Consensus::open(options(node), restored).unwrap();
     }
 
@@ -226,7 +233,7 @@ impl Cluster {
         &mut self.members.get_mut(&node).unwrap().consensus
     }
 
-    /// Drains one member, and persists what it wants at once.
+    /// Drains one member, and persists what it wants, at once unless disks are slow.
     pub(super) fn drain(&mut self, node: u64) {
         while let Some(batch) = self.node(node).drain() {
             self.send(node, batch.messages);
@@ -235,10 +242,29 @@ impl Cluster {
             let reads = batch.reads.into_iter();
             self.reads.extend(reads.map(|(context, index)| (node, context, index)));
             self.apply(node, batch.committed);
-            if let Some(write) = batch.write {
-                self.members.get_mut(&node).unwrap().persist(write);
-            }
-            let held = self.node(node).persisted();
+            let member = self.members.get_mut(&node).unwrap();
+            let staged = member.staged.clone();
+            member.writes.extend(batch.write.map(|write| (write, staged)));
+            let count = match &mut self.slow {
+                Some(draw) => match draw.below(3) {
+                    0 => draw.below(member.writes.len() as u64 + 1),
+                    _ => 0,
+                },
+                None => member.writes.len() as u64,
+            };
+            self.persist(node, count);
+        }
+    }
+
+    /// Makes the oldest `count` writes of a member durable, and says so.
+    pub(super) fn persist(&mut self, node: u64, count: u64) {
+        for _ in 0..count {
+            let member = self.members.get_mut(&node).unwrap();
+            let Some(write) = member.writes.pop_front() else {
+                return;
+            };
+            member.persist(write);
+            let held = member.consensus.persisted();
             self.send(node, held);
         }
     }
@@ -338,10 +364,10 @@ impl Cluster {
 }
 
 impl Member {
-    fn persist(&mut self, write: RaftWrite) {
+    fn persist(&mut self, (write, staged): (RaftWrite, BTreeMap<u64, Bytes>)) {
         if let Some(meta) = write.install {
-            self.state = self.staged.clone();
-            self.disk.snapshot_state = self.staged.clone();
+            self.state = staged.clone();
+            self.disk.snapshot_state = staged;
             self.disk.snapshot = meta;
             self.disk.entries.clear();
         }

@@ -22,6 +22,24 @@ fn drain(node: &mut Node, disk: &mut Disk) -> Vec<Output> {
     outputs
 }
 
+/// Persists up to a write that `stop` names; that one is out.
+fn drain_until(
+    node: &mut Node,
+    disk: &mut Disk,
+    stop: impl Fn(&Write) -> bool,
+) -> Option<(Write, Token)> {
+    while let Some(ready) = node.ready() {
+        if let Some((write, token)) = ready.write {
+            if stop(&write) {
+                return Some((write, token));
+            }
+            disk.persist(&write);
+            node.persisted(token).expect("its own token");
+        }
+    }
+    None
+}
+
 fn lead(node: &mut Node, disk: &mut Disk) {
     drain(node, disk);
     for n in 1..100 {
@@ -41,21 +59,99 @@ fn write_out(node: &mut Node) -> (Write, Token) {
     }
 }
 
+/// A leader's next term: a barrier that is out.
+fn barrier_out(node: &mut Node, disk: &mut Disk) -> (Write, Token) {
+    for n in 1.. {
+        let votes = |write: &Write| write.hard_state.is_some_and(|it| it.term > 1);
+        if let Some(barrier) = drain_until(node, disk, votes) {
+            return barrier;
+        }
+        node.tick(Now { mono: TICK * n, wall_ms: 0 }).expect("drained");
+    }
+    unreachable!("it campaigns")
+}
+
 #[test]
-fn rule_5_inputs_are_refused_while_a_write_is_out() {
+fn rule_5_inputs_are_refused_while_a_barrier_is_out() {
     let (mut node, mut disk) = single();
-    lead(&mut node, &mut disk);
-    let (write, token) = write_out(&mut node);
+    let (write, token) = barrier_out(&mut node, &mut disk);
+    assert!(node.is_blocked());
     let now = Now { mono: Duration::from_secs(60), wall_ms: 0 };
     assert_eq!(node.tick(now), Err(Misuse::WriteOut));
     assert!(matches!(node.step(id(2), Bytes::new()), Err(StepError::Misuse(Misuse::WriteOut))));
     let request = Request::Txn { seq: None, txn: create("/b") };
-    assert_eq!(node.submit(request), Err(SubmitError::Misuse(Misuse::WriteOut)));
+    assert_eq!(node.submit(request.clone()), Err(SubmitError::Misuse(Misuse::WriteOut)));
     assert!(node.ready().is_none(), "nothing comes out before the token is back");
     disk.persist(&write);
     node.persisted(token).expect("its own token");
+    drain(&mut node, &mut disk);
+    node.submit(request).expect("taken");
     let outputs = drain(&mut node, &mut disk);
     assert!(matches!(outputs[..], [Output::Reply { result: Ok(Some(_)), .. }]));
+}
+
+#[test]
+fn rule_5_behind_plain_entries_the_node_goes_on_and_answers_in_order() {
+    let (mut node, mut disk) = single();
+    lead(&mut node, &mut disk);
+    let mut out = VecDeque::new();
+    for path in ["/a", "/b", "/c"] {
+        node.submit(Request::Txn { seq: None, txn: create(path) }).expect("taken");
+        while let Some(ready) = node.ready() {
+            assert!(ready.outputs.is_empty(), "answered before it is durable");
+            out.extend(ready.write);
+        }
+    }
+    assert_eq!(out.len(), 2, "the third waits for room, to share an entry with what comes");
+    node.tick(Now { mono: TICK * 100, wall_ms: 0 }).expect("drained");
+    let mut replies = 0;
+    while let Some((write, token)) = out.pop_front() {
+        disk.persist(&write);
+        node.persisted(token).expect("the oldest");
+        while let Some(ready) = node.ready() {
+            replies += ready.outputs.len();
+            out.extend(ready.write);
+        }
+    }
+    assert_eq!(replies, 3);
+    let restored = disk.entries.len();
+    assert_eq!(restored as u64, node.status().applied - 1, "all that was answered is on the disk");
+}
+
+#[test]
+fn rule_5_a_token_out_of_order_ends_the_node() {
+    let (mut node, mut disk) = single();
+    lead(&mut node, &mut disk);
+    let (_, first) = write_out(&mut node);
+    let (_, second) = write_out(&mut node);
+    assert_eq!(node.persisted(second).err(), Some(Misuse::ForeignToken));
+    assert_eq!(node.persisted(first).err(), None);
+    assert!(node.ready().is_some_and(|ready| ready.messages.is_empty() && ready.write.is_none()));
+    assert_eq!(node.ended(), Some(&Ended::TokenDropped));
+}
+
+/// Heartbeats of a leader whose disk hangs would keep a better one from being elected.
+#[test]
+fn rule_5_a_node_waits_for_a_disk_that_takes_an_election_timeout() {
+    let mut cluster = Cluster::elected(3);
+    let leader = cluster.leader().expect("elected");
+    let hung = write_out(cluster.node(leader));
+    for n in 1..=10 {
+        while let Some(ready) = cluster.node(leader).ready() {
+            assert!(ready.write.is_none());
+        }
+        let now = Now { mono: cluster.now + TICK * n, wall_ms: 0 };
+        cluster.node(leader).tick(now).expect("not blocked yet");
+    }
+    assert!(cluster.nodes[&leader].is_blocked());
+    let now = Now { mono: cluster.now + TICK * 11, wall_ms: 0 };
+    assert_eq!(cluster.node(leader).tick(now), Err(Misuse::WriteOut));
+    assert!(cluster.node(leader).ready().is_none());
+    cluster.disks.get_mut(&leader).expect("a disk").persist(&hung.0);
+    cluster.node(leader).persisted(hung.1).expect("its own token");
+    assert!(!cluster.nodes[&leader].is_blocked());
+    cluster.settle();
+    assert!(cluster.exists(leader, "/a"));
 }
 
 #[test]
