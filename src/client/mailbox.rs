@@ -52,19 +52,25 @@ impl Mailbox {
         }
     }
 
-    /// Takes a frame, or drops it.
-    pub(crate) fn deliver(&self, from: NodeId, bytes: Bytes) -> bool {
+    /// Takes frames until there is no room, and drops the others. Returns how many it took.
+    pub(crate) fn deliver(&self, from: NodeId, frames: impl IntoIterator<Item = Bytes>) -> usize {
         let mut state = self.state.lock();
-        let full = state.arrivals.frames.len() >= self.frames_max
-            || state.frame_bytes.saturating_add(bytes.len()) > self.frame_bytes_max;
-        if full || state.closed.is_some() {
-            return false;
+        let mut taken = 0;
+        for bytes in frames {
+            let full = state.arrivals.frames.len() >= self.frames_max
+                || state.frame_bytes.saturating_add(bytes.len()) > self.frame_bytes_max;
+            if full || state.closed.is_some() {
+                break;
+            }
+            state.frame_bytes += bytes.len();
+            state.arrivals.frames.push_back((from, bytes));
+            taken += 1;
         }
-        state.frame_bytes += bytes.len();
-        state.arrivals.frames.push_back((from, bytes));
         drop(state);
-        self.arrived.notify_one();
-        true
+        if taken > 0 {
+            self.arrived.notify_one();
+        }
+        taken
     }
 
     /// Takes a call, or answers it with why not.
