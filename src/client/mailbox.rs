@@ -55,8 +55,10 @@ impl Mailbox {
     /// Takes a frame, or drops it.
     pub(crate) fn deliver(&self, from: NodeId, bytes: Bytes) -> bool {
         let mut state = self.state.lock();
-        let full = state.arrivals.frames.len() >= self.frames_max
-            || state.frame_bytes.saturating_add(bytes.len()) > self.frame_bytes_max;
+        // Alone, a frame is taken whatever its size, or the host would never get it.
+        let waiting = state.arrivals.frames.len();
+        let bytes_full = state.frame_bytes.saturating_add(bytes.len()) > self.frame_bytes_max;
+        let full = waiting >= self.frames_max || (waiting > 0 && bytes_full);
         if full || state.closed.is_some() {
             return false;
         }
@@ -172,5 +174,16 @@ mod tests {
             assert!(mailbox.deliver(peer, "x".into()), "there is room for one");
         });
         assert!(returned.load(Ordering::SeqCst));
+    }
+    #[test]
+    fn takes_a_frame_above_the_bound_alone() {
+        let mailbox = Mailbox::new(8, 10, 1);
+        let peer = NodeId::new(2).expect("not 0");
+        assert!(mailbox.deliver(peer, vec![1; 11].into()), "or it would never arrive");
+        assert!(!mailbox.deliver(peer, vec![1; 1].into()));
+        mailbox.take(&mut Arrivals::default());
+        assert!(mailbox.deliver(peer, vec![1; 9].into()));
+        assert!(!mailbox.deliver(peer, vec![1; 2].into()));
+        assert!(mailbox.deliver(peer, vec![1; 1].into()));
     }
 }
