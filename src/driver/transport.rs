@@ -45,7 +45,7 @@ impl Inbox {
         Self::bounded(16_384, 256 << 20, 65_536)
     }
 
-    /// An inbox with this room.
+    /// An inbox with this room. A frame above `frame_bytes_max` is taken when no other waits.
     pub fn bounded(frames_max: usize, frame_bytes_max: usize, requests_max: usize) -> Self {
         Self { mailbox: Arc::new(Mailbox::new(frames_max, frame_bytes_max, requests_max)) }
     }
