@@ -116,17 +116,26 @@ fn host_with(
 }
 
 fn host_on(
-    (log, restored): (Log, Restored),
+    store: (Log, Restored),
     n: u64,
     board: &Switchboard,
     now: &Arc<Mutex<Duration>>,
+    set: impl FnOnce(crate::ConfigBuilder) -> crate::ConfigBuilder,
+) -> Host {
+    host_in(Inbox::new(), store, n, (board, now), set)
+}
+
+fn host_in(
+    inbox: Inbox,
+    (log, restored): (Log, Restored),
+    n: u64,
+    (board, now): (&Switchboard, &Arc<Mutex<Duration>>),
     set: impl FnOnce(crate::ConfigBuilder) -> crate::ConfigBuilder,
 ) -> Host {
     let config = Config::founding(ClusterId::named("trio"), id(n), [1, 2, 3].map(id))
         .tick_interval(Duration::from_millis(10))
         .renewal_interval(Duration::from_millis(100));
     let config = set(config).build().expect("in range");
-    let inbox = Inbox::new();
     let line = board.connect(id(n), inbox.clone());
     let now = Arc::clone(now);
     let mut draws = n;

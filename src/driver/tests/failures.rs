@@ -233,3 +233,45 @@ fn too_many_writes_are_refused_in_order_and_it_recovers() {
         trio.wait(write(n)).expect("seen, so it goes on");
     }
 }
+
+#[test]
+fn rule_7_a_full_inbox_leaves_no_hole_in_a_session() {
+    let (board, now) = (Switchboard::new(), Arc::new(Mutex::new(Duration::ZERO)));
+    let host = |n| {
+        let boot = Boot { counter: 1, nonce: n };
+        let restored = Restored::new(StoreId::from_bytes([n as u8; 16]), boot);
+        let inbox = Inbox::bounded(16_384, 256 << 20, 2);
+        Some(host_in(inbox, (Log::Memory, restored), n, (&board, &now), |config| config))
+    };
+    let hosts = (1..=3).map(host).collect();
+    let mut trio = Trio { hosts, board, now };
+    trio.run(Duration::from_secs(3));
+    let session = trio.session(1);
+    let write = |n: usize| session.create(&path(&format!("/n{n}")), "", CreateMode::Persistent);
+    let taken = [write(0), write(1)];
+    let mut full = write(2);
+    let behind = write(3);
+    trio.run(Duration::from_millis(100));
+    // There is room again, but nobody has seen the refusal.
+    let unseen = write(4);
+    trio.run(Duration::from_millis(100));
+    for write in taken {
+        trio.wait(write).expect("it came before the refusal");
+    }
+    let error = full.try_take().expect("at once").expect_err("no room");
+    assert_eq!(error, Error::Full { max: 2 });
+    let seen = write(5);
+    trio.wait(seen).expect("seen, so it goes on");
+    for withheld in [behind, unseen] {
+        let error = trio.wait(withheld).expect_err("it would leave a hole");
+        assert_eq!(error, Error::Withheld);
+    }
+    // To look at a refusal of the inbox is not to look at one of the node.
+    let big = session.create(&path("/big"), vec![0; 2 << 20], CreateMode::Persistent);
+    let (_room, full) = (write(6), write(7));
+    trio.run(Duration::from_millis(100));
+    assert_eq!(trio.wait(full).expect_err("no room"), Error::Full { max: 2 });
+    assert_eq!(trio.wait(write(8)).expect_err("the big one failed before"), Error::Withheld);
+    trio.wait(big).expect_err("too big");
+    trio.wait(write(9)).expect("all is seen");
+}
