@@ -316,6 +316,11 @@ impl SessionCell {
         Adopt { handle: Arc::clone(&self.overflows_seen), generation }
     }
 
+    /// Whether a handle has closed or left it: then another can have what it held.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire) != 0
+    }
+
     pub(crate) fn renew(&self, until: Duration) {
         self.until_us.fetch_max(as_micros(until), Ordering::AcqRel);
     }

@@ -490,3 +490,30 @@ fn threads_serve_blocking_clients_and_a_stopped_leader_is_succeeded() {
         assert_eq!(driver.stop(), None);
     }
 }
+
+#[test]
+fn a_guard_never_says_held_once_its_session_was_closed_or_left() {
+    for leave in [false, true] {
+        let mut trio = Trio::new();
+        let leader = trio.leader();
+        let away = leader % 3 + 1;
+        let session = trio.session(away);
+        let mut lock = session.lock(&path("/locks/g"));
+        let guard = trio.until("the lock", |_| lock.try_take()).expect("free");
+        assert!(held(guard.state()));
+        // The others apply what becomes of the session; its own member does not hear of it.
+        trio.board.isolate(id(away));
+        let session = session.clone();
+        let waiting = match leave {
+            true => {
+                let _ = session.leave();
+                None
+            }
+            false => Some(session.close()),
+        };
+        assert_eq!(guard.state(), State::Lost, "left {leave}");
+        trio.step();
+        assert_eq!(guard.state(), State::Lost, "left {leave}");
+        drop(waiting);
+    }
+}
