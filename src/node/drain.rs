@@ -362,18 +362,32 @@ impl Node {
 
     /// Raft wants to send a snapshot: its bytes go first, and raft's message when they are there.
     fn offer_snapshot(&mut self, to: NodeId, meta: &SnapshotMeta) {
-        let first = self.consensus.first_index();
-        let usable = |outgoing: &Outgoing| outgoing.index + 1 >= first;
-        if !self.transfers.outgoing.get(&to).is_some_and(usable) {
-            // Frozen at `applied`, which is where raft's metadata stands.
-            let place = (meta.index, meta.term);
-            let chunk_bytes = self.config.limits.snapshot_chunk_bytes;
-            let outgoing = Outgoing::new(place, self.source(), chunk_bytes, self.tick);
-            self.transfers.outgoing.insert(to, outgoing);
-        }
-        if let Some(&Outgoing { index, term, .. }) = self.transfers.outgoing.get(&to) {
-            self.send(to, Body::SnapshotOffer { index, term });
-        }
+        let (first, tick) = (self.consensus.first_index(), self.tick);
+        let kept = self.transfers.outgoing.get_mut(&to).filter(|it| it.index + 1 >= first);
+        let (index, term) = match kept {
+            Some(outgoing) => {
+                outgoing.resume(tick);
+                (outgoing.index, outgoing.term)
+            }
+            None if meta.index == self.applied => {
+                let place = (meta.index, meta.term);
+                let chunk_bytes = self.config.limits.snapshot_chunk_bytes;
+                let outgoing = Outgoing::new(place, self.source(), chunk_bytes, tick);
+                let old = self.transfers.outgoing.insert(to, outgoing);
+                self.drop_elsewhere(old);
+                place
+            }
+            None => {
+                // What would be frozen here is not what raft's metadata names: it asks again.
+                return self.consensus.report_snapshot(to, false);
+            }
+        };
+        self.send(to, Body::SnapshotOffer { index, term });
+    }
+
+    /// Hands out state that may be dear to drop, if there is any.
+    pub(super) fn drop_elsewhere<T: std::any::Any + Send>(&mut self, old: Option<T>) {
+        self.garbage.items.extend(old.map(|old| Box::new(old) as Box<dyn std::any::Any + Send>));
     }
 
     /// Puts together what must be durable, and makes the token for it.

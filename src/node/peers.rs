@@ -172,6 +172,8 @@ impl Node {
                 let delivered = message.is_some();
                 if let Some(message) = message {
                     self.send(from, Body::Raft(message));
+                } else if let Some(outgoing) = self.transfers.outgoing.get_mut(&from) {
+                    outgoing.awaited = false;
                 }
                 self.consensus.report_snapshot(from, delivered);
             }
@@ -240,28 +242,35 @@ impl Node {
         if index <= self.applied {
             return;
         }
-        let stalled = u64::from(self.config.election_ticks);
-        if let Some(incoming) = &self.transfers.incoming {
+        let (tick, asker) = (self.tick, (from, self.consensus.term()));
+        let patience = u64::from(self.config.election_ticks) * PATIENCE_ELECTIONS;
+        if let Some(incoming) = &mut self.transfers.incoming {
             let same = (incoming.index, incoming.term) == (index, term);
-            let fresh = self.tick - incoming.progress_tick < stalled;
-            let staged = incoming.durable.then_some(Body::SnapshotStaged {
-                index: incoming.index,
-                term: incoming.term,
-                crc: incoming.crc,
-            });
-            let pull = Body::SnapshotPull { index, term, offset: incoming.offset };
-            if let Some(staged) = staged {
-                self.send(from, staged);
-            } else if same {
-                self.send(from, pull);
-            }
+            let answer = if incoming.durable {
+                if !same && incoming.told != Some(asker) {
+                    // It may not know yet that its own is not needed.
+                    incoming.told = Some(asker);
+                    incoming.progress_tick = tick;
+                }
+                let (index, term, crc) = (incoming.index, incoming.term, incoming.crc);
+                Some(Body::SnapshotStaged { index, term, crc })
+            } else if same && !incoming.is_whole() {
+                incoming.from = from;
+                incoming.asked_tick = tick;
+                Some(Body::SnapshotPull { index, term, offset: incoming.offset })
+            } else {
+                None
+            };
             // What is on its way, or here, is nearer than what would begin now.
-            if same || fresh {
+            let kept = same || tick - incoming.progress_tick < patience;
+            answer.into_iter().for_each(|answer| self.send(from, answer));
+            if kept {
                 return;
             }
         }
         self.drop_incoming();
-        self.transfers.local = None;
+        let local = self.transfers.local.take();
+        self.drop_elsewhere(local);
         let cluster = self.config.cluster;
         self.transfers.incoming = Some(Incoming::new(from, (index, term), cluster, self.tick));
         self.next_write.snapshot.push(SnapshotWrite::Begin { index, term });
@@ -287,6 +296,7 @@ impl Node {
             Received::Stale => Ok(()),
             Received::More(write) => {
                 incoming.from = from;
+                incoming.asked_tick = self.tick;
                 let (index, term, offset) = (incoming.index, incoming.term, incoming.offset);
                 self.next_write.snapshot.push(write);
                 self.send(from, Body::SnapshotPull { index, term, offset });
@@ -309,7 +319,10 @@ impl Node {
             self.consensus.expect_snapshot(None);
             self.next_write.snapshot.clear();
             self.next_write.snapshot.push(SnapshotWrite::Discard);
-            self.garbage.items.push(Box::new(incoming));
+            self.drop_elsewhere(Some(incoming));
         }
     }
 }
+
+/// Election timeouts that a snapshot may make no progress before another takes its place.
+const PATIENCE_ELECTIONS: u64 = 3;

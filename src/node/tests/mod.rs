@@ -8,6 +8,7 @@ mod members;
 mod run_loop;
 mod sessions;
 mod snapshots;
+mod transfers;
 mod watches;
 
 use std::{
@@ -50,6 +51,8 @@ pub(super) struct Disk {
     pub(super) entries: Vec<LogEntry>,
     pub(super) snapshot: Option<(u64, u64, Vec<Bytes>)>,
     staged: Option<(u64, u64, Vec<Bytes>)>,
+    /// How many snapshots were begun.
+    pub(super) begun: usize,
     pub(super) writes: usize,
 }
 
@@ -64,6 +67,7 @@ impl Disk {
             entries: Vec::new(),
             snapshot: None,
             staged: None,
+            begun: 0,
             writes: 0,
         }
     }
@@ -74,6 +78,7 @@ impl Disk {
             match step {
                 SnapshotWrite::Begin { index, term } => {
                     self.staged = Some((*index, *term, Vec::new()));
+                    self.begun += 1;
                 }
                 SnapshotWrite::Chunk { offset, bytes } => {
                     let staged = &mut self.staged.as_mut().expect("begun").2;
@@ -103,6 +108,8 @@ impl Disk {
         }
         self.hard_state = write.hard_state.or(self.hard_state);
         if let Some(to) = write.compact_to {
+            let covered = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.0);
+            assert!(to <= covered, "the log up to {to} goes, and the snapshot ends at {covered}");
             self.entries.retain(|entry| entry.index > to);
         }
     }
@@ -134,6 +141,8 @@ pub(super) struct Cluster {
     pub(super) limits: Limits,
     pub(super) sent: Vec<Bytes>,
     pub(super) record: bool,
+    /// Things that came out to be dropped elsewhere.
+    pub(super) garbage: usize,
 }
 
 pub(super) const TICK: Duration = Duration::from_millis(50);
@@ -156,6 +165,7 @@ impl Cluster {
             limits,
             sent: Vec::new(),
             record: false,
+            garbage: 0,
         };
         for id in founders {
             let store = u8::try_from(id.as_u64()).expect("few");
@@ -234,6 +244,7 @@ impl Cluster {
         let mut messages = Vec::new();
         while let Some(ready) = node.ready() {
             messages.extend(ready.messages);
+            self.garbage += ready.garbage.items.len();
             if let Some((write, token)) = ready.write {
                 self.disks.get_mut(&member).expect("a disk").persist(&write);
                 messages.extend(node.persisted(token).expect("its own token"));

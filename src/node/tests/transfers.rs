@@ -1,0 +1,122 @@
+//! Transfers of snapshots when messages get lost, and at odd moments (ARCHITECTURE.md, rule 11).
+
+use std::{cell::Cell, rc::Rc};
+
+use super::{
+    snapshots::{cluster, fill, lagging, small},
+    *,
+};
+use crate::wire::Body;
+
+/// A part of a transfer that the network may lose; raft knows nothing of them.
+fn is_transfer(body: &Body) -> bool {
+    let pulled = matches!(body, Body::SnapshotPull { .. } | Body::SnapshotChunk(_));
+    pulled || matches!(body, Body::SnapshotOffer { .. } | Body::SnapshotStaged { .. })
+}
+
+fn begun(cluster: &Cluster, at: NodeId) -> usize {
+    cluster.disks[&at].begun
+}
+
+#[test]
+fn rule_11_losses_under_a_stable_leader_delay_a_transfer_and_restart_nothing() {
+    for every in [2, 3, 7] {
+        let mut cluster = cluster();
+        let (leader, lagging) = lagging(&mut cluster);
+        let before = begun(&cluster, lagging);
+        let mut count = 0u64;
+        cluster.lose = Box::new(move |frame| {
+            count += u64::from(is_transfer(&frame.body));
+            // Not a pattern that the alternation of pull and chunk could fall in with.
+            is_transfer(&frame.body) && (count * count / 5) % every == 0
+        });
+        cluster.start(lagging);
+        let mut ticks = 0;
+        while !cluster.exists(lagging, "/missed-99") {
+            ticks += 10;
+            assert!(ticks < 2_000, "it never ends: {:?}", cluster.nodes[&lagging].status());
+            cluster.run(10);
+        }
+        assert_eq!(cluster.leader(), Some(leader), "nobody was elected meanwhile");
+        assert_eq!(begun(&cluster, lagging) - before, 1, "it never began anew");
+    }
+}
+
+#[test]
+fn rule_11_a_transfer_goes_on_where_it_stopped_after_a_long_silence() {
+    let mut cluster = cluster();
+    let (leader, lagging) = lagging(&mut cluster);
+    let before = begun(&cluster, lagging);
+    let chunks = Rc::new(Cell::new(0));
+    let count = chunks.clone();
+    cluster.lose = Box::new(move |frame| {
+        count.set(count.get() + usize::from(matches!(frame.body, Body::SnapshotChunk(_))));
+        count.get() > 5 && is_transfer(&frame.body)
+    });
+    cluster.start(lagging);
+    // Longer than any deadline of a transfer, while the cluster goes on a little.
+    cluster.run(200);
+    assert!(!cluster.exists(lagging, "/missed-99"));
+    let offsets = Rc::new(Cell::new(u64::MAX));
+    let least = offsets.clone();
+    cluster.lose = Box::new(move |frame| {
+        if let Body::SnapshotPull { offset, .. } = frame.body {
+            least.set(least.get().min(offset));
+        }
+        false
+    });
+    cluster.run(40);
+    assert!(cluster.exists(lagging, "/missed-99"), "{:?}", cluster.nodes[&lagging].status());
+    assert_eq!(cluster.leader(), Some(leader));
+    assert_eq!(begun(&cluster, lagging) - before, 1, "it never began anew");
+    assert!(offsets.get() > 1_000, "it went on at {}", offsets.get());
+}
+
+#[test]
+fn rule_11_a_transfer_that_nobody_pulls_holds_the_log_no_longer_than_its_deadline() {
+    let mut cluster = cluster();
+    let (leader, lagging) = lagging(&mut cluster);
+    cluster.lose = Box::new(|frame| is_transfer(&frame.body));
+    cluster.start(lagging);
+    cluster.run(5);
+    assert!(cluster.nodes[&leader].transfers.pinned().is_some(), "the log is kept for it");
+    cluster.run(60);
+    cluster.kill(lagging);
+    cluster.run(60);
+    assert_eq!(cluster.nodes[&leader].transfers.pinned(), None);
+    fill(&mut cluster, leader, "on", 60);
+    assert!(cluster.nodes[&leader].transfers.outgoing.is_empty(), "the log has moved on");
+}
+
+#[test]
+fn rule_11_a_finished_transfer_lets_go_of_the_log_at_once() {
+    let mut cluster = cluster();
+    let (leader, lagging) = lagging(&mut cluster);
+    cluster.start(lagging);
+    cluster.run(15);
+    assert!(cluster.exists(lagging, "/missed-99"));
+    assert_eq!(cluster.nodes[&leader].transfers.pinned(), None);
+    assert!(cluster.nodes[&leader].transfers.outgoing.is_empty());
+    assert!(cluster.garbage > 0, "the frozen state is dropped elsewhere");
+}
+
+#[test]
+fn rule_11_a_lost_offer_and_a_lost_answer_cost_an_election_timeout_each() {
+    let limits = Limits { transfer_ticks_max: 10_000, ..small() };
+    let mut cluster = Cluster::with_limits(3, limits);
+    cluster.elect();
+    let (_, lagging) = lagging(&mut cluster);
+    let (mut offers, mut answers) = (0, 0);
+    cluster.lose = Box::new(move |frame| {
+        offers += usize::from(matches!(frame.body, Body::SnapshotOffer { .. }));
+        answers += usize::from(matches!(frame.body, Body::SnapshotStaged { .. }));
+        match &frame.body {
+            Body::SnapshotOffer { .. } => offers == 1,
+            Body::SnapshotStaged { .. } => answers == 1,
+            _ => false,
+        }
+    });
+    cluster.start(lagging);
+    cluster.run(35);
+    assert!(cluster.exists(lagging, "/missed-99"), "{:?}", cluster.nodes[&lagging].status());
+}
