@@ -239,7 +239,8 @@ impl Node {
 
     /// A leader has no log for this member, and holds a snapshot for it.
     fn take_offer(&mut self, from: NodeId, index: u64, term: u64) {
-        if index <= self.applied {
+        // Once raft has the leader's word for what is staged, nothing takes its place.
+        if index <= self.applied || self.consensus.installs() {
             return;
         }
         let (tick, asker) = (self.tick, (from, self.consensus.term()));

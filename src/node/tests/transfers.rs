@@ -100,6 +100,43 @@ fn rule_11_a_finished_transfer_lets_go_of_the_log_at_once() {
     assert!(cluster.garbage > 0, "the frozen state is dropped elsewhere");
 }
 
+/// A receiver that has everything and was not told to install it, though the leader did tell it.
+fn staged(cluster: &mut Cluster) -> (NodeId, NodeId, crate::wire::RaftMessage) {
+    let (leader, lagging) = lagging(cluster);
+    cluster.lose = Box::new(|frame| match &frame.body {
+        Body::Raft(message) => message.snapshot.is_some(),
+        _ => false,
+    });
+    cluster.start(lagging);
+    cluster.run(30);
+    let incoming = cluster.nodes[&lagging].transfers.incoming.as_ref().expect("it is here");
+    assert!(incoming.durable);
+    let (index, term) = (incoming.index, incoming.term);
+    let consensus = &cluster.nodes[&leader].consensus;
+    let message = consensus.snapshot_message(lagging, index, term).expect("its log goes on there");
+    cluster.lose = Box::new(|_| false);
+    (leader, lagging, message)
+}
+
+fn tell(cluster: &mut Cluster, from: NodeId, to: NodeId, body: Body) {
+    let frame = cluster.nodes[&from].frame(to, body);
+    let _ = cluster.node(to).step(from, frame.bytes);
+}
+
+#[test]
+fn rule_11_an_offer_behind_the_leaders_word_does_not_undo_what_is_staged() {
+    let mut cluster = cluster();
+    let (leader, lagging, message) = staged(&mut cluster);
+    let (index, term) = (message.snapshot.as_ref().expect("it is one").index, message.term);
+    tell(&mut cluster, leader, lagging, Body::Raft(message));
+    tell(&mut cluster, leader, lagging, Body::SnapshotOffer { index: index + 50, term });
+    cluster.drain(lagging);
+    assert_eq!(cluster.nodes[&lagging].ended(), None);
+    assert!(cluster.exists(lagging, "/missed-99"));
+    cluster.run(10);
+    cluster.assert_agreement();
+}
+
 #[test]
 fn rule_11_a_lost_offer_and_a_lost_answer_cost_an_election_timeout_each() {
     let limits = Limits { transfer_ticks_max: 10_000, ..small() };
