@@ -318,8 +318,11 @@ impl Node {
     pub(super) fn drop_incoming(&mut self) {
         if let Some(incoming) = self.transfers.incoming.take() {
             self.consensus.expect_snapshot(None);
-            self.next_write.snapshot.clear();
-            self.next_write.snapshot.push(SnapshotWrite::Discard);
+            // Up to its install a snapshot of this node's own goes on, and the log is cut for it.
+            let steps = &mut self.next_write.snapshot;
+            let is_install = |step: &SnapshotWrite| matches!(step, SnapshotWrite::Install { .. });
+            steps.truncate(steps.iter().rposition(is_install).map_or(0, |at| at + 1));
+            steps.push(SnapshotWrite::Discard);
             self.drop_elsewhere(Some(incoming));
         }
     }

@@ -6,7 +6,7 @@ use super::{
     snapshots::{cluster, fill, lagging, small},
     *,
 };
-use crate::wire::Body;
+use crate::wire::{Body, Chunk};
 
 /// A part of a transfer that the network may lose; raft knows nothing of them.
 fn is_transfer(body: &Body) -> bool {
@@ -133,6 +133,36 @@ fn rule_11_an_offer_behind_the_leaders_word_does_not_undo_what_is_staged() {
     cluster.drain(lagging);
     assert_eq!(cluster.nodes[&lagging].ended(), None);
     assert!(cluster.exists(lagging, "/missed-99"));
+    cluster.run(10);
+    cluster.assert_agreement();
+}
+
+#[test]
+fn rule_11_a_transfer_that_is_dropped_takes_no_local_snapshot_with_it() {
+    let mut cluster = Cluster::with_limits(3, Limits { snapshot_log_bytes: 4_000, ..small() });
+    let leader = cluster.elect();
+    let at = (1..=3).map(id).find(|&it| it != leader).expect("a follower");
+    fill(&mut cluster, leader, "n", 200);
+    let mono = cluster.now;
+    for _ in 0..100 {
+        cluster.drain(at);
+        cluster.node(at).tick(Now { mono, wall_ms: 1 }).expect("drained");
+        if cluster.nodes[&at].next_write.compact_to.is_some() {
+            break;
+        }
+    }
+    assert!(cluster.nodes[&at].next_write.compact_to.is_some(), "a snapshot of its own");
+    // In the same drain another begins to arrive, and is damaged.
+    let (index, term) = (cluster.nodes[&at].applied + 100, 2);
+    tell(&mut cluster, leader, at, Body::SnapshotOffer { index, term });
+    let bytes = Bytes::from_static(&[0xff; 512]);
+    let chunk = Chunk { index, term, offset: 0, bytes, crc: None };
+    tell(&mut cluster, leader, at, Body::SnapshotChunk(chunk));
+    assert!(cluster.nodes[&at].transfers.incoming.is_none(), "it was refused");
+    cluster.drain(at);
+    let snapshot = cluster.disks[&at].snapshot.as_ref().expect("its own");
+    assert_eq!(snapshot.0, cluster.nodes[&at].snapshot_index);
+    cluster.restart(at);
     cluster.run(10);
     cluster.assert_agreement();
 }
