@@ -1,5 +1,7 @@
 //! What comes from other members: checked in full, then handed to the part that it is for.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use thiserror::Error;
 
@@ -13,7 +15,7 @@ use crate::{
     consensus::Rejected,
     id::NodeId,
     node::ready::SnapshotWrite,
-    wire::{Body, Chunk, Frame, FrameError, Hello, RaftMessage, Refusal},
+    wire::{Body, Chunk, Frame, FrameError, Hello, RaftMessage, Refusal, SnapshotMeta},
 };
 
 /// Why a frame was not taken. Nothing of it had an effect.
@@ -137,6 +139,10 @@ impl Node {
     }
 
     fn take_message(&mut self, from: NodeId, message: RaftMessage) -> Result<(), StepError> {
+        if let Some(why) = self.contradiction(&message) {
+            self.end(Ended::Consensus { why });
+            return Ok(());
+        }
         let result = self.consensus.step(from, message);
         self.check_consensus();
         match result {
@@ -147,6 +153,29 @@ impl Node {
                 Err(StepError::Message { from, why })
             }
         }
+    }
+
+    /// Raft takes the members from the leader's word, and this node takes them from the snapshot
+    /// that it staged, now and after each restart: they must be the same.
+    fn contradiction(&self, message: &RaftMessage) -> Option<String> {
+        let meta = message.snapshot.as_ref().filter(|_| message.term >= self.consensus.term())?;
+        let incoming = self.transfers.incoming.as_ref().filter(|it| it.durable)?;
+        if (meta.index, meta.term) != (incoming.index, incoming.term) {
+            return None;
+        }
+        let own = incoming.members()?.meta(meta.index, meta.term);
+        let set = |ids: &[u64]| ids.iter().copied().collect::<BTreeSet<_>>();
+        let same =
+            set(&own.voters) == set(&meta.voters) && set(&own.learners) == set(&meta.learners);
+        (!same).then(|| {
+            let SnapshotMeta { index, voters, learners, .. } = meta;
+            format!(
+                "snapshot {index} names the members {:?} and {:?}, and its leader {voters:?} and \
+                 {learners:?} for the same place; remove this member and add a new id as a learner \
+                 with an empty directory",
+                own.voters, own.learners
+            )
+        })
     }
 
     fn take_body(&mut self, from: NodeId, body: Body) -> Result<(), StepError> {

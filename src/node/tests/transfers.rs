@@ -138,6 +138,21 @@ fn rule_11_an_offer_behind_the_leaders_word_does_not_undo_what_is_staged() {
 }
 
 #[test]
+fn rule_11_members_that_differ_from_those_that_were_staged_end_the_node_before_it_installs() {
+    let mut cluster = cluster();
+    let (leader, lagging, mut message) = staged(&mut cluster);
+    message.snapshot.as_mut().expect("it is one").learners.push(9);
+    tell(&mut cluster, leader, lagging, Body::Raft(message));
+    cluster.drain(lagging);
+    let ended = cluster.nodes[&lagging].ended();
+    assert!(
+        matches!(ended, Some(Ended::Consensus { why }) if why.contains("members")),
+        "{ended:?}"
+    );
+    assert!(cluster.disks[&lagging].snapshot.as_ref().expect("the founding").0 == 1);
+}
+
+#[test]
 fn rule_11_a_transfer_that_is_dropped_takes_no_local_snapshot_with_it() {
     let mut cluster = Cluster::with_limits(3, Limits { snapshot_log_bytes: 4_000, ..small() });
     let leader = cluster.elect();
