@@ -75,7 +75,8 @@ impl Node {
         let namespace = &self.namespace;
         let floor = namespace.history_floor();
         let after = |zxid: Zxid| namespace.history_after(zxid).map_err(|_| floor);
-        let _ = self.cursors.catch_up(namespace.zxid(), CATCH_UP_MAX, after, &mut self.outputs);
+        let left = &mut self.catch_up_left;
+        self.cursors.catch_up(namespace.zxid(), left, after, &mut self.outputs);
     }
 
     /// Requests that are past their time, rounds that nobody answers, membership changes that were
@@ -403,7 +404,5 @@ fn look(view: &super::View, op: &ReadOp) -> Result<ReadOutcome, RequestError> {
 
 /// What an entry costs in memory beside its data.
 const ENTRY_OVERHEAD: usize = 64;
-/// Changes that lagging watches read in one drain.
-const CATCH_UP_MAX: usize = 16_384;
 /// Chunks of the local snapshot that one tick writes.
 const CHUNKS_PER_TICK: usize = 16;

@@ -36,7 +36,8 @@ pub(crate) struct InFlight {
 impl Node {
     /// Takes what the node has to say, or `None` when it is drained.
     ///
-    /// Returns `None` while the node [is blocked](Self::is_blocked).
+    /// Returns `None` while the node [is blocked](Self::is_blocked). A drain is bounded: see
+    /// [`has_more`](Self::has_more).
     pub fn ready(&mut self) -> Option<Ready> {
         if self.token_dropped.load(Ordering::Acquire) {
             self.in_flight.clear();
@@ -76,8 +77,9 @@ impl Node {
             && ready.write.is_none()
             && ready.outputs.is_empty()
             && ready.garbage.is_empty();
-        if quiet && !self.has_more() {
+        if quiet && self.held_write.is_none() {
             self.undrained = false;
+            self.catch_up_left = CATCH_UP_MAX;
             return None;
         }
         Some(ready)
@@ -207,9 +209,10 @@ impl Node {
         self.in_flight.front().map_or(0, |out| self.tick - out.tick)
     }
 
-    /// Whether another call of `ready` may find more.
-    fn has_more(&self) -> bool {
-        self.ended.is_none() && self.cursors.wants_catch_up() || self.held_write.is_some()
+    /// Whether there is more to be drained though [`ready`](Self::ready) has returned `None`: a drain
+    /// lets watches that lag read on within a bound. Tick if it is time, and drain again at once.
+    pub fn has_more(&self) -> bool {
+        self.ended.is_none() && self.cursors.wants_catch_up()
     }
 
     /// Notices that the leader or the term has changed.
@@ -454,5 +457,7 @@ const EXPIRIES_MAX: usize = 1_000;
 const WRITES_OUT_MAX: usize = 64;
 /// Writes that are out while a leader still proposes.
 const PROPOSALS_AHEAD: usize = 2;
+/// Changes that lagging watches read in one drain.
+pub(super) const CATCH_UP_MAX: usize = 16_384;
 /// Keep-alives of one frame to the leader.
 const KEEP_ALIVES_PER_FRAME: usize = 10_000;

@@ -17,6 +17,9 @@
 //! }
 //! ```
 //!
+//! A drain is bounded: if the node [has more](Node::has_more), the loop goes on at once, with the tick
+//! if it is due.
+//!
 //! The writes may also be persisted by another thread, in order, while the loop goes on: whoever
 //! does that hands the tokens back in the same order, and feeds the node only while it is not
 //! [blocked](Node::is_blocked). A driver that persists at once never meets that.
@@ -120,6 +123,8 @@ pub struct Node {
     held_write: Option<(Write, Token, InFlight)>,
     next_number: u64,
     next_ticket: u64,
+    /// Changes that lagging watches may still read in this drain.
+    catch_up_left: usize,
     token_dropped: Arc<AtomicBool>,
     disk_full: bool,
     undrained: bool,

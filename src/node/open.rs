@@ -8,7 +8,7 @@ use std::{
 
 use thiserror::Error;
 
-use super::{Node, identity::LocalRecordError};
+use super::{Node, drain, identity::LocalRecordError};
 use crate::{
     config::Config,
     consensus::{Consensus, Options, RestoredLog},
@@ -154,6 +154,7 @@ impl Node {
             held_write: None,
             next_number: 1,
             next_ticket: 1,
+            catch_up_left: drain::CATCH_UP_MAX,
             token_dropped: Arc::new(AtomicBool::new(false)),
             disk_full: false,
             undrained: true,
