@@ -96,6 +96,9 @@ impl Node {
             self.outputs.push(Output::Reply { ticket: change.ticket, zxid, result });
         }
         self.pin_members();
+        if self.consensus.leader().is_some() {
+            self.led_tick = self.tick;
+        }
         if self.identity.is_recovering() && self.consensus.may_vote() {
             self.identity.set_recovering(false);
         }

@@ -106,6 +106,8 @@ pub struct Node {
     change: Option<PendingChange>,
     now: Now,
     tick: u64,
+    /// When a leader was last known.
+    led_tick: u64,
     applied: u64,
     /// Index and bytes of the entries in memory that were applied.
     tail: VecDeque<(u64, usize)>,
@@ -339,10 +341,10 @@ impl Node {
 
     /// What the node knows of itself and its cluster.
     pub fn status(&self) -> Status {
-        let waiting = if self.membership.members.is_empty() {
-            Some(Waiting::Admission)
-        } else {
-            self.identity.waiting()
+        let waiting = match self.identity.waiting() {
+            _ if self.membership.members.is_empty() => Some(Waiting::Admission),
+            Some(Waiting::CatchUp) if self.is_stuck() => Some(Waiting::CutTail),
+            waiting => waiting,
         };
         Status {
             id: self.config.id,
@@ -509,6 +511,14 @@ impl Node {
         }
     }
 
+    /// Whether there is no leader to catch up with, and maybe cannot be.
+    fn is_stuck(&self) -> bool {
+        let mut voters = self.membership.members.iter().filter(|(_, member)| member.voter);
+        let alone = voters.all(|(&id, _)| id == self.config.id);
+        let long = u64::from(self.config.election_ticks) * LEADERLESS_ELECTIONS;
+        alone || self.tick - self.led_tick >= long
+    }
+
     fn rejected(&self) -> BTreeMap<String, u64> {
         let counters = self.consensus.counters().iter();
         counters.map(|(reason, &count)| (reason.to_string(), count)).collect()
@@ -530,3 +540,6 @@ impl Node {
         self.messages.push(message);
     }
 }
+
+/// Election timeouts without a leader after which a node without its tail says that it is stuck.
+const LEADERLESS_ELECTIONS: u64 = 10;

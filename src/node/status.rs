@@ -91,6 +91,11 @@ pub enum Waiting {
     OtherBootstrap(NodeId),
     /// A damaged tail was cut off the log: the node votes once it has caught up with the leader.
     CatchUp,
+    /// A damaged tail was cut off the log, and there is nobody to catch up with: this is the only
+    /// voter, or there has been no leader for ten election timeouts. Start the members that are
+    /// down. If no leader can be elected then, because too many voters are in this state, see
+    /// [`accept_cut_tail`](crate::ConfigBuilder::accept_cut_tail).
+    CutTail,
     /// A leader must add this node as a learner.
     Admission,
 }

@@ -1,6 +1,7 @@
 //! Nodes of one cluster, driven by hand: a network that loses what it is told to, and disks that
 //! hold exactly what was persisted.
 
+mod cut_tail;
 mod hostile;
 mod identity;
 mod leases;
@@ -54,6 +55,8 @@ pub(super) struct Disk {
     /// How many snapshots were begun.
     pub(super) begun: usize,
     pub(super) writes: usize,
+    /// Whether its last record was cut off, and may have been acknowledged.
+    pub(super) tail_cut: bool,
 }
 
 impl Disk {
@@ -69,6 +72,7 @@ impl Disk {
             staged: None,
             begun: 0,
             writes: 0,
+            tail_cut: false,
         }
     }
 
@@ -101,6 +105,7 @@ impl Disk {
                 SnapshotWrite::Discard => self.staged = None,
             }
         }
+        self.tail_cut &= write.local.is_none();
         self.local = write.local.clone().or(self.local.take());
         if let Some(first) = write.entries.first() {
             self.entries.retain(|entry| entry.index < first.index);
@@ -122,6 +127,7 @@ impl Disk {
         restored.local = self.local.clone();
         restored.hard_state = self.hard_state;
         restored.entries = self.entries.clone();
+        restored.tail_cut = self.tail_cut;
         let snapshot = self.snapshot.clone();
         restored.snapshot =
             snapshot.map(|(index, term, chunks)| RestoredSnapshot::new(index, term, chunks));
@@ -141,6 +147,7 @@ pub(super) struct Cluster {
     pub(super) limits: Limits,
     pub(super) sent: Vec<Bytes>,
     pub(super) record: bool,
+    pub(super) accept_cut_tail: bool,
     /// Things that came out to be dropped elsewhere.
     pub(super) garbage: usize,
 }
@@ -165,6 +172,7 @@ impl Cluster {
             limits,
             sent: Vec::new(),
             record: false,
+            accept_cut_tail: false,
             garbage: 0,
         };
         for id in founders {
@@ -205,6 +213,7 @@ impl Cluster {
             true => Config::founding(cluster, member, self.founders.iter().copied()),
             false => Config::joining(cluster, member),
         };
+        let builder = builder.accept_cut_tail(self.accept_cut_tail);
         builder.limits(self.limits.clone()).build().expect("a valid set-up")
     }
 
