@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::{Ended, MembershipError, Misuse, Node, SubmitError};
+use super::{DiskError, Ended, MembershipError, Misuse, Node, SubmitError};
 use crate::{
     command::{Batch, Command, Entry},
     consensus::{ChangeError, RaftWrite},
@@ -115,22 +115,26 @@ impl Node {
 
     /// Says that the write of `token` failed. The node ends: it votes no more and acknowledges
     /// nothing, and every pending request is answered `Unknown`. Tokens of later writes are void.
-    pub fn failed(&mut self, token: Token, why: impl Into<String>) {
+    pub fn failed(&mut self, token: Token, why: impl Into<DiskError>) {
         if self.redeem(token).is_ok() {
             self.in_flight.clear();
-            self.end(Ended::DiskFailed { why: why.into() });
+            self.end_with_disk(why.into());
         }
         self.undrained = true;
     }
 
     /// Says that the disk failed while no write was out: what was durable is so no more, or work
     /// for the log met an error. The node ends as after [`failed`](Self::failed).
-    pub fn disk_failed(&mut self, why: impl Into<String>) {
+    pub fn disk_failed(&mut self, why: impl Into<DiskError>) {
         if let Some((_, token, _)) = self.held_write.take() {
             token.spend();
         }
-        self.end(Ended::DiskFailed { why: why.into() });
+        self.end_with_disk(why.into());
         self.undrained = true;
+    }
+
+    fn end_with_disk(&mut self, DiskError { fault, why }: DiskError) {
+        self.end(Ended::DiskFailed { fault, why });
     }
 
     /// The node ends here: what waits is answered, and nothing leaves any more.

@@ -65,7 +65,7 @@ pub use request::{
     ReadOutcome, Request, RequestError, Seq, SubmitError, Ticket, Unknown, Watch, WatchEnd,
     WatchId,
 };
-pub use status::{Ended, Member, Role, Status, Waiting};
+pub use status::{DiskError, DiskFault, Ended, Member, Role, Status, Waiting};
 
 use crate::{
     command::Command,

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     Limits,
     client::{Completion, Written},
-    node::Ended,
+    node::{DiskFault, Ended},
     wal::{Fault, Fs, MemoryFs, Wal, WalOptions},
 };
 
@@ -44,7 +44,7 @@ fn ended(trio: &Trio, n: u64) -> Option<Ended> {
 
 fn reason(trio: &mut Trio, n: u64) -> String {
     match trio.until("it ends", |it| ended(it, n)) {
-        Ended::DiskFailed { why } => why,
+        Ended::DiskFailed { why, .. } => why,
         other => panic!("{other:?}"),
     }
 }
@@ -67,6 +67,13 @@ fn a_disk_that_fails_ends_its_host_and_the_others_go_on() {
         let waiting: Vec<_> = (0..5).map(|n| make(&client, &format!("/w{n}"), 1)).collect();
         let why = reason(&mut trio, leader);
         assert!(why.contains("/data/"), "names the file: {why}");
+        let (kind, remedy) = match fault {
+            Fault::NoSpace(_) => (DiskFault::Full, "free space"),
+            _ => (DiskFault::Failed, "on the same data"),
+        };
+        let told = ended(&trio, leader).expect("it has");
+        assert!(matches!(&told, Ended::DiskFailed { fault, .. } if *fault == kind), "{told:?}");
+        assert!(told.to_string().contains(remedy), "{told}");
         for write in waiting {
             let error = trio.wait(write).expect_err("nothing was acknowledged");
             assert!(error.outcome_unknown(), "{fault:?}: {error:?}");
@@ -166,6 +173,10 @@ fn rot_at_rest_ends_the_node_though_nobody_writes() {
     let why = reason(&mut trio, 2);
     let place = format!("{} is corrupt at byte 512", file.display());
     assert!(why.contains(&place), "{why}");
+    let told = ended(&trio, 2).expect("it has");
+    assert!(matches!(told, Ended::DiskFailed { fault: DiskFault::Damaged, .. }), "{told:?}");
+    let remedy = told.to_string();
+    assert!(remedy.contains("under a new id") && !remedy.contains("same data"), "{remedy}");
     assert_eq!((ended(&trio, 1), ended(&trio, 3)), (None, None));
 }
 
@@ -198,7 +209,9 @@ fn a_driver_says_why_its_node_has_ended() {
     assert!(told, "{error:?}");
     while driver.is_running() {}
     let cause = driver.stop();
-    assert!(matches!(cause, Some(Ended::DiskFailed { why }) if why.contains("the sync failed")));
+    assert!(
+        matches!(cause, Some(Ended::DiskFailed { why, .. }) if why.contains("the sync failed"))
+    );
 }
 
 #[test]
