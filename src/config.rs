@@ -192,8 +192,8 @@ impl ConfigBuilder {
         self
     }
 
-    /// Lets a member vote although a damaged tail was cut off its log that it may have acknowledged.
-    /// Default: false.
+    /// Lets a member vote although a damaged tail was cut off its log, which it may have
+    /// acknowledged. Default: false.
     ///
     /// For the operator of a cluster that cannot elect a leader, because its only voter, or so many
     /// of its voters that the others are no majority, are in

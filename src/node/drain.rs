@@ -213,8 +213,9 @@ impl Node {
         self.in_flight.front().map_or(0, |out| self.tick - out.tick)
     }
 
-    /// Whether there is more to be drained though [`ready`](Self::ready) has returned `None`: a drain
-    /// lets watches that lag read on within a bound. Tick if it is time, and drain again at once.
+    /// Whether there is more to be drained though [`ready`](Self::ready) has returned `None`: a
+    /// drain lets watches that lag read on within a bound. Tick if it is time, and drain again at
+    /// once.
     pub fn has_more(&self) -> bool {
         self.ended.is_none() && self.cursors.wants_catch_up()
     }

@@ -17,8 +17,8 @@
 //! }
 //! ```
 //!
-//! A drain is bounded: if the node [has more](Node::has_more), the loop goes on at once, with the tick
-//! if it is due.
+//! A drain is bounded: if the node [has more](Node::has_more), the loop goes on at once, with the
+//! tick if it is due.
 //!
 //! The writes may also be persisted by another thread, in order, while the loop goes on: whoever
 //! does that hands the tokens back in the same order, and feeds the node only while it is not
