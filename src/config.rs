@@ -35,6 +35,7 @@ pub struct Config {
     pub(crate) seed: u64,
     pub(crate) max_drift_ppm: u32,
     pub(crate) limits: Limits,
+    pub(crate) accept_cut_tail: bool,
     pub(crate) logger: Logger,
 }
 
@@ -114,6 +115,7 @@ impl fmt::Debug for Config {
             .field("seed", &self.seed)
             .field("max_drift_ppm", &self.max_drift_ppm)
             .field("limits", &self.limits)
+            .field("accept_cut_tail", &self.accept_cut_tail)
             .finish_non_exhaustive()
     }
 }
@@ -139,6 +141,7 @@ impl ConfigBuilder {
                 seed: 0,
                 max_drift_ppm: 10_000,
                 limits: Limits::default(),
+                accept_cut_tail: false,
                 logger: Logger::root(slog::Discard, slog::o!()),
             },
         }
@@ -186,6 +189,19 @@ impl ConfigBuilder {
     /// The bounds of what the member holds. Default: [`Limits::default`].
     pub fn limits(mut self, limits: Limits) -> Self {
         self.config.limits = limits;
+        self
+    }
+
+    /// Lets a member vote although a damaged tail was cut off its log, which it may have
+    /// acknowledged. Default: false.
+    ///
+    /// For the operator of a cluster that cannot elect a leader, because its only voter, or so many
+    /// of its voters that the others are no majority, are in
+    /// [`Waiting::CutTail`](crate::node::Waiting::CutTail). **What was acknowledged last may be
+    /// lost**, and members that have applied it end with the remedy. Restart as few of the waiting
+    /// members with it as a majority lacks, and take it out again.
+    pub fn accept_cut_tail(mut self, accept: bool) -> Self {
+        self.config.accept_cut_tail = accept;
         self
     }
 

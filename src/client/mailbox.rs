@@ -76,25 +76,28 @@ impl Mailbox {
     }
 
     /// Takes a call, or answers it with why not.
+    ///
+    /// Once a write of a session was refused, none is taken behind it until the application has
+    /// seen that (ARCHITECTURE.md, rule 7).
     pub(crate) fn call(&self, call: Call) {
         let mut state = self.state.lock();
-        let refusal = if let Some(why) = &state.closed {
+        let (error, adopt) = if let Some(why) = &state.closed {
             let (why, submitted) = (why.clone(), false);
-            Some(Error::Closed { why, submitted })
+            (Error::Closed { why, submitted }, None)
+        } else if let Some(adopt) = call.session().and_then(|it| it.unseen_overflow()) {
+            (Error::Withheld, Some(adopt))
         } else if state.arrivals.calls.len() >= self.calls_max && call.is_bounded() {
             let max = self.calls_max;
-            Some(Error::Full { max })
+            // Under the lock: what comes next must know of it.
+            (Error::Full { max }, call.session().map(|it| it.overflow()))
         } else {
-            None
-        };
-        let Some(error) = refusal else {
             state.arrivals.calls.push_back(call);
             drop(state);
             self.arrived.notify_one();
             return;
         };
         drop(state);
-        call.refuse(error);
+        call.refuse_adopting(error, adopt);
     }
 
     /// Ends the host's next wait.

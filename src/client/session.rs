@@ -15,7 +15,7 @@ use crate::{
     client::{
         Acquire, Answer, Client, Completion, Error, Written,
         call::Call,
-        completion::Promise,
+        completion::{Adopt, Promise},
         create, delete,
         recipe::{LeaderGuard, LockGuard, Place, PlaceCell},
         set,
@@ -31,9 +31,9 @@ use crate::{
 /// A session, kept alive as long as any clone of this handle, or any guard made with it, lives.
 ///
 /// Writes take effect exactly once and in the order in which they were submitted, even while
-/// leaders change. After one that fails locally or whose outcome is unknown, later ones are
-/// withheld until the application has looked at its answer, so what took effect is a prefix of
-/// what was submitted.
+/// leaders change. After one that the node or its inbox refused, later ones are withheld until the
+/// application has looked at its answer, so what took effect is a prefix of what was submitted. One
+/// whose outcome is unknown keeps its place: later ones take effect after it, or not at all.
 ///
 /// Dropping the last handle closes the session, and its ephemeral nodes go; it never blocks. To
 /// let the session live on and attach it elsewhere, use [`leave`](Self::leave).
@@ -265,8 +265,11 @@ pub(crate) struct SessionCell {
     pub(crate) secret: Secret,
     pub(crate) ttl: Duration,
     pub(crate) epoch: AtomicU64,
-    /// What the application has seen of refusals; see the host.
+    /// What the application has seen of the host's refusals; see there.
     pub(crate) generation: Arc<AtomicU64>,
+    /// Writes that the inbox refused, and how many of these refusals the application has seen.
+    overflows: AtomicU64,
+    overflows_seen: Arc<AtomicU64>,
     until_us: AtomicU64,
     /// 0, or why it is over.
     over: AtomicU8,
@@ -282,10 +285,35 @@ impl SessionCell {
             ttl,
             epoch: AtomicU64::new(key.epoch),
             generation: Arc::default(),
+            overflows: AtomicU64::new(0),
+            overflows_seen: Arc::default(),
             until_us: AtomicU64::new(as_micros(until)),
             over: AtomicU8::new(0),
             closing: AtomicU8::new(0),
         }
+    }
+
+    /// The inbox has refused a write: to be called under its lock.
+    pub(crate) fn overflow(&self) -> Adopt {
+        self.overflows.fetch_add(1, Ordering::AcqRel);
+        self.adopt_overflow()
+    }
+
+    /// What a write is withheld with as long as the application has not seen that an earlier one
+    /// was refused by the inbox.
+    pub(crate) fn unseen_overflow(&self) -> Option<Adopt> {
+        let seen = self.overflows_seen.load(Ordering::Acquire);
+        (seen < self.overflows.load(Ordering::Acquire)).then(|| self.adopt_overflow())
+    }
+
+    fn adopt_overflow(&self) -> Adopt {
+        let generation = self.overflows.load(Ordering::Acquire);
+        Adopt { handle: Arc::clone(&self.overflows_seen), generation }
+    }
+
+    /// Whether a handle has closed or left it: then another can have what it held.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire) != 0
     }
 
     pub(crate) fn renew(&self, until: Duration) {

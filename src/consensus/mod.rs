@@ -53,7 +53,7 @@ pub(crate) use self::{
     ended::Ended,
     membership::{AppliedChange, MembershipChange},
     open::{OpenError, Options, RestoredLog},
-    status::Role,
+    status::{Replication, Role},
     validate::Rejected,
 };
 

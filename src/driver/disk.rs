@@ -10,7 +10,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::{
     client::mailbox::Mailbox,
     driver::Log,
-    node::{Token, Write},
+    node::{DiskError, Token, Write},
     wal::{Chore, ChoreDone},
 };
 
@@ -37,9 +37,9 @@ pub(super) enum Job {
 #[derive(Debug)]
 pub(super) enum End {
     Durable(Token),
-    Failed(Token, String),
+    Failed(Token, DiskError),
     /// A chore failed, and the log with it.
-    Broken(String),
+    Broken(DiskError),
     Chore(Chore),
 }
 

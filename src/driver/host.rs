@@ -86,7 +86,7 @@ pub enum HostError {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Turn {
-    /// Whether more has arrived than one turn takes: turn again at once.
+    /// Whether there is more to do than one turn takes: turn again at once.
     pub more: bool,
     /// When the next tick is due, on the clock of [`Now::mono`].
     pub next_tick: Duration,
@@ -209,6 +209,7 @@ impl Host {
             self.tick(now);
             let more = self.node.ended().is_none() && self.take();
             self.drain(now);
+            let more = more || (self.node.has_more() && !self.node.is_blocked());
             self.publish(now.mono);
             self.scrub(now.mono);
             self.end_with_node();

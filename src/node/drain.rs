@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::{Ended, MembershipError, Misuse, Node, SubmitError};
+use super::{DiskError, Ended, MembershipError, Misuse, Node, SubmitError};
 use crate::{
     command::{Batch, Command, Entry},
     consensus::{ChangeError, RaftWrite},
@@ -36,7 +36,8 @@ pub(crate) struct InFlight {
 impl Node {
     /// Takes what the node has to say, or `None` when it is drained.
     ///
-    /// Returns `None` while the node [is blocked](Self::is_blocked).
+    /// Returns `None` while the node [is blocked](Self::is_blocked). A drain is bounded: see
+    /// [`has_more`](Self::has_more).
     pub fn ready(&mut self) -> Option<Ready> {
         if self.token_dropped.load(Ordering::Acquire) {
             self.in_flight.clear();
@@ -76,8 +77,9 @@ impl Node {
             && ready.write.is_none()
             && ready.outputs.is_empty()
             && ready.garbage.is_empty();
-        if quiet && !self.has_more() {
+        if quiet && self.held_write.is_none() {
             self.undrained = false;
+            self.catch_up_left = CATCH_UP_MAX;
             return None;
         }
         Some(ready)
@@ -113,22 +115,26 @@ impl Node {
 
     /// Says that the write of `token` failed. The node ends: it votes no more and acknowledges
     /// nothing, and every pending request is answered `Unknown`. Tokens of later writes are void.
-    pub fn failed(&mut self, token: Token, why: impl Into<String>) {
+    pub fn failed(&mut self, token: Token, why: impl Into<DiskError>) {
         if self.redeem(token).is_ok() {
             self.in_flight.clear();
-            self.end(Ended::DiskFailed { why: why.into() });
+            self.end_with_disk(why.into());
         }
         self.undrained = true;
     }
 
     /// Says that the disk failed while no write was out: what was durable is so no more, or work
     /// for the log met an error. The node ends as after [`failed`](Self::failed).
-    pub fn disk_failed(&mut self, why: impl Into<String>) {
+    pub fn disk_failed(&mut self, why: impl Into<DiskError>) {
         if let Some((_, token, _)) = self.held_write.take() {
             token.spend();
         }
-        self.end(Ended::DiskFailed { why: why.into() });
+        self.end_with_disk(why.into());
         self.undrained = true;
+    }
+
+    fn end_with_disk(&mut self, DiskError { fault, why }: DiskError) {
+        self.end(Ended::DiskFailed { fault, why });
     }
 
     /// The node ends here: what waits is answered, and nothing leaves any more.
@@ -207,9 +213,11 @@ impl Node {
         self.in_flight.front().map_or(0, |out| self.tick - out.tick)
     }
 
-    /// Whether another call of `ready` may find more.
-    fn has_more(&self) -> bool {
-        self.ended.is_none() && self.cursors.wants_catch_up() || self.held_write.is_some()
+    /// Whether there is more to be drained though [`ready`](Self::ready) has returned `None`: a
+    /// drain lets watches that lag read on within a bound. Tick if it is time, and drain again at
+    /// once.
+    pub fn has_more(&self) -> bool {
+        self.ended.is_none() && self.cursors.wants_catch_up()
     }
 
     /// Notices that the leader or the term has changed.
@@ -366,18 +374,32 @@ impl Node {
 
     /// Raft wants to send a snapshot: its bytes go first, and raft's message when they are there.
     fn offer_snapshot(&mut self, to: NodeId, meta: &SnapshotMeta) {
-        let first = self.consensus.first_index();
-        let usable = |outgoing: &Outgoing| outgoing.index + 1 >= first;
-        if !self.transfers.outgoing.get(&to).is_some_and(usable) {
-            // Frozen at `applied`, which is where raft's metadata stands.
-            let place = (meta.index, meta.term);
-            let chunk_bytes = self.config.limits.snapshot_chunk_bytes;
-            let outgoing = Outgoing::new(place, self.source(), chunk_bytes, self.tick);
-            self.transfers.outgoing.insert(to, outgoing);
-        }
-        if let Some(&Outgoing { index, term, .. }) = self.transfers.outgoing.get(&to) {
-            self.send(to, Body::SnapshotOffer { index, term });
-        }
+        let (first, tick) = (self.consensus.first_index(), self.tick);
+        let kept = self.transfers.outgoing.get_mut(&to).filter(|it| it.index + 1 >= first);
+        let (index, term) = match kept {
+            Some(outgoing) => {
+                outgoing.resume(tick);
+                (outgoing.index, outgoing.term)
+            }
+            None if meta.index == self.applied => {
+                let place = (meta.index, meta.term);
+                let chunk_bytes = self.config.limits.snapshot_chunk_bytes;
+                let outgoing = Outgoing::new(place, self.source(), chunk_bytes, tick);
+                let old = self.transfers.outgoing.insert(to, outgoing);
+                self.drop_elsewhere(old);
+                place
+            }
+            None => {
+                // What would be frozen here is not what raft's metadata names: it asks again.
+                return self.consensus.report_snapshot(to, false);
+            }
+        };
+        self.send(to, Body::SnapshotOffer { index, term });
+    }
+
+    /// Hands out state that may be dear to drop, if there is any.
+    pub(super) fn drop_elsewhere<T: std::any::Any + Send>(&mut self, old: Option<T>) {
+        self.garbage.items.extend(old.map(|old| Box::new(old) as Box<dyn std::any::Any + Send>));
     }
 
     /// Puts together what must be durable, and makes the token for it.
@@ -444,5 +466,7 @@ const EXPIRIES_MAX: usize = 1_000;
 const WRITES_OUT_MAX: usize = 64;
 /// Writes that are out while a leader still proposes.
 const PROPOSALS_AHEAD: usize = 2;
+/// Changes that lagging watches read in one drain.
+pub(super) const CATCH_UP_MAX: usize = 16_384;
 /// Keep-alives of one frame to the leader.
 const KEEP_ALIVES_PER_FRAME: usize = 10_000;
