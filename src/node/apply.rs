@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{Ended, Node};
 use crate::{
-    command::{Batch, Command, Entry},
+    command::{Batch, Command, CommandError, Entry},
     consensus::MembershipChange,
     id::{Origin as OriginId, SessionId, Zxid},
     namespace::{Applied, SessionState},
@@ -135,6 +135,13 @@ impl Node {
             match command {
                 Ok(Command::PinStore { node, store }) => self.membership.pin(node, store),
                 Ok(command) => self.apply_command(command),
+                // Of a known kind, and no member may ever apply it: all go past it alike.
+                Err(error @ CommandError::Field(_)) => {
+                    slog::warn!(
+                        self.config.logger, "a command has no effect";
+                        "index" => index, "why" => %error
+                    );
+                }
                 Err(error) => return self.end(Ended::Command { index, error }),
             }
         }

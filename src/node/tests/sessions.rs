@@ -332,6 +332,68 @@ fn a_path_that_is_only_a_prefix_is_refused_before_it_is_encoded() {
     assert!(cluster.write(leader, txn).is_ok());
 }
 
+/// A path of full length has no room for the number: the entry would be one that nobody can read.
+#[test]
+fn a_path_without_room_for_its_number_is_refused_before_it_is_encoded() {
+    let mut cluster = Cluster::elected(3);
+    let leader = cluster.leader().expect("elected");
+    let at = follower(&cluster);
+    let session = cluster.open_session(at, 1, TTL).session;
+    let long = |bytes: usize| -> crate::Path {
+        format!("/{}", "x".repeat(bytes - 1)).parse().expect("a valid path")
+    };
+    let create = |bytes, mode| -> Txn {
+        Op::Create { path: long(bytes).into(), data: Bytes::new(), mode }.into()
+    };
+    let modes = [CreateMode::PersistentSequential, CreateMode::EphemeralSequential];
+    for (mode, bytes) in modes.into_iter().flat_map(|mode| [(mode, 4087), (mode, 4096)]) {
+        for member in [leader, at] {
+            let request = Request::Txn { seq: None, txn: create(bytes, mode) };
+            let refused = cluster.node(member).submit(request);
+            assert!(matches!(refused, Err(SubmitError::Path(_))), "{refused:?}");
+        }
+        let refused = cluster.submit_seq(at, session, 1, create(bytes, mode));
+        assert!(matches!(refused, Err(SubmitError::Path(_))), "{refused:?}");
+    }
+    let longest = create(4086, CreateMode::PersistentSequential);
+    cluster.write(leader, longest).expect("a number fits");
+    let first = cluster.submit_seq(at, session, 1, create(4096, CreateMode::Persistent));
+    cluster.run(3);
+    assert!(cluster.reply(at, first.expect("taken")).is_ok());
+    cluster.assert_agreement();
+}
+
+/// What no member should have let into the log ends nobody: all go past it alike.
+#[test]
+fn a_field_that_cannot_be_has_no_effect_on_any_member() {
+    let mut cluster = Cluster::elected(3);
+    let leader = cluster.leader().expect("elected");
+    let origin = OriginId { node: leader, boot_nonce: 1, counter: 1 };
+    let path = crate::Path::new(&format!("/{}", "x".repeat(4095))).expect("valid");
+    let mode = CreateMode::PersistentSequential;
+    let txn: Txn = Op::Create { path: path.into(), data: Bytes::new(), mode }.into();
+    let commands = [
+        Command::PlainTxn { origin, txn: create("/before") }.encode(),
+        Command::PlainTxn { origin, txn }.encode(),
+        Command::PlainTxn { origin, txn: create("/after") }.encode(),
+    ];
+    let leadership = cluster.node(leader).leadership.as_mut().expect("leads");
+    assert!(leadership.push(commands.concat().into(), usize::MAX));
+    cluster.run(3);
+    for node in cluster.nodes.values() {
+        assert_eq!(node.ended(), None);
+    }
+    for member in (1..=3).map(id) {
+        assert!(cluster.exists(member, "/before") && cluster.exists(member, "/after"));
+    }
+    for member in (1..=3).map(id) {
+        cluster.restart(member);
+    }
+    cluster.elect();
+    cluster.run(3);
+    cluster.assert_agreement();
+}
+
 #[test]
 fn forwarded_bytes_that_are_no_commands_never_reach_the_log() {
     let mut cluster = Cluster::elected(3);
