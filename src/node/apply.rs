@@ -2,6 +2,8 @@
 //!
 //! The order of the outputs is the order of the log; a transaction's events come before its reply.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use super::{Ended, Node};
@@ -265,6 +267,7 @@ impl Node {
             Some(MembershipChange::Promote(id)) => self.membership.promote(id),
             Some(MembershipChange::Remove(id)) => {
                 self.membership.remove(id);
+                self.identity.forget(&BTreeSet::from([id]));
                 self.transfers.outgoing.remove(&id);
             }
             None => return,

@@ -116,6 +116,15 @@ impl Identity {
         Ok(())
     }
 
+    /// Members were removed: nobody hears of their ids again.
+    pub(crate) fn forget(&mut self, removed: &BTreeSet<NodeId>) {
+        let known = self.pins.len();
+        self.pins.retain(|id, _| *id == self.id || !removed.contains(id));
+        self.changed |= self.pins.len() != known;
+        self.durable.retain(|id, _| !removed.contains(id));
+        self.greeted.retain(|id| !removed.contains(id));
+    }
+
     pub(crate) fn set_recovering(&mut self, recovering: bool) {
         self.changed |= self.recovering != recovering;
         self.recovering = recovering;

@@ -98,6 +98,7 @@ impl Node {
                 (namespace, membership, founding.map(|it| it.0).unwrap_or_default())
             }
         };
+        identity.forget(&membership.removed);
         let place = match (&restored.snapshot, &config.founders) {
             (Some(snapshot), _) => (snapshot.index, snapshot.term),
             (None, Some(_)) => FOUNDING,
