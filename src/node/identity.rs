@@ -230,8 +230,7 @@ impl Identity {
     pub(crate) fn told(&self, hello: &Hello) -> Option<Ended> {
         let known = hello.pins.iter().find(|pin| pin.node == self.id)?;
         let same = known.incarnation.store == self.own.store;
-        let later = same && !is_newer_or_same(known.incarnation, self.own);
-        later.then(|| self.refused(Refusal::RolledBack, Some(*known))).flatten()
+        same.then(|| self.refused(Refusal::RolledBack, Some(*known))).flatten()
     }
 
     /// What a peer's refusal means for this member.
@@ -241,7 +240,10 @@ impl Identity {
             (Refusal::Wiped, Some(known)) if known.store != self.own.store => {
                 Some(Ended::Wiped { id: self.id, known: known.store, own: self.own.store })
             }
-            (Refusal::RolledBack, Some(known)) if known.store == self.own.store => {
+            // A frame of an earlier opening that came late is refused by the same words.
+            (Refusal::RolledBack, Some(known))
+                if known.store == self.own.store && !is_newer_or_same(known, self.own) =>
+            {
                 Some(Ended::RolledBack {
                     id: self.id,
                     store: self.own.store,

@@ -123,6 +123,30 @@ fn rule_1_the_newest_opening_is_durable_at_the_peers() {
     assert!(matches!(ended, Some(Ended::RolledBack { .. })), "{ended:?}");
 }
 
+/// A frame of the opening before may arrive after one of the opening that is in force.
+#[test]
+fn rule_1_a_late_frame_of_an_earlier_opening_ends_nobody() {
+    let mut cluster = Cluster::elected(3);
+    let leader = cluster.leader().expect("elected");
+    let late = (1..=3).map(id).find(|&it| it != leader).expect("a follower");
+    cluster.run(3);
+    let incarnation = cluster.nodes[&late].identity.own();
+    let frame = Frame {
+        cluster: ClusterId::named("test"),
+        from: late,
+        to: leader,
+        incarnation,
+        body: Body::Forward(Bytes::new()),
+    };
+    cluster.restart(late);
+    cluster.run(5);
+    let refused = cluster.node(leader).step(late, frame.encode());
+    assert!(matches!(refused, Err(StepError::Refused { .. })), "{refused:?}");
+    cluster.run(5);
+    assert_eq!(cluster.nodes[&late].ended(), None);
+    cluster.write(late, create("/it-goes-on")).expect("written");
+}
+
 #[test]
 fn rule_1_founders_that_were_set_up_differently_say_so() {
     let mut cluster = Cluster::new(3);
