@@ -68,6 +68,18 @@ pub enum LocalRecordError {
         /// As it is set up now.
         configured: u32,
     },
+    /// A founder remains one for ever, and so does a member that joined.
+    #[error(
+        "the store {}; start with the kind of configuration that it was made with",
+        match founder {
+            true => "founded the cluster, and the configuration says that it joins one",
+            false => "joined a cluster, and the configuration says that it founds one",
+        }
+    )]
+    OtherKind {
+        /// Whether the store is that of a founder.
+        founder: bool,
+    },
 }
 
 impl Identity {
@@ -101,7 +113,10 @@ impl Identity {
         if record.version != RECORD_VERSION {
             return Err(malformed(record.version));
         }
-        if record.founder && self.founders.is_some() && record.bootstrap != self.bootstrap {
+        if record.founder != self.founders.is_some() {
+            return Err(LocalRecordError::OtherKind { founder: record.founder });
+        }
+        if record.founder && record.bootstrap != self.bootstrap {
             let (stored, configured) = (record.bootstrap, self.bootstrap);
             return Err(LocalRecordError::OtherBootstrap { stored, configured });
         }
@@ -110,9 +125,6 @@ impl Identity {
         self.pins.insert(self.id, self.own);
         self.founded |= record.founded;
         self.recovering |= record.recovering;
-        if !record.founder {
-            self.founders = None;
-        }
         Ok(())
     }
 

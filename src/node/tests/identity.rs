@@ -147,6 +147,32 @@ fn rule_1_a_late_frame_of_an_earlier_opening_ends_nobody() {
     cluster.write(late, create("/it-goes-on")).expect("written");
 }
 
+/// Restarted as a joiner, a founder would elect without having pinned the others.
+#[test]
+fn rule_1_a_founder_stays_one_and_a_joiner_stays_one() {
+    let mut cluster = Cluster::new(3);
+    // Member 3 is heard by nobody: the founding does not end.
+    cluster.lose = Box::new(|frame| frame.from == id(3));
+    cluster.run(20);
+    let joining = Config::joining(ClusterId::named("test"), id(1)).build().expect("valid");
+    cluster.kill(id(1));
+    let restored = cluster.disks.get_mut(&id(1)).expect("a disk").open();
+    let refused = Node::open(joining, restored).map(|_| ());
+    assert_eq!(refused, Err(OpenError::Local(LocalRecordError::OtherKind { founder: true })));
+    cluster.start(id(1));
+    cluster.lose = Box::new(|_| false);
+    let leader = cluster.elect();
+    cluster.join(4);
+    cluster.submit(leader, Request::AddLearner(id(4)));
+    cluster.run(10);
+    cluster.kill(id(4));
+    let members = [1, 2, 3, 4].map(id);
+    let founding = Config::founding(ClusterId::named("test"), id(4), members);
+    let restored = cluster.disks.get_mut(&id(4)).expect("a disk").open();
+    let refused = Node::open(founding.build().expect("valid"), restored).map(|_| ());
+    assert_eq!(refused, Err(OpenError::Local(LocalRecordError::OtherKind { founder: false })));
+}
+
 #[test]
 fn rule_1_founders_that_were_set_up_differently_say_so() {
     let mut cluster = Cluster::new(3);
