@@ -10,7 +10,7 @@ use crate::{
     consensus::{ChangeError, RaftWrite},
     id::NodeId,
     node::{
-        leader::Leadership,
+        leader::{KEEP_ALIVES_MAX, Leadership},
         ready::{Message, Ready, SnapshotWrite, Token, Write},
         request::{Output, RequestError, Unknown},
         transfer::{Outgoing, Source},
@@ -248,6 +248,7 @@ impl Node {
 
     /// A leader's part: its own and the others' commands go into the log.
     fn lead(&mut self) {
+        let frame_bytes_max = self.frame_bytes_max();
         let Some(leadership) = &mut self.leadership else {
             return;
         };
@@ -278,6 +279,7 @@ impl Node {
                 break;
             };
             clock_due = false;
+            debug_assert!(entry.len() < frame_bytes_max / 2, "a follower takes its frame");
             if self.consensus.propose(entry.clone()).is_err() {
                 // The ticks are lost; the commands wait for room, or for the next leader.
                 if let Ok(Entry { commands: Batch(commands), .. }) = Entry::decode(entry) {
@@ -305,7 +307,7 @@ impl Node {
         if self.origin.has_outbox() {
             let (commands, keep_alives) = self.origin.take_outbox(self.tick);
             self.forward(leader, &commands);
-            for items in keep_alives.chunks(KEEP_ALIVES_PER_FRAME) {
+            for items in keep_alives.chunks(KEEP_ALIVES_MAX) {
                 let command = Command::KeepAlives(items.to_vec()).encode();
                 self.send(leader, Body::Forward(command));
             }
@@ -440,5 +442,3 @@ const EXPIRIES_MAX: usize = 1_000;
 const WRITES_OUT_MAX: usize = 64;
 /// Writes that are out while a leader still proposes.
 const PROPOSALS_AHEAD: usize = 2;
-/// Keep-alives of one frame to the leader.
-const KEEP_ALIVES_PER_FRAME: usize = 10_000;

@@ -99,8 +99,9 @@ impl Leadership {
         self.since_renewal_us = 0;
         let mut commands = Vec::new();
         if !self.held.is_empty() {
-            let held = std::mem::take(&mut self.held).into_values().collect();
-            commands.push(Command::KeepAlives(held).encode());
+            let held: Vec<KeepAlive> = std::mem::take(&mut self.held).into_values().collect();
+            let parts = held.chunks(KEEP_ALIVES_MAX);
+            commands.extend(parts.map(|part| Command::KeepAlives(part.to_vec()).encode()));
         }
         commands.extend(due.into_iter().map(|session| Command::ExpireSession { session }.encode()));
         self.buffer_bytes += commands.iter().map(Bytes::len).sum::<usize>();
@@ -154,3 +155,6 @@ impl Leadership {
         self.advance_us
     }
 }
+
+/// Keep-alives of one command: at most 44 KiB, which fits into any frame and any entry.
+pub(crate) const KEEP_ALIVES_MAX: usize = 1_000;
