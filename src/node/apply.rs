@@ -84,7 +84,8 @@ impl Node {
         let zxid = self.namespace.zxid();
         let give_up = u64::from(self.config.limits.request_ticks_max);
         let election = u64::from(self.config.election_ticks);
-        self.origin.tick(self.tick, election, give_up, zxid, &mut self.outputs);
+        let resend = (!self.is_leader()).then_some(election);
+        self.origin.tick(self.tick, resend, give_up, zxid, &mut self.outputs);
         for Waiting { ticket, read, .. } in self.reads.tick(self.tick, election / 2 + 1, give_up) {
             let result = Err(RequestError::TimedOut);
             self.outputs.push(Output::Read { ticket, zxid, result });
@@ -190,7 +191,7 @@ impl Node {
             Err(OpError::Gap { .. }) => {
                 let attached = self.origin.attachment(session);
                 if attached.is_some_and(|attachment| attachment.epoch == epoch) {
-                    self.origin.resend(session);
+                    self.origin.gap(session);
                 }
                 return;
             }

@@ -253,7 +253,9 @@ impl Node {
             return;
         };
         if self.origin.has_outbox() {
-            let (commands, keep_alives) = self.origin.take_outbox(self.tick);
+            // Without room they stay with their origin, which bounds them, and are not sent again.
+            let has_room = leadership.has_room(self.config.limits.pending_bytes_max);
+            let (commands, keep_alives) = self.origin.take_outbox(self.tick, has_room);
             for part in commands {
                 leadership.push(part, usize::MAX);
             }
@@ -305,7 +307,7 @@ impl Node {
             _ => return,
         };
         if self.origin.has_outbox() {
-            let (commands, keep_alives) = self.origin.take_outbox(self.tick);
+            let (commands, keep_alives) = self.origin.take_outbox(self.tick, true);
             self.forward(leader, &commands);
             for items in keep_alives.chunks(KEEP_ALIVES_MAX) {
                 let command = Command::KeepAlives(items.to_vec()).encode();

@@ -75,6 +75,11 @@ impl Leadership {
         true
     }
 
+    /// Whether what waits for an entry is below the bound.
+    pub(crate) fn has_room(&self, bytes_max: usize) -> bool {
+        self.buffer_bytes < bytes_max
+    }
+
     /// Holds a keep-alive until the next renewal.
     pub(crate) fn hold(&mut self, keep_alive: KeepAlive) {
         let newest = self.held.entry(keep_alive.session).or_insert(keep_alive);

@@ -210,6 +210,38 @@ fn rule_7_exactly_once_in_order_whatever_is_lost_or_killed() {
     }
 }
 
+/// Commits take longer than the wait for a repeat: the log has each command once.
+#[test]
+fn rule_7_a_leader_does_not_repeat_its_own_commands() {
+    let mut cluster = Cluster::elected(3);
+    let leader = cluster.leader().expect("elected");
+    let session = cluster.open_session(leader, 1, Duration::from_secs(60)).session;
+    // Heartbeats pass, and no append is acknowledged: the leader stays, and nothing commits.
+    let appended = |body: &Body| matches!(body, Body::Raft(it) if it.kind == 4);
+    cluster.lose = Box::new(move |frame| appended(&frame.body));
+    let tickets: Vec<Ticket> = (1..=50)
+        .map(|seq| cluster.submit_seq(leader, session, seq, create(&format!("/{seq}"))))
+        .collect::<Result<_, _>>()
+        .expect("taken");
+    cluster.run(100);
+    assert_eq!(cluster.leader(), Some(leader));
+    cluster.lose = Box::new(|_| false);
+    cluster.run(5);
+    assert!(tickets.into_iter().all(|ticket| cluster.reply(leader, ticket).is_ok()));
+    let mut commands = 0;
+    for entry in cluster.disks[&leader].entries.iter().filter(|entry| !entry.data.is_empty()) {
+        let Ok(crate::command::Entry { commands: mut batch, .. }) =
+            crate::command::Entry::decode(entry.data.clone())
+        else {
+            continue;
+        };
+        while let Some(command) = batch.next_command() {
+            commands += usize::from(matches!(command, Ok(Command::SessionTxn { .. })));
+        }
+    }
+    assert_eq!(commands, 50);
+}
+
 #[test]
 fn rule_7_a_refused_number_must_be_submitted_again_before_later_ones() {
     let mut cluster = Cluster::elected(3);
