@@ -295,6 +295,63 @@ fn rule_9_a_repeated_opening_gives_one_session() {
     }
 }
 
+/// The client repeats its opening at another member while the first one serves the session: two
+/// attachments under one epoch would answer each other's commands and keep-alives.
+#[test]
+fn rule_9_a_repeated_opening_elsewhere_ends_the_first_attachment() {
+    let mut cluster = Cluster::elected(3);
+    let leader = cluster.leader().expect("elected");
+    let (first, second) = (follower(&cluster), leader);
+    let opened = cluster.open_session(first, 7, TTL);
+    let session = opened.session;
+    let write = |epoch, path: &str| Request::Txn {
+        seq: Some(Seq { session, epoch, seq: 1, acked: 0 }),
+        txn: create(path),
+    };
+    cluster.submit(first, write(1, "/from-the-first"));
+    cluster.drain(first);
+    cluster.lose = Box::new(move |frame| frame.to == first);
+    let again = cluster.open_session(second, 7, TTL);
+    assert_eq!((again.session, again.epoch), (session, 2));
+    // What was on its way when the attachment moved has an effect before it, or none.
+    let seq = again.last_seq + 1;
+    let its = Seq { session, epoch: 2, seq, acked: 0 };
+    let txn = create("/from-the-second");
+    let ticket = cluster.submit(second, Request::Txn { seq: Some(its), txn });
+    cluster.settle();
+    let Ok(Outcome::Created { path, .. }) = cluster.reply(second, ticket) else {
+        panic!("it is the only attachment")
+    };
+    assert_eq!(path.as_str(), "/from-the-second");
+    assert!(cluster.exists(second, "/from-the-second"));
+    cluster.lose = Box::new(|_| false);
+    cluster.run(3);
+    let moved = Output::Detached { session, epoch: 1, cause: Detach::Moved };
+    assert!(cluster.outputs[&first].contains(&moved));
+    // The same opening, repeated where it was made, gives the same attachment.
+    let same = cluster.open_session(second, 7, TTL);
+    assert_eq!((same.session, same.epoch, same.last_seq), (session, 2, seq));
+}
+
+#[test]
+fn rule_9_a_repeated_opening_after_a_restart_is_a_new_attachment() {
+    let mut cluster = Cluster::elected(3);
+    let at = follower(&cluster);
+    let opened = cluster.open_session(at, 7, TTL);
+    cluster.restart(at);
+    cluster.outputs.insert(at, Vec::new());
+    cluster.elect();
+    cluster.run(3);
+    let again = cluster.open_session(at, 7, TTL);
+    assert_eq!((again.session, again.epoch), (opened.session, 2));
+    let keep_alive = Request::KeepAlive { session: again.session, epoch: 2, acked: 0 };
+    cluster.submit(at, keep_alive);
+    cluster.run(12);
+    let renewed = |it: &Output| matches!(it, Output::Renewed { epoch: 2, .. });
+    assert!(cluster.outputs[&at].iter().any(renewed));
+    cluster.assert_agreement();
+}
+
 #[test]
 fn rule_9_a_command_without_a_sequence_is_sent_once_and_may_end_unknown() {
     let mut cluster = Cluster::elected(3);
