@@ -178,6 +178,7 @@ impl PathPrefix {
     }
 }
 
+/// The longest paths leave no room for a number: creating a sequential node there is refused.
 impl From<Path> for PathPrefix {
     fn from(path: Path) -> Self {
         Self(path.0)

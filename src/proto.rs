@@ -379,6 +379,12 @@ pub struct SessionRecord {
     pub keep_alive: u64,
     #[prost(uint64, tag = "9")]
     pub opened_zxid: u64,
+    /// The node, and its opening, where the session was opened under the epoch in force; 0 once it
+    /// was attached.
+    #[prost(uint64, tag = "10")]
+    pub opener_node: u64,
+    #[prost(uint64, tag = "11")]
+    pub opener_nonce: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CachedReply {

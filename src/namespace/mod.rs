@@ -94,8 +94,10 @@ impl Namespace {
                 Applied::Plain { origin, reply }
             }
             Command::OpenSession { origin, secret, ttl_us } => {
-                let result = self.open_session(secret, ttl_us);
-                self.session_applied(origin, result, None)
+                match self.open_session(&origin, secret, ttl_us) {
+                    Ok((opened, old)) => self.session_applied(origin, Ok(opened), old),
+                    Err(error) => self.session_applied(origin, Err(error), None),
+                }
             }
             Command::AttachSession { origin, session, secret, epoch } => {
                 let (deadline_us, sessions) = (self.deadline_base(), &mut self.state.sessions);
@@ -245,16 +247,23 @@ impl Namespace {
         Ok(change)
     }
 
-    fn open_session(&mut self, secret: SecretHash, ttl_us: u64) -> Result<SessionState, OpError> {
+    /// Also gives the epoch of the attachment that this one ended.
+    fn open_session(
+        &mut self,
+        origin: &Origin,
+        secret: SecretHash,
+        ttl_us: u64,
+    ) -> Result<(SessionState, Option<u64>), OpError> {
+        let opener = (origin.node, origin.boot_nonce);
         let base_us = self.deadline_base();
         let state = &mut self.state;
         if let Some(id) = state.sessions.with_secret(secret) {
-            return state.sessions.reopen(id, base_us);
+            return state.sessions.reopen(id, opener, base_us);
         }
-        let zxid = state.zxid.next();
-        let opened = state.sessions.open(secret, ttl_us, base_us, zxid, &state.parameters)?;
-        state.zxid = zxid;
-        Ok(opened)
+        let at = (base_us, state.zxid.next());
+        let opened = state.sessions.open(secret, opener, ttl_us, at, &state.parameters)?;
+        state.zxid = at.1;
+        Ok((opened, None))
     }
 
     fn close_session(&mut self, id: SessionId, epoch: u64, seq: u64) -> (Reply, bool) {

@@ -14,7 +14,7 @@ use imbl::{OrdMap, OrdSet, Vector};
 use crate::{
     command::KeepAlive,
     config::Parameters,
-    id::{SecretHash, SessionId, Zxid},
+    id::{NodeId, SecretHash, SessionId, Zxid},
     op::{LimitName, OpError, Outcome, Reply},
     path::Path,
 };
@@ -42,9 +42,9 @@ impl Sessions {
     pub(super) fn open(
         &mut self,
         secret: SecretHash,
+        opener: Opener,
         ttl_us: u64,
-        base_us: u64,
-        zxid: Zxid,
+        (base_us, zxid): (u64, Zxid),
         parameters: &Parameters,
     ) -> Result<SessionState, OpError> {
         let full = OpError::Limit {
@@ -58,28 +58,41 @@ impl Sessions {
         let id = SessionId::new(self.next).ok_or(full)?;
         self.next += 1;
         let ttl_us = ttl_us.min(parameters.ttl_us_max).max(parameters.ttl_us_min);
-        let session = Session::new(secret, ttl_us, base_us.saturating_add(ttl_us), zxid);
+        let mut session = Session::new(secret, ttl_us, base_us.saturating_add(ttl_us), zxid);
+        session.opener = Some(opener);
         let state = session.state(id);
         self.insert(id, session);
         Ok(state)
     }
 
-    /// The answer to a repeated open: the same session, renewed (rule 9).
+    /// The answer to a repeated open: the same session, renewed (rule 9). Repeated elsewhere, or
+    /// in a later opening of the node, it attaches the session there under the next epoch, for two
+    /// origins never share one; then it also gives the epoch that ended.
     ///
     /// # Errors
     ///
     /// [`OpError::Moved`] if the session was attached since, for then the repeat is a late one.
-    pub(super) fn reopen(&mut self, id: SessionId, base_us: u64) -> Result<SessionState, OpError> {
-        match self.get(id).map(|session| session.epoch) {
-            None => Err(OpError::SessionEnded { session: id }),
-            Some(FIRST_EPOCH) => {
-                self.renew(id, base_us, |_| {});
-                self.get(id)
-                    .map(|session| session.state(id))
-                    .ok_or(OpError::SessionEnded { session: id })
-            }
-            Some(epoch) => Err(OpError::Moved { session: id, epoch }),
+    pub(super) fn reopen(
+        &mut self,
+        id: SessionId,
+        opener: Opener,
+        base_us: u64,
+    ) -> Result<(SessionState, Option<u64>), OpError> {
+        let session = self.get(id).ok_or(OpError::SessionEnded { session: id })?;
+        let epoch = session.epoch;
+        let same = session.opener == Some(opener);
+        if !same && (session.opener.is_none() || epoch != FIRST_EPOCH) {
+            return Err(OpError::Moved { session: id, epoch });
         }
+        self.renew(id, base_us, |session| {
+            if !same {
+                session.opener = Some(opener);
+                session.epoch += 1;
+                session.keep_alive = 0;
+            }
+        });
+        let session = self.get(id).ok_or(OpError::SessionEnded { session: id })?;
+        Ok((session.state(id), (!same).then_some(epoch)))
     }
 
     /// Attaches a session under a greater epoch, and renews it; also gives the epoch that ended.
@@ -99,6 +112,7 @@ impl Sessions {
             return Err(OpError::Moved { session: id, epoch: old });
         }
         self.renew(id, base_us, |session| {
+            session.opener = None;
             session.epoch = epoch;
             session.keep_alive = 0;
         });
@@ -225,6 +239,9 @@ impl Sessions {
     }
 }
 
+/// A node, and the nonce of its opening.
+pub(super) type Opener = (NodeId, u64);
+
 /// One session; its id is the map's key.
 #[derive(Clone)]
 pub(super) struct Session {
@@ -239,6 +256,8 @@ pub(super) struct Session {
     /// The number of the newest keep-alive of this attachment.
     pub(super) keep_alive: u64,
     pub(super) opened: Zxid,
+    /// Where it was opened under the epoch in force; `None` once it was attached.
+    pub(super) opener: Option<Opener>,
     pub(super) ephemerals: OrdSet<Arc<str>>,
     replies: Vector<Arc<Reply>>,
     reply_bytes: u64,
@@ -255,6 +274,7 @@ impl Session {
             acked: 0,
             keep_alive: 0,
             opened,
+            opener: None,
             ephemerals: OrdSet::new(),
             replies: Vector::new(),
             reply_bytes: 0,

@@ -2,13 +2,13 @@
 //!
 //! The order of the outputs is the order of the log; a transaction's events come before its reply.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
 use super::{Ended, Node};
 use crate::{
-    command::{Batch, Command, Entry},
+    command::{Batch, Command, CommandError, Entry},
     consensus::{MembershipChange, Replication},
     id::{Origin as OriginId, SessionId, Zxid},
     namespace::{Applied, SessionState},
@@ -85,7 +85,8 @@ impl Node {
         let zxid = self.namespace.zxid();
         let give_up = u64::from(self.config.limits.request_ticks_max);
         let election = u64::from(self.config.election_ticks);
-        self.origin.tick(self.tick, election, give_up, zxid, &mut self.outputs);
+        let resend = (!self.is_leader()).then_some(election);
+        self.origin.tick(self.tick, resend, give_up, zxid, &mut self.outputs);
         for Waiting { ticket, read, .. } in self.reads.tick(self.tick, election / 2 + 1, give_up) {
             let result = Err(RequestError::TimedOut);
             self.outputs.push(Output::Read { ticket, zxid, result });
@@ -141,6 +142,13 @@ impl Node {
             match command {
                 Ok(Command::PinStore { node, store }) => self.membership.pin(node, store),
                 Ok(command) => self.apply_command(command),
+                // Of a known kind, and no member may ever apply it: all go past it alike.
+                Err(error @ CommandError::Field(_)) => {
+                    slog::warn!(
+                        self.config.logger, "a command has no effect";
+                        "index" => index, "why" => %error
+                    );
+                }
                 Err(error) => return self.end(Ended::Command { index, error }),
             }
         }
@@ -187,7 +195,7 @@ impl Node {
             Err(OpError::Gap { .. }) => {
                 let attached = self.origin.attachment(session);
                 if attached.is_some_and(|attachment| attachment.epoch == epoch) {
-                    self.origin.resend(session);
+                    self.origin.gap(session);
                 }
                 return;
             }
@@ -264,6 +272,7 @@ impl Node {
             Some(MembershipChange::Promote(id)) => self.membership.promote(id),
             Some(MembershipChange::Remove(id)) => {
                 self.membership.remove(id);
+                self.identity.forget(&BTreeSet::from([id]));
                 let outgoing = self.transfers.outgoing.remove(&id);
                 self.drop_elsewhere(outgoing);
             }

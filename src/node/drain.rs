@@ -10,7 +10,7 @@ use crate::{
     consensus::{ChangeError, RaftWrite},
     id::NodeId,
     node::{
-        leader::Leadership,
+        leader::{KEEP_ALIVES_MAX, Leadership},
         ready::{Message, Ready, SnapshotWrite, Token, Write},
         request::{Output, RequestError, Unknown},
         transfer::{Outgoing, Source},
@@ -260,7 +260,9 @@ impl Node {
             return;
         };
         if self.origin.has_outbox() {
-            let (commands, keep_alives) = self.origin.take_outbox(self.tick);
+            // Without room they stay with their origin, which bounds them, and are not sent again.
+            let has_room = leadership.has_room(self.config.limits.pending_bytes_max);
+            let (commands, keep_alives) = self.origin.take_outbox(self.tick, has_room);
             for part in commands {
                 leadership.push(part, usize::MAX);
             }
@@ -282,6 +284,7 @@ impl Node {
 
     /// Proposes what waits, with the keep-alives and the expiries that are due.
     fn propose_waiting(&mut self) {
+        let frame_bytes_max = self.frame_bytes_max();
         let Some(leadership) = &mut self.leadership else {
             return;
         };
@@ -298,6 +301,7 @@ impl Node {
         let (bytes_max, wall_ms) = (self.config.limits.entry_bytes_max, self.now.wall_ms);
         while let Some(entry) = leadership.take_entry(bytes_max, wall_ms, clock_due) {
             clock_due = false;
+            debug_assert!(entry.len() < frame_bytes_max / 2, "a follower takes its frame");
             if self.consensus.propose(entry.clone()).is_err() {
                 // The ticks are lost; the commands wait for room, or for the next leader.
                 if let Ok(Entry { commands: Batch(commands), .. }) = Entry::decode(entry) {
@@ -315,9 +319,9 @@ impl Node {
             _ => return,
         };
         if self.origin.has_outbox() {
-            let (commands, keep_alives) = self.origin.take_outbox(self.tick);
+            let (commands, keep_alives) = self.origin.take_outbox(self.tick, true);
             self.forward(leader, &commands);
-            for items in keep_alives.chunks(KEEP_ALIVES_PER_FRAME) {
+            for items in keep_alives.chunks(KEEP_ALIVES_MAX) {
                 let command = Command::KeepAlives(items.to_vec()).encode();
                 self.send(leader, Body::Forward(command));
             }
@@ -468,5 +472,3 @@ const WRITES_OUT_MAX: usize = 64;
 const PROPOSALS_AHEAD: usize = 2;
 /// Changes that lagging watches read in one drain.
 pub(super) const CATCH_UP_MAX: usize = 16_384;
-/// Keep-alives of one frame to the leader.
-const KEEP_ALIVES_PER_FRAME: usize = 10_000;

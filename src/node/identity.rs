@@ -68,6 +68,18 @@ pub enum LocalRecordError {
         /// As it is set up now.
         configured: u32,
     },
+    /// A founder remains one for ever, and so does a member that joined.
+    #[error(
+        "the store {}; start with the kind of configuration that it was made with",
+        match founder {
+            true => "founded the cluster, and the configuration says that it joins one",
+            false => "joined a cluster, and the configuration says that it founds one",
+        }
+    )]
+    OtherKind {
+        /// Whether the store is that of a founder.
+        founder: bool,
+    },
 }
 
 impl Identity {
@@ -101,7 +113,10 @@ impl Identity {
         if record.version != RECORD_VERSION {
             return Err(malformed(record.version));
         }
-        if record.founder && self.founders.is_some() && record.bootstrap != self.bootstrap {
+        if record.founder != self.founders.is_some() {
+            return Err(LocalRecordError::OtherKind { founder: record.founder });
+        }
+        if record.founder && record.bootstrap != self.bootstrap {
             let (stored, configured) = (record.bootstrap, self.bootstrap);
             return Err(LocalRecordError::OtherBootstrap { stored, configured });
         }
@@ -110,10 +125,16 @@ impl Identity {
         self.pins.insert(self.id, self.own);
         self.founded |= record.founded;
         self.recovering |= record.recovering;
-        if !record.founder {
-            self.founders = None;
-        }
         Ok(())
+    }
+
+    /// Members were removed: nobody hears of their ids again.
+    pub(crate) fn forget(&mut self, removed: &BTreeSet<NodeId>) {
+        let known = self.pins.len();
+        self.pins.retain(|id, _| *id == self.id || !removed.contains(id));
+        self.changed |= self.pins.len() != known;
+        self.durable.retain(|id, _| !removed.contains(id));
+        self.greeted.retain(|id| !removed.contains(id));
     }
 
     pub(crate) fn set_recovering(&mut self, recovering: bool) {
@@ -221,8 +242,7 @@ impl Identity {
     pub(crate) fn told(&self, hello: &Hello) -> Option<Ended> {
         let known = hello.pins.iter().find(|pin| pin.node == self.id)?;
         let same = known.incarnation.store == self.own.store;
-        let later = same && !is_newer_or_same(known.incarnation, self.own);
-        later.then(|| self.refused(Refusal::RolledBack, Some(*known))).flatten()
+        same.then(|| self.refused(Refusal::RolledBack, Some(*known))).flatten()
     }
 
     /// What a peer's refusal means for this member.
@@ -232,7 +252,10 @@ impl Identity {
             (Refusal::Wiped, Some(known)) if known.store != self.own.store => {
                 Some(Ended::Wiped { id: self.id, known: known.store, own: self.own.store })
             }
-            (Refusal::RolledBack, Some(known)) if known.store == self.own.store => {
+            // A frame of an earlier opening that came late is refused by the same words.
+            (Refusal::RolledBack, Some(known))
+                if known.store == self.own.store && !is_newer_or_same(known, self.own) =>
+            {
                 Some(Ended::RolledBack {
                     id: self.id,
                     store: self.own.store,

@@ -36,6 +36,7 @@ impl Node {
         let old = std::mem::replace(&mut self.namespace, namespace);
         self.garbage.items.push(Box::new(old));
         self.membership = membership;
+        self.identity.forget(&self.membership.removed);
         self.applied = meta.index;
         self.snapshot_index = meta.index;
         self.log_bytes = 0;

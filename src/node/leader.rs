@@ -75,6 +75,11 @@ impl Leadership {
         true
     }
 
+    /// Whether what waits for an entry is below the bound.
+    pub(crate) fn has_room(&self, bytes_max: usize) -> bool {
+        self.buffer_bytes < bytes_max
+    }
+
     /// Holds a keep-alive until the next renewal.
     pub(crate) fn hold(&mut self, keep_alive: KeepAlive) {
         let newest = self.held.entry(keep_alive.session).or_insert(keep_alive);
@@ -99,8 +104,9 @@ impl Leadership {
         self.since_renewal_us = 0;
         let mut commands = Vec::new();
         if !self.held.is_empty() {
-            let held = std::mem::take(&mut self.held).into_values().collect();
-            commands.push(Command::KeepAlives(held).encode());
+            let held: Vec<KeepAlive> = std::mem::take(&mut self.held).into_values().collect();
+            let parts = held.chunks(KEEP_ALIVES_MAX);
+            commands.extend(parts.map(|part| Command::KeepAlives(part.to_vec()).encode()));
         }
         commands.extend(due.into_iter().map(|session| Command::ExpireSession { session }.encode()));
         self.buffer_bytes += commands.iter().map(Bytes::len).sum::<usize>();
@@ -154,3 +160,6 @@ impl Leadership {
         self.advance_us
     }
 }
+
+/// Keep-alives of one command: at most 44 KiB, which fits into any frame and any entry.
+pub(crate) const KEEP_ALIVES_MAX: usize = 1_000;

@@ -68,7 +68,7 @@ pub use request::{
 pub use status::{DiskError, DiskFault, Ended, Member, Role, Status, Waiting};
 
 use crate::{
-    command::Command,
+    command::{Batch, Command},
     config::Config,
     consensus::{Consensus, MembershipChange},
     id::{NodeId, Origin as OriginId},
@@ -390,7 +390,7 @@ impl Node {
     ) -> Result<(), SubmitError> {
         let window_max = self.namespace.parameters().window_count_max;
         self.origin.check_seq(seq.session, seq.epoch, seq.seq, seq.acked, window_max)?;
-        let command = command(&seq).encode();
+        let command = encode(&command(&seq));
         self.origin.check_room(command.len(), &self.config.limits)?;
         let place = (seq.seq, seq.acked);
         self.origin.push_seq(ticket, seq.session, place, command, self.tick);
@@ -403,7 +403,7 @@ impl Node {
         session: bool,
         command: &Command,
     ) -> Result<(), SubmitError> {
-        let command = command.encode();
+        let command = encode(command);
         self.origin.check_room(command.len(), &self.config.limits)?;
         let session = session.then_some(self.now.mono);
         self.origin.push_plain(ticket, session, command, self.tick);
@@ -455,9 +455,10 @@ impl Node {
         check(LimitName::Guards, txn.guards().len(), Txn::GUARDS_MAX as u64)?;
         let payload = match txn.op() {
             Op::Create { path, data, mode } => {
-                // What stands before a number may end in '/'; a whole path may not.
-                if !mode.is_sequential() {
-                    Path::new(path.as_str())?;
+                // What stands before a number may end in '/', and leaves room for the number.
+                match mode.is_sequential() {
+                    true => drop(Path::sequential_prefix(path.as_str())?),
+                    false => drop(Path::new(path.as_str())?),
                 }
                 data.len()
             }
@@ -539,6 +540,14 @@ impl Node {
         let message = self.frame(to, body);
         self.messages.push(message);
     }
+}
+
+/// A command's bytes. What goes into the log must be readable for every member.
+fn encode(command: &Command) -> Bytes {
+    let bytes = command.encode();
+    let readable = || Batch(bytes.clone()).next_command().is_some_and(|read| read.is_ok());
+    debug_assert!(readable(), "what was checked can be read: {command:?}");
+    bytes
 }
 
 /// Election timeouts without a leader after which a node without its tail says that it is stuck.

@@ -102,6 +102,7 @@ impl Node {
         };
         let hard_state = raised.flatten().or(next_write.hard_state);
         let next_write = Write { hard_state, ..next_write };
+        identity.forget(&membership.removed);
         let place = match (&restored.snapshot, &config.founders) {
             (Some(snapshot), _) => (snapshot.index, snapshot.term),
             (None, Some(_)) => FOUNDING,

@@ -30,10 +30,9 @@ pub(crate) struct Origin {
     bytes: usize,
     /// Sessions whose commands are to be sent again.
     resend: BTreeSet<SessionId>,
-    /// Encoded commands for the leader, each behind its length.
-    outbox: Vec<Bytes>,
-    /// Tickets of `plain` that lie in the outbox.
-    unsent: Vec<u64>,
+    /// What is to go to the leader, in order.
+    outbox: Vec<Unsent>,
+    tick: u64,
     keep_alives: BTreeMap<SessionId, KeepAlive>,
 }
 
@@ -46,8 +45,14 @@ pub(crate) struct Attachment {
     /// Every command up to here was answered.
     answered: u64,
     acked: u64,
+    /// Invariant: the numbers follow each other.
     pending: VecDeque<Sequenced>,
+    /// When something of it was sent for the first time, sent again, or answered.
     sent_tick: u64,
+    /// How often it was sent again since the last answer.
+    repeats: u32,
+    /// The first number of the last repeat.
+    repeated_from: u64,
     /// Of the newest keep-alive.
     keep_alive: u64,
     /// When each keep-alive that is not committed was first asked for.
@@ -61,6 +66,13 @@ struct Sequenced {
     seq: u64,
     command: Bytes,
     tick: u64,
+}
+
+/// A command for the leader.
+#[derive(Clone, Copy, Debug)]
+enum Unsent {
+    Sequenced(SessionId, u64),
+    Plain(u64),
 }
 
 /// A command without a sequence.
@@ -133,7 +145,7 @@ impl Origin {
         }
         self.count += 1;
         self.bytes += command.len();
-        self.outbox.push(command.clone());
+        self.outbox.push(Unsent::Sequenced(session, seq));
         let ticket = Some(ticket);
         attachment.pending.push_back(Sequenced { ticket, seq, command, tick });
     }
@@ -148,8 +160,7 @@ impl Origin {
     ) {
         self.count += 1;
         self.bytes += command.len();
-        self.outbox.push(command.clone());
-        self.unsent.push(ticket.0);
+        self.outbox.push(Unsent::Plain(ticket.0));
         self.plain.insert(ticket.0, Plain { ticket, session, command, sent: false, tick });
     }
 
@@ -181,9 +192,9 @@ impl Origin {
     /// A new leader is known: everything that may be sent again is, the newest keep-alives first.
     pub(crate) fn leader_changed(&mut self) {
         self.outbox.clear();
-        self.unsent.clear();
         self.resend.extend(self.attachments.keys());
-        for (&session, attachment) in &self.attachments {
+        for (&session, attachment) in &mut self.attachments {
+            attachment.repeats = 0;
             if let Some(&(number, _)) = attachment.keep_alive_sent.back() {
                 let (epoch, acked) = (attachment.epoch, attachment.acked);
                 let newest = KeepAlive { session, epoch, number, acked };
@@ -192,8 +203,7 @@ impl Origin {
         }
         for (&counter, plain) in &self.plain {
             if !plain.sent || plain.session.is_some() {
-                self.outbox.push(plain.command.clone());
-                self.unsent.push(counter);
+                self.outbox.push(Unsent::Plain(counter));
             }
         }
     }
@@ -203,22 +213,48 @@ impl Origin {
         self.resend.insert(session);
     }
 
-    /// What is to go to the leader now, and the keep-alives among it.
-    pub(crate) fn take_outbox(&mut self, tick: u64) -> (Vec<Bytes>, Vec<KeepAlive>) {
-        let mut commands = std::mem::take(&mut self.outbox);
-        for counter in self.unsent.drain(..) {
-            if let Some(plain) = self.plain.get_mut(&counter) {
-                plain.sent = true;
+    /// A command of the session came before those that it follows: it has no effect, and all are
+    /// sent again, unless a repeat from the same number on is under way.
+    pub(crate) fn gap(&mut self, session: SessionId) {
+        let Some(attachment) = self.attachments.get(&session) else {
+            return;
+        };
+        let first = attachment.pending.front().map(|it| it.seq);
+        if first.is_some_and(|seq| seq != attachment.repeated_from) {
+            self.resend.insert(session);
+        }
+    }
+
+    /// What is to go to the leader now, each command once, and the keep-alives among it. Without
+    /// `room` at the leader the commands stay here.
+    pub(crate) fn take_outbox(&mut self, tick: u64, room: bool) -> (Vec<Bytes>, Vec<KeepAlive>) {
+        let keep_alives = std::mem::take(&mut self.keep_alives).into_values().collect();
+        if !room {
+            return (Vec::new(), keep_alives);
+        }
+        let mut commands = Vec::with_capacity(self.outbox.len());
+        for unsent in std::mem::take(&mut self.outbox) {
+            match unsent {
+                Unsent::Sequenced(session, _) if self.resend.contains(&session) => {}
+                Unsent::Sequenced(session, seq) => {
+                    commands.extend(self.attachments.get(&session).and_then(|it| it.command(seq)));
+                }
+                Unsent::Plain(counter) => {
+                    if let Some(plain) = self.plain.get_mut(&counter) {
+                        plain.sent = true;
+                        commands.push(plain.command.clone());
+                    }
+                }
             }
         }
         for session in std::mem::take(&mut self.resend) {
             if let Some(attachment) = self.attachments.get_mut(&session) {
                 attachment.sent_tick = tick;
-                // What is in the outbox already is sent twice; its repeat changes nothing.
+                attachment.repeats += 1;
+                attachment.repeated_from = attachment.pending.front().map_or(0, |it| it.seq);
                 commands.extend(attachment.pending.iter().map(|it| it.command.clone()));
             }
         }
-        let keep_alives = std::mem::take(&mut self.keep_alives).into_values().collect();
         (commands, keep_alives)
     }
 
@@ -226,20 +262,24 @@ impl Origin {
         !(self.outbox.is_empty() && self.resend.is_empty() && self.keep_alives.is_empty())
     }
 
-    /// Sends again what was not answered for `resend_ticks`, and gives up what is past its time.
+    /// Sends again the commands of a session that was not answered for `resend_ticks`, and longer
+    /// with each repeat; `None` at a leader, which loses nothing of its own. Gives up what is past
+    /// its time.
     pub(crate) fn tick(
         &mut self,
         tick: u64,
-        resend_ticks: u64,
+        resend_ticks: Option<u64>,
         give_up_ticks: u64,
         zxid: Zxid,
         out: &mut Vec<Output>,
     ) {
+        self.tick = tick;
         for (&session, attachment) in &mut self.attachments {
             if attachment.pending.is_empty() {
                 continue;
             }
-            if tick - attachment.sent_tick >= resend_ticks {
+            let wait = resend_ticks.map(|ticks| ticks << attachment.repeats.min(DOUBLINGS_MAX));
+            if wait.is_some_and(|wait| tick - attachment.sent_tick >= wait) {
                 self.resend.insert(session);
             }
             for it in &mut attachment.pending {
@@ -281,6 +321,8 @@ impl Origin {
                 acked: 0,
                 pending: VecDeque::new(),
                 sent_tick: 0,
+                repeats: 0,
+                repeated_from: 0,
                 keep_alive: 0,
                 keep_alive_sent: VecDeque::new(),
             },
@@ -323,6 +365,8 @@ impl Origin {
         }
         let it = attachment.pending.pop_front()?;
         attachment.answered = seq;
+        attachment.sent_tick = self.tick;
+        attachment.repeats = 0;
         self.count -= 1;
         self.bytes -= it.command.len();
         let result = reply.result.map(Some).map_err(RequestError::Op);
@@ -365,8 +409,8 @@ impl Origin {
             self.plain.iter().filter(|(_, it)| it.sent).map(|(&counter, _)| counter).collect();
         for counter in sent {
             // Opening and attaching are repeated without harm (rule 9).
-            if let Some(plain) = self.plain.get(&counter).filter(|it| it.session.is_some()) {
-                self.outbox.push(plain.command.clone());
+            if self.plain.get(&counter).is_some_and(|it| it.session.is_some()) {
+                self.outbox.push(Unsent::Plain(counter));
                 continue;
             }
             self.fail_plain(counter, RequestError::Unknown(unknown), zxid, out);
@@ -415,7 +459,104 @@ impl Attachment {
     pub(crate) fn answered(&self) -> u64 {
         self.answered
     }
+
+    /// A command that is not answered.
+    fn command(&self, seq: u64) -> Option<Bytes> {
+        let at = seq.checked_sub(self.pending.front()?.seq)?;
+        let it = self.pending.get(usize::try_from(at).ok()?)?;
+        Some(it.command.clone())
+    }
 }
 
 /// Keep-alives of one session that are not committed.
 const KEEP_ALIVES_MAX: usize = 32;
+/// How often the wait for an answer doubles.
+const DOUBLINGS_MAX: u32 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Zxid;
+
+    const RESEND: u64 = 10;
+
+    fn attached() -> (Origin, SessionId) {
+        let session = SessionId::new(1).expect("valid");
+        let mut origin = Origin::default();
+        origin.attach(session, (1, 1_000_000), 0);
+        (origin, session)
+    }
+
+    fn push(origin: &mut Origin, session: SessionId, seq: u64, tick: u64) {
+        let command = Bytes::copy_from_slice(&seq.to_le_bytes());
+        origin.push_seq(Ticket(seq), session, (seq, 0), command, tick);
+    }
+
+    fn answer(origin: &mut Origin, session: SessionId, seq: u64) {
+        let reply = Reply { zxid: Zxid::ZERO, result: Ok(crate::op::Outcome::Deleted) };
+        assert!(origin.answer_seq(session, 1, seq, reply).is_some());
+    }
+
+    fn tick(origin: &mut Origin, tick: u64) {
+        origin.tick(tick, Some(RESEND), 200, Zxid::ZERO, &mut Vec::new());
+    }
+
+    /// What leaves now, as numbers.
+    fn sent(origin: &mut Origin, tick: u64) -> Vec<u64> {
+        let (commands, _) = origin.take_outbox(tick, true);
+        let number = |it: &Bytes| u64::from_le_bytes(it[..].try_into().expect("8 bytes"));
+        commands.iter().map(number).collect()
+    }
+
+    #[test]
+    fn rule_7_a_session_that_is_being_answered_sends_nothing_again() {
+        let (mut origin, session) = attached();
+        for now in 1..=100 {
+            tick(&mut origin, now);
+            push(&mut origin, session, now, now);
+            assert_eq!(sent(&mut origin, now), [now]);
+            if now > 8 {
+                answer(&mut origin, session, now - 8);
+            }
+        }
+        // The answers stop: what is left is sent again, once in a while.
+        let resent: Vec<u64> = (101..=200)
+            .filter(|&now| {
+                tick(&mut origin, now);
+                let sent = sent(&mut origin, now);
+                assert!(sent.is_empty() || sent == (93..=100).collect::<Vec<_>>(), "{sent:?}");
+                !sent.is_empty()
+            })
+            .collect();
+        assert_eq!(resent, [110, 130, 170], "a repeat without an answer doubles the wait");
+    }
+
+    #[test]
+    fn rule_7_a_repeat_has_each_command_once_and_one_gap_asks_for_one() {
+        let (mut origin, session) = attached();
+        (1..=3).for_each(|seq| push(&mut origin, session, seq, 0));
+        assert_eq!(sent(&mut origin, 0), [1, 2, 3]);
+        (4..=6).for_each(|seq| push(&mut origin, session, seq, 0));
+        origin.gap(session);
+        assert_eq!(sent(&mut origin, 0), [1, 2, 3, 4, 5, 6]);
+        // The others that were behind the gap: the repeat is on its way.
+        origin.gap(session);
+        assert_eq!(sent(&mut origin, 0), []);
+        answer(&mut origin, session, 1);
+        origin.gap(session);
+        assert_eq!(sent(&mut origin, 0), [2, 3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn what_waits_for_room_stays_here_and_is_given_up_unsent() {
+        let (mut origin, _) = attached();
+        origin.push_plain(Ticket(1), None, Bytes::from_static(b"12345678"), 0);
+        assert!(origin.take_outbox(0, false).0.is_empty());
+        let mut out = Vec::new();
+        origin.tick(200, None, 200, Zxid::ZERO, &mut out);
+        let unsent = Err(RequestError::NoLeader);
+        let reply = Output::Reply { ticket: Ticket(1), zxid: Zxid::ZERO, result: unsent };
+        assert_eq!(out, [reply]);
+        assert!(origin.take_outbox(200, true).0.is_empty(), "it was said to do nothing");
+    }
+}

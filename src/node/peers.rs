@@ -10,7 +10,7 @@ use super::{
     transfer::{Incoming, Received},
 };
 use crate::{
-    command::{Batch, Command},
+    command::{Batch, Command, CommandError},
     config::MEMBERS_MAX,
     consensus::Rejected,
     id::NodeId,
@@ -211,8 +211,8 @@ impl Node {
         Ok(())
     }
 
-    /// The longest frame that a member of this configuration sends.
-    fn frame_bytes_max(&self) -> usize {
+    /// The longest frame that a member of this configuration sends: more than two entries.
+    pub(super) fn frame_bytes_max(&self) -> usize {
         let limits = &self.config.limits;
         let entry = limits.entry_bytes_max.max(limits.payload_bytes_max + (64 << 10));
         limits.message_bytes_max.max(entry) + entry + (64 << 10)
@@ -241,27 +241,45 @@ impl Node {
     /// Takes commands for the next entry, if this node leads. They are checked here, because what
     /// is in the log must be readable for every member.
     fn take_forward(&mut self, from: NodeId, commands: Bytes) -> Result<(), StepError> {
-        let bytes_max = self.config.limits.pending_bytes_max;
+        let (bytes_max, entry_bytes_max) =
+            (self.config.limits.pending_bytes_max, self.config.limits.entry_bytes_max);
         let Some(leadership) = &mut self.leadership else {
             return Ok(());
         };
         let malformed = |why: String| StepError::Message { from, why };
         let mut batch = Batch(commands.clone());
         let mut keep_alives = Vec::new();
-        let mut others = 0;
+        // Runs of commands, none longer than an entry unless one command is.
+        let mut parts: Vec<Bytes> = Vec::new();
+        let mut part = 0..0;
+        let mut at = 0;
         while let Some(command) = batch.next_command() {
-            match command.map_err(|error| malformed(error.to_string()))? {
-                Command::KeepAlives(items) => keep_alives.extend(items),
-                Command::ExpireSession { .. } | Command::PinStore { .. } => {
+            let end = commands.len() - batch.0.len();
+            match command {
+                Ok(Command::ExpireSession { .. } | Command::PinStore { .. }) => {
                     return Err(malformed("only a leader makes this command".into()));
                 }
-                _ => others += 1,
+                Ok(Command::KeepAlives(items)) => {
+                    keep_alives.extend(items);
+                    parts.push(commands.slice(std::mem::replace(&mut part, end..end)));
+                }
+                Ok(_) if end - part.start > entry_bytes_max => {
+                    parts.push(commands.slice(std::mem::replace(&mut part, at..end)));
+                }
+                Ok(_) => part.end = end,
+                // It would be void: the others that came with it are not.
+                Err(CommandError::Field(_)) => {
+                    parts.push(commands.slice(std::mem::replace(&mut part, end..end)));
+                }
+                Err(error) => return Err(malformed(error.to_string())),
             }
+            at = end;
         }
+        parts.push(commands.slice(part));
         keep_alives.into_iter().for_each(|it| leadership.hold(it));
-        if others > 0 {
+        for part in parts.into_iter().filter(|part| !part.is_empty()) {
             // Past the bound they are dropped, and their origins send them again.
-            leadership.push(commands, bytes_max);
+            leadership.push(part, bytes_max);
         }
         Ok(())
     }

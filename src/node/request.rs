@@ -26,7 +26,8 @@ pub struct WatchId(pub(crate) u64);
 pub enum Request {
     /// Makes a session, attached here with epoch 1. Answered by [`Output::Session`].
     ///
-    /// A repeat with the same secret gives the same session.
+    /// A repeat with the same secret gives the same session: at this node the same attachment; at
+    /// another one, or after a restart, the next one, and the first is over.
     OpenSession {
         /// Drawn by the client; proves later that the session is its own.
         secret: Secret,

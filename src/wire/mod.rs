@@ -416,13 +416,11 @@ impl Pin {
         })
     }
 
-    /// Reads length-delimited pins, no more than there can be members.
+    /// Reads length-delimited pins. They are of the members, and of some whose removal is not known
+    /// yet; each takes 20 bytes at least, so that the bytes bound their number.
     pub(crate) fn decode_all(mut bytes: Bytes) -> Result<Vec<Self>, FrameError> {
         let mut pins = Vec::new();
         while bytes.has_remaining() {
-            if pins.len() == crate::config::MEMBERS_MAX {
-                return Err(FrameError::Field { field: "pins" });
-            }
             let record = proto::PinRecord::decode_length_delimited(&mut bytes)
                 .map_err(|_| FrameError::Field { field: "pins" })?;
             pins.push(Self::from_record(record)?);

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use prost::Message as _;
 
 use crate::{
-    id::{ClusterId, SecretHash, SessionId, Zxid},
+    id::{ClusterId, NodeId, SecretHash, SessionId, Zxid},
     namespace::{
         Frozen, Namespace,
         history::History,
@@ -296,6 +296,7 @@ impl Body {
         let opened = Zxid::new(record.opened_zxid);
         let mut session = Session::new(secret, record.ttl_us, record.deadline_us, opened);
         session.epoch = record.epoch;
+        session.opener = NodeId::new(record.opener_node).map(|node| (node, record.opener_nonce));
         session.last_seq = record.last_seq;
         session.acked = record.acked;
         session.keep_alive = record.keep_alive;

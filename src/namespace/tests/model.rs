@@ -6,7 +6,7 @@ use super::super::{Applied, SessionState};
 use crate::{
     command::{Command, KeepAlive},
     config::Parameters,
-    id::{SecretHash, SessionId, Zxid},
+    id::{NodeId, Origin, SecretHash, SessionId, Zxid},
     op::{Check, Event, EventKind, Guard, LimitName, Op, OpError, Outcome, Reply, Stat, Txn},
     path::Path,
 };
@@ -38,6 +38,7 @@ pub(super) struct Lease {
     ttl_us: u64,
     pub(super) deadline_us: u64,
     pub(super) epoch: u64,
+    opener: Option<(NodeId, u64)>,
     pub(super) last_seq: u64,
     acked: u64,
     pub(super) keep_alive: u64,
@@ -97,8 +98,8 @@ impl Model {
                 Applied::Plain { origin, reply }
             }
             Command::OpenSession { origin, secret, ttl_us } => {
-                let result = self.open(secret, ttl_us);
-                Applied::Session { origin, zxid: Zxid::new(self.zxid), result, moved_from: None }
+                let (result, moved_from) = self.open(&origin, secret, ttl_us);
+                Applied::Session { origin, zxid: Zxid::new(self.zxid), result, moved_from }
             }
             Command::AttachSession { origin, session, secret, epoch } => {
                 let moved_from = self.sessions.get(&session).map(|it| it.epoch);
@@ -350,16 +351,37 @@ impl Model {
         node.stat.czxid
     }
 
-    fn open(&mut self, secret: SecretHash, ttl_us: u64) -> Result<SessionState, OpError> {
+    fn open(
+        &mut self,
+        origin: &Origin,
+        secret: SecretHash,
+        ttl_us: u64,
+    ) -> (Result<SessionState, OpError>, Option<u64>) {
+        let opener = Some((origin.node, origin.boot_nonce));
         let base_us = self.clock_us + self.parameters.tick_us;
         let known = self.sessions.iter_mut().find(|it| it.1.secret == secret);
-        if let Some((&id, lease)) = known {
-            if lease.epoch != 1 {
-                return Err(OpError::Moved { session: id, epoch: lease.epoch });
+        let Some((&id, lease)) = known else {
+            return (self.open_new(opener, secret, ttl_us), None);
+        };
+        let moved_from = match (lease.opener, lease.epoch) {
+            (same, _) if same == opener => None,
+            (Some(_), 1) => {
+                (lease.epoch, lease.opener, lease.keep_alive) = (2, opener, 0);
+                Some(1)
             }
-            lease.deadline_us = base_us + lease.ttl_us;
-            return Ok(self.session(id).unwrap());
-        }
+            (_, epoch) => return (Err(OpError::Moved { session: id, epoch }), None),
+        };
+        lease.deadline_us = base_us + lease.ttl_us;
+        (Ok(self.session(id).unwrap()), moved_from)
+    }
+
+    fn open_new(
+        &mut self,
+        opener: Option<(NodeId, u64)>,
+        secret: SecretHash,
+        ttl_us: u64,
+    ) -> Result<SessionState, OpError> {
+        let base_us = self.clock_us + self.parameters.tick_us;
         let value = self.sessions.len() as u64 + 1;
         if value > self.parameters.sessions_max {
             return Err(OpError::Limit {
@@ -376,6 +398,7 @@ impl Model {
             ttl_us,
             deadline_us: base_us + ttl_us,
             epoch: 1,
+            opener,
             last_seq: 0,
             acked: 0,
             keep_alive: 0,
@@ -402,7 +425,7 @@ impl Model {
         if lease.epoch >= epoch {
             return Err(OpError::Moved { session: id, epoch: lease.epoch });
         }
-        lease.epoch = epoch;
+        (lease.epoch, lease.opener) = (epoch, None);
         lease.keep_alive = 0;
         lease.deadline_us = base_us + lease.ttl_us;
         Ok(self.session(id).unwrap())

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     command::{Command, KeepAlive},
-    id::{SessionId, Zxid},
+    id::{Origin, SessionId, Zxid},
     op::{Check, CreateMode, Guard, Txn},
 };
 
@@ -190,7 +190,10 @@ impl Random {
         };
         match self.below(40) {
             0 | 1 => Command::OpenSession {
-                origin: origin(self.below(100)),
+                origin: {
+                    let it = origin(self.below(100));
+                    Origin { boot_nonce: it.counter % 2, ..it }
+                },
                 secret: match lease {
                     Some(lease) if self.one_in(4) => lease.secret,
                     _ => secret(self.next()),

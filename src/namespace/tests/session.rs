@@ -88,6 +88,38 @@ fn rule_9_a_repeated_open_gives_the_same_session_and_no_zxid() {
 }
 
 #[test]
+fn rule_9_an_open_repeated_elsewhere_is_the_next_attachment_of_the_same_session() {
+    let mut it = Fixture::new();
+    let id = it.open(1, 5 * SECOND);
+    assert!(it.keep_alive(id, 1, 9));
+    it.txn(id, 1, 0, create("/a", "", CreateMode::Persistent));
+    let elsewhere = [
+        Origin { node: NodeId::new(2).unwrap(), ..origin(1) },
+        Origin { boot_nonce: 6, ..origin(1) },
+    ];
+    let open = |it: &mut Fixture, origin| match it.ns.apply(Command::OpenSession {
+        origin,
+        secret: secret(1),
+        ttl_us: SECOND,
+    }) {
+        Applied::Session { result, moved_from, .. } => (result, moved_from),
+        other => panic!("{other:?}"),
+    };
+    let (state, moved_from) = open(&mut it, elsewhere[0]);
+    let state = state.unwrap();
+    assert_eq!((state.id, state.epoch, state.last_seq, moved_from), (id, 2, 1, Some(1)));
+    assert_eq!(state.keep_alive, 0, "the numbers of the new attachment begin anew");
+    assert!(!it.keep_alive(id, 1, 10) && it.keep_alive(id, 2, 1));
+    // Sent again by its own node it is the same attachment; every other copy is a late one.
+    let (state, moved_from) = open(&mut it, elsewhere[0]);
+    assert_eq!((state.unwrap().epoch, moved_from), (2, None));
+    for late in [origin(0), elsewhere[1]] {
+        assert_eq!(open(&mut it, late).0, Err(OpError::Moved { session: id, epoch: 2 }));
+    }
+    assert_eq!(it.ns.zxid(), Zxid::new(2), "it takes no zxid");
+}
+
+#[test]
 fn rule_9_only_a_greater_epoch_attaches() {
     let mut it = Fixture::new();
     let id = it.open(1, SECOND);

@@ -139,7 +139,7 @@ fn an_impossible_state_is_refused() {
     it.plain(create("/d/y", "", CreateMode::Persistent));
     assert!(decode_records(&it.ns, |_, _| {}).is_ok());
     #[expect(clippy::type_complexity, reason = "a name and an edit, for one test")]
-    let edits: [(&str, fn(&mut Kind)); 25] = [
+    let edits: [(&str, fn(&mut Kind)); 26] = [
         ("counters", |it| head(it, |it| it.zxid = u64::MAX)),
         ("counters", |it| head(it, |it| it.next_session = 0)),
         ("starts after", |it| head(it, |it| it.history_floor = 99)),
@@ -155,6 +155,7 @@ fn an_impossible_state_is_refused() {
         ("counters", |it| session(it, |it| it.epoch = 0)),
         ("counters", |it| session(it, |it| it.acked = 9)),
         ("transaction", |it| session(it, |it| it.opened_zxid = 0)),
+        ("canonical", |it| session(it, |it| it.opener_node = 0)),
         ("lacks replies", |it| session(it, |it| it.last_seq += 1)),
         ("is not valid", |it| reply(it, |it| it.reply = None)),
         ("out of order", |it| reply(it, |it| it.seq += 1)),

@@ -123,6 +123,56 @@ fn rule_1_the_newest_opening_is_durable_at_the_peers() {
     assert!(matches!(ended, Some(Ended::RolledBack { .. })), "{ended:?}");
 }
 
+/// A frame of the opening before may arrive after one of the opening that is in force.
+#[test]
+fn rule_1_a_late_frame_of_an_earlier_opening_ends_nobody() {
+    let mut cluster = Cluster::elected(3);
+    let leader = cluster.leader().expect("elected");
+    let late = (1..=3).map(id).find(|&it| it != leader).expect("a follower");
+    cluster.run(3);
+    let incarnation = cluster.nodes[&late].identity.own();
+    let frame = Frame {
+        cluster: ClusterId::named("test"),
+        from: late,
+        to: leader,
+        incarnation,
+        body: Body::Forward(Bytes::new()),
+    };
+    cluster.restart(late);
+    cluster.run(5);
+    let refused = cluster.node(leader).step(late, frame.encode());
+    assert!(matches!(refused, Err(StepError::Refused { .. })), "{refused:?}");
+    cluster.run(5);
+    assert_eq!(cluster.nodes[&late].ended(), None);
+    cluster.write(late, create("/it-goes-on")).expect("written");
+}
+
+/// Restarted as a joiner, a founder would elect without having pinned the others.
+#[test]
+fn rule_1_a_founder_stays_one_and_a_joiner_stays_one() {
+    let mut cluster = Cluster::new(3);
+    // Member 3 is heard by nobody: the founding does not end.
+    cluster.lose = Box::new(|frame| frame.from == id(3));
+    cluster.run(20);
+    let joining = Config::joining(ClusterId::named("test"), id(1)).build().expect("valid");
+    cluster.kill(id(1));
+    let restored = cluster.disks.get_mut(&id(1)).expect("a disk").open();
+    let refused = Node::open(joining, restored).map(|_| ());
+    assert_eq!(refused, Err(OpenError::Local(LocalRecordError::OtherKind { founder: true })));
+    cluster.start(id(1));
+    cluster.lose = Box::new(|_| false);
+    let leader = cluster.elect();
+    cluster.join(4);
+    cluster.submit(leader, Request::AddLearner(id(4)));
+    cluster.run(10);
+    cluster.kill(id(4));
+    let members = [1, 2, 3, 4].map(id);
+    let founding = Config::founding(ClusterId::named("test"), id(4), members);
+    let restored = cluster.disks.get_mut(&id(4)).expect("a disk").open();
+    let refused = Node::open(founding.build().expect("valid"), restored).map(|_| ());
+    assert_eq!(refused, Err(OpenError::Local(LocalRecordError::OtherKind { founder: false })));
+}
+
 #[test]
 fn rule_1_founders_that_were_set_up_differently_say_so() {
     let mut cluster = Cluster::new(3);

@@ -106,6 +106,50 @@ fn rules_3_4_10_no_lease_ends_early_and_each_ends() {
     }
 }
 
+/// A renewal of very many sessions goes into entries that every follower takes.
+#[test]
+fn rule_10_keep_alives_of_any_number_fit_into_frames() {
+    let mut cluster = Cluster::elected(3);
+    let leader = cluster.leader().expect("elected");
+    let at = follower(&cluster);
+    let session = cluster.open_session(at, 1, Duration::from_secs(60)).session;
+    let before = cluster.nodes[&at].namespace.clock_us();
+    for n in 0..200_000 {
+        let held = crate::command::KeepAlive {
+            session: SessionId::new((1 << 55) + n).expect("valid"),
+            epoch: 1 << 40,
+            number: 1 << 40,
+            acked: 1 << 40,
+        };
+        cluster.node(leader).leadership.as_mut().expect("leads").hold(held);
+    }
+    cluster.run(12);
+    assert!(cluster.nodes[&at].namespace.clock_us() > before, "the clock moves");
+    cluster.write(at, create("/a")).expect("commits go on");
+    let refused: Vec<u64> = cluster.nodes.values().map(|it| it.status().refused_frames).collect();
+    assert_eq!(refused, [0, 0, 0]);
+    assert!(cluster.nodes[&at].namespace.session(session).is_some());
+}
+
+/// What a follower forwards in one frame becomes entries of the leader's size.
+#[test]
+fn forwarded_commands_are_split_into_entries_that_fit() {
+    let limits = Limits { entry_bytes_max: 1 << 10, ..Limits::default() };
+    let mut cluster = Cluster::with_limits(3, limits);
+    cluster.elect();
+    let at = follower(&cluster);
+    let session = cluster.open_session(at, 1, TTL).session;
+    let tickets: Vec<Ticket> = (1..=300)
+        .map(|n| cluster.submit_seq(at, session, n, create(&format!("/n{n}"))).expect("taken"))
+        .collect();
+    cluster.run(3);
+    for ticket in tickets {
+        assert!(cluster.reply(at, ticket).is_ok());
+    }
+    let longest = cluster.disks[&at].entries.iter().map(|entry| entry.data.len()).max();
+    assert!(longest.is_some_and(|bytes| bytes < 1_100), "{longest:?}");
+}
+
 /// A renewal 1 ms before a tick, then a transfer: the new leader's first tick does not count.
 #[test]
 fn rule_4_a_leaders_first_tick_does_not_count() {

@@ -93,6 +93,34 @@ fn a_lost_member_is_replaced_by_a_learner_that_is_promoted() {
     cluster.elect();
 }
 
+/// Instances come and go, each under a new id: what a member remembers of them does not grow.
+#[test]
+fn rule_1_pins_go_with_the_members_that_were_removed() {
+    let mut cluster = Cluster::elected(3);
+    let leader = cluster.leader().expect("elected");
+    for member in 4..=75 {
+        cluster.join(member);
+        cluster.submit(leader, Request::AddLearner(id(member)));
+        cluster.run(12);
+        assert_eq!(cluster.nodes[&id(member)].status().role, Role::Learner, "{member}");
+        cluster.submit(leader, Request::Remove(id(member)));
+        cluster.run(1);
+        cluster.kill(id(member));
+    }
+    for member in (1..=3).map(id) {
+        assert_eq!(cluster.nodes[&member].identity.greeting(false).pins.len(), 3);
+        cluster.restart(member);
+        cluster.run(3);
+    }
+    cluster.elect();
+    cluster.write(id(1), create("/a")).expect("written");
+    // A member that learns of the removals from a snapshot.
+    cluster.join(76);
+    cluster.submit(cluster.leader().expect("elected"), Request::AddLearner(id(76)));
+    cluster.run(12);
+    cluster.assert_agreement();
+}
+
 #[test]
 fn the_leadership_is_transferred() {
     let mut cluster = Cluster::elected(3);

@@ -210,6 +210,38 @@ fn rule_7_exactly_once_in_order_whatever_is_lost_or_killed() {
     }
 }
 
+/// Commits take longer than the wait for a repeat: the log has each command once.
+#[test]
+fn rule_7_a_leader_does_not_repeat_its_own_commands() {
+    let mut cluster = Cluster::elected(3);
+    let leader = cluster.leader().expect("elected");
+    let session = cluster.open_session(leader, 1, Duration::from_secs(60)).session;
+    // Heartbeats pass, and no append is acknowledged: the leader stays, and nothing commits.
+    let appended = |body: &Body| matches!(body, Body::Raft(it) if it.kind == 4);
+    cluster.lose = Box::new(move |frame| appended(&frame.body));
+    let tickets: Vec<Ticket> = (1..=50)
+        .map(|seq| cluster.submit_seq(leader, session, seq, create(&format!("/{seq}"))))
+        .collect::<Result<_, _>>()
+        .expect("taken");
+    cluster.run(100);
+    assert_eq!(cluster.leader(), Some(leader));
+    cluster.lose = Box::new(|_| false);
+    cluster.run(5);
+    assert!(tickets.into_iter().all(|ticket| cluster.reply(leader, ticket).is_ok()));
+    let mut commands = 0;
+    for entry in cluster.disks[&leader].entries.iter().filter(|entry| !entry.data.is_empty()) {
+        let Ok(crate::command::Entry { commands: mut batch, .. }) =
+            crate::command::Entry::decode(entry.data.clone())
+        else {
+            continue;
+        };
+        while let Some(command) = batch.next_command() {
+            commands += usize::from(matches!(command, Ok(Command::SessionTxn { .. })));
+        }
+    }
+    assert_eq!(commands, 50);
+}
+
 #[test]
 fn rule_7_a_refused_number_must_be_submitted_again_before_later_ones() {
     let mut cluster = Cluster::elected(3);
@@ -261,6 +293,63 @@ fn rule_9_a_repeated_opening_gives_one_session() {
     for node in cluster.nodes.values() {
         assert_eq!(node.status().sessions, 1);
     }
+}
+
+/// The client repeats its opening at another member while the first one serves the session: two
+/// attachments under one epoch would answer each other's commands and keep-alives.
+#[test]
+fn rule_9_a_repeated_opening_elsewhere_ends_the_first_attachment() {
+    let mut cluster = Cluster::elected(3);
+    let leader = cluster.leader().expect("elected");
+    let (first, second) = (follower(&cluster), leader);
+    let opened = cluster.open_session(first, 7, TTL);
+    let session = opened.session;
+    let write = |epoch, path: &str| Request::Txn {
+        seq: Some(Seq { session, epoch, seq: 1, acked: 0 }),
+        txn: create(path),
+    };
+    cluster.submit(first, write(1, "/from-the-first"));
+    cluster.drain(first);
+    cluster.lose = Box::new(move |frame| frame.to == first);
+    let again = cluster.open_session(second, 7, TTL);
+    assert_eq!((again.session, again.epoch), (session, 2));
+    // What was on its way when the attachment moved has an effect before it, or none.
+    let seq = again.last_seq + 1;
+    let its = Seq { session, epoch: 2, seq, acked: 0 };
+    let txn = create("/from-the-second");
+    let ticket = cluster.submit(second, Request::Txn { seq: Some(its), txn });
+    cluster.settle();
+    let Ok(Outcome::Created { path, .. }) = cluster.reply(second, ticket) else {
+        panic!("it is the only attachment")
+    };
+    assert_eq!(path.as_str(), "/from-the-second");
+    assert!(cluster.exists(second, "/from-the-second"));
+    cluster.lose = Box::new(|_| false);
+    cluster.run(3);
+    let moved = Output::Detached { session, epoch: 1, cause: Detach::Moved };
+    assert!(cluster.outputs[&first].contains(&moved));
+    // The same opening, repeated where it was made, gives the same attachment.
+    let same = cluster.open_session(second, 7, TTL);
+    assert_eq!((same.session, same.epoch, same.last_seq), (session, 2, seq));
+}
+
+#[test]
+fn rule_9_a_repeated_opening_after_a_restart_is_a_new_attachment() {
+    let mut cluster = Cluster::elected(3);
+    let at = follower(&cluster);
+    let opened = cluster.open_session(at, 7, TTL);
+    cluster.restart(at);
+    cluster.outputs.insert(at, Vec::new());
+    cluster.elect();
+    cluster.run(3);
+    let again = cluster.open_session(at, 7, TTL);
+    assert_eq!((again.session, again.epoch), (opened.session, 2));
+    let keep_alive = Request::KeepAlive { session: again.session, epoch: 2, acked: 0 };
+    cluster.submit(at, keep_alive);
+    cluster.run(12);
+    let renewed = |it: &Output| matches!(it, Output::Renewed { epoch: 2, .. });
+    assert!(cluster.outputs[&at].iter().any(renewed));
+    cluster.assert_agreement();
 }
 
 #[test]
@@ -330,6 +419,68 @@ fn a_path_that_is_only_a_prefix_is_refused_before_it_is_encoded() {
     cluster.write(leader, create("/a")).expect("the node lives");
     let txn = create_as("/a/", CreateMode::PersistentSequential);
     assert!(cluster.write(leader, txn).is_ok());
+}
+
+/// A path of full length has no room for the number: the entry would be one that nobody can read.
+#[test]
+fn a_path_without_room_for_its_number_is_refused_before_it_is_encoded() {
+    let mut cluster = Cluster::elected(3);
+    let leader = cluster.leader().expect("elected");
+    let at = follower(&cluster);
+    let session = cluster.open_session(at, 1, TTL).session;
+    let long = |bytes: usize| -> crate::Path {
+        format!("/{}", "x".repeat(bytes - 1)).parse().expect("a valid path")
+    };
+    let create = |bytes, mode| -> Txn {
+        Op::Create { path: long(bytes).into(), data: Bytes::new(), mode }.into()
+    };
+    let modes = [CreateMode::PersistentSequential, CreateMode::EphemeralSequential];
+    for (mode, bytes) in modes.into_iter().flat_map(|mode| [(mode, 4087), (mode, 4096)]) {
+        for member in [leader, at] {
+            let request = Request::Txn { seq: None, txn: create(bytes, mode) };
+            let refused = cluster.node(member).submit(request);
+            assert!(matches!(refused, Err(SubmitError::Path(_))), "{refused:?}");
+        }
+        let refused = cluster.submit_seq(at, session, 1, create(bytes, mode));
+        assert!(matches!(refused, Err(SubmitError::Path(_))), "{refused:?}");
+    }
+    let longest = create(4086, CreateMode::PersistentSequential);
+    cluster.write(leader, longest).expect("a number fits");
+    let first = cluster.submit_seq(at, session, 1, create(4096, CreateMode::Persistent));
+    cluster.run(3);
+    assert!(cluster.reply(at, first.expect("taken")).is_ok());
+    cluster.assert_agreement();
+}
+
+/// What no member should have let into the log ends nobody: all go past it alike.
+#[test]
+fn a_field_that_cannot_be_has_no_effect_on_any_member() {
+    let mut cluster = Cluster::elected(3);
+    let leader = cluster.leader().expect("elected");
+    let origin = OriginId { node: leader, boot_nonce: 1, counter: 1 };
+    let path = crate::Path::new(&format!("/{}", "x".repeat(4095))).expect("valid");
+    let mode = CreateMode::PersistentSequential;
+    let txn: Txn = Op::Create { path: path.into(), data: Bytes::new(), mode }.into();
+    let commands = [
+        Command::PlainTxn { origin, txn: create("/before") }.encode(),
+        Command::PlainTxn { origin, txn }.encode(),
+        Command::PlainTxn { origin, txn: create("/after") }.encode(),
+    ];
+    let leadership = cluster.node(leader).leadership.as_mut().expect("leads");
+    assert!(leadership.push(commands.concat().into(), usize::MAX));
+    cluster.run(3);
+    for node in cluster.nodes.values() {
+        assert_eq!(node.ended(), None);
+    }
+    for member in (1..=3).map(id) {
+        assert!(cluster.exists(member, "/before") && cluster.exists(member, "/after"));
+    }
+    for member in (1..=3).map(id) {
+        cluster.restart(member);
+    }
+    cluster.elect();
+    cluster.run(3);
+    cluster.assert_agreement();
 }
 
 #[test]
