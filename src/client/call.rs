@@ -57,6 +57,8 @@ pub(crate) enum Call {
     Credit(WatchId, u32),
     Unwatch(WatchId),
     Open {
+        /// Drawn by the host unless given.
+        secret: Option<Secret>,
         ttl: Duration,
         promise: Promise<Session>,
     },

@@ -29,7 +29,7 @@ use parking_lot::Mutex;
 
 use crate::{
     client::{call::Call, mailbox::Mailbox, watcher::Stream},
-    id::{NodeId, Zxid},
+    id::{NodeId, Secret, Zxid},
     namespace::View,
     node::{Consistency, Read, ReadOp, ReadOutcome, Request, Status},
     op::{CreateMode, Filter, Op, Outcome, Stat, Txn},
@@ -181,7 +181,17 @@ impl Client {
     /// Opens a session that lives for `ttl` without renewal; the handle renews it.
     pub fn open_session(&self, ttl: Duration) -> Completion<Session> {
         let (completion, promise) = Completion::pair();
-        self.call(Call::Open { ttl, promise });
+        self.call(Call::Open { secret: None, ttl, promise });
+        completion
+    }
+
+    /// Opens a session with a secret of one's own, which nobody else may guess: 16 random bytes.
+    ///
+    /// When the outcome is unknown, the same call with the same secret at the same node gives the
+    /// session that was opened, or opens it. One that is given up ends by itself.
+    pub fn open_session_with(&self, secret: Secret, ttl: Duration) -> Completion<Session> {
+        let (completion, promise) = Completion::pair();
+        self.call(Call::Open { secret: Some(secret), ttl, promise });
         completion
     }
 

@@ -312,7 +312,8 @@ impl Node {
         self.cursors.remove(watch);
     }
 
-    /// Hands the leadership to another voter, as far as it has caught up.
+    /// Hands the leadership to another voter, as far as it has caught up; to itself there is nothing
+    /// to hand over.
     ///
     /// # Errors
     ///
@@ -325,6 +326,9 @@ impl Node {
         }
         if !self.membership.members.get(&to).is_some_and(|member| member.voter) {
             return Err(SubmitError::Membership(MembershipError::NotAMember(to)));
+        }
+        if to == self.config.id {
+            return Ok(());
         }
         self.undrained = true;
         let moved = self.consensus.transfer_leader(to);
