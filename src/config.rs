@@ -322,8 +322,9 @@ impl Limits {
         in_range("shortest session in ms", min, 2 * renewal_ms, max)?;
         in_range("request ticks", self.request_ticks_max.into(), 1, 1 << 31)?;
         in_range("transfer ticks", self.transfer_ticks_max.into(), 1, 1 << 31)?;
+        let size_max = SIZE_BYTES_MAX as u64;
         for (setting, value, min, max) in [
-            ("payload bytes", self.payload_bytes_max, 1, 64 << 20),
+            ("payload bytes", self.payload_bytes_max, 1, size_max),
             ("sessions", self.sessions_max, 1, 1 << 32),
             ("window count", self.window_count_max, 1, 1 << 20),
             ("window bytes", self.window_bytes_max, 1 << 16, 1 << 32),
@@ -332,9 +333,9 @@ impl Limits {
             ("pending count", self.pending_count_max, 1, 1 << 32),
             ("pending bytes", self.pending_bytes_max, 1 << 10, 1 << 40),
             ("watches", self.watches_max, 1, 1 << 32),
-            ("entry bytes", self.entry_bytes_max, 1 << 10, 64 << 20),
+            ("entry bytes", self.entry_bytes_max, 1 << 10, size_max),
             ("uncommitted bytes", self.uncommitted_bytes_max, 1 << 10, 1 << 40),
-            ("message bytes", self.message_bytes_max, 1 << 10, 64 << 20),
+            ("message bytes", self.message_bytes_max, 1 << 10, size_max),
             ("in-flight messages", self.inflight_max, 1, 1 << 16),
             ("log tail bytes", self.log_tail_bytes_max, 1 << 10, 1 << 40),
             ("snapshot log bytes", self.snapshot_log_bytes, 1 << 10, 1 << 40),
@@ -386,6 +387,9 @@ pub(crate) struct Parameters {
     pub(crate) sessions_max: u64,
 }
 
+/// What any member may set the bytes of a payload, an entry or a message to: see
+/// [`FRAME_BYTES_MAX`](crate::wire::FRAME_BYTES_MAX).
+pub(crate) const SIZE_BYTES_MAX: usize = 64 << 20;
 /// Members of one cluster, learners included.
 pub(crate) const MEMBERS_MAX: usize = 64;
 

@@ -279,12 +279,10 @@ impl Held {
     }
 
     fn give_up(mut self) -> Completion<()> {
-        let (completion, promise) = Completion::pair();
         self.place.given_up = true;
         let cell = Arc::clone(&self.place.cell);
-        let promise = Some(promise);
-        self.place.session.call(Call::Release { cell, promise });
-        completion
+        let release = |promise| Call::Release { cell, promise: Some(promise) };
+        self.place.session.client().ask(release)
     }
 }
 
@@ -306,7 +304,7 @@ impl Drop for Place {
         if !self.given_up {
             let cell = Arc::clone(&self.cell);
             let promise = None;
-            self.session.call(Call::Release { cell, promise });
+            self.session.client().call(Call::Release { cell, promise });
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     client::{
         Acquire, Answer, Client, Completion, Error, Written,
         call::Call,
-        completion::Adopt,
+        completion::{Adopt, Promise},
         create, delete,
         recipe::{LeaderGuard, LockGuard, Place, PlaceCell},
         set,
@@ -73,14 +73,9 @@ impl Session {
 
     /// Submits a transaction.
     pub fn txn(&self, txn: Txn) -> Completion<Written> {
-        let (completion, promise) = Completion::pair();
-        self.call(Call::SessionTxn {
-            session: Arc::clone(&self.handle.cell),
-            generation: self.handle.cell.generation.load(Ordering::Acquire),
-            txn,
-            promise,
-        });
-        completion
+        let session = Arc::clone(&self.handle.cell);
+        let generation = session.generation.load(Ordering::Acquire);
+        self.client().ask(|promise| Call::SessionTxn { session, generation, txn, promise })
     }
 
     /// Makes a node. See [`create_sequential`](Self::create_sequential) for names that end in a
@@ -142,18 +137,15 @@ impl Session {
         path: &Path,
         data: impl Into<Bytes>,
     ) -> Acquire<LockGuard> {
-        let (completion, promise) = Completion::pair();
-        let cell = Arc::new(PlaceCell::new(self.handle.client.next_id()));
-        let place = Place::new(Arc::clone(&cell), self.clone());
-        self.call(Call::Lock {
-            session: self.clone(),
+        let (path, data) = (path.clone(), data.into());
+        self.acquire(|session, cell, promise| Call::Lock {
+            session,
             layout,
-            path: path.clone(),
-            data: data.into(),
+            path,
+            data,
             cell,
             promise,
-        });
-        Acquire::new(completion, place)
+        })
     }
 
     /// Stands for election at `path`, in Curator's `LeaderLatch` layout. See
@@ -172,26 +164,22 @@ impl Session {
         path: &Path,
         proposal: impl Into<Bytes>,
     ) -> Acquire<LeaderGuard> {
-        let (completion, promise) = Completion::pair();
-        let cell = Arc::new(PlaceCell::new(self.handle.client.next_id()));
-        let place = Place::new(Arc::clone(&cell), self.clone());
-        self.call(Call::Campaign {
-            session: self.clone(),
+        let (path, proposal) = (path.clone(), proposal.into());
+        self.acquire(|session, cell, promise| Call::Campaign {
+            session,
             layout,
-            path: path.clone(),
-            proposal: proposal.into(),
+            path,
+            proposal,
             cell,
             promise,
-        });
-        Acquire::new(completion, place)
+        })
     }
 
     /// Ends the session after everything submitted before; its ephemeral nodes go.
     pub fn close(self) -> Completion<()> {
-        let (completion, promise) = Completion::pair();
-        self.handle.cell.closing.store(1, Ordering::Release);
-        self.call(Call::Close { session: Arc::clone(&self.handle.cell), promise: Some(promise) });
-        completion
+        let session = Arc::clone(&self.handle.cell);
+        session.closing.store(1, Ordering::Release);
+        self.client().ask(|promise| Call::Close { session, promise: Some(promise) })
     }
 
     /// Stops keeping the session alive, and leaves it to be attached elsewhere before its time to
@@ -199,7 +187,7 @@ impl Session {
     pub fn leave(self) -> SessionKey {
         let cell = &self.handle.cell;
         cell.closing.store(1, Ordering::Release);
-        self.call(Call::Leave(Arc::clone(cell)));
+        self.client().call(Call::Leave(Arc::clone(cell)));
         self.key()
     }
 
@@ -238,8 +226,15 @@ impl Session {
         &self.handle.cell
     }
 
-    pub(crate) fn call(&self, call: Call) {
-        self.handle.client.call(call);
+    /// Takes a place in a queue; the call that asks for it is made of its parts.
+    fn acquire<T>(
+        &self,
+        call: impl FnOnce(Self, Arc<PlaceCell>, Promise<T>) -> Call,
+    ) -> Acquire<T> {
+        let cell = Arc::new(PlaceCell::new(self.client().next_id()));
+        let place = Place::new(Arc::clone(&cell), self.clone());
+        let completion = self.client().ask(|promise| call(self.clone(), cell, promise));
+        Acquire::new(completion, place)
     }
 }
 

@@ -90,8 +90,8 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`Misuse::ForeignToken`] when the token is not that of the oldest write that is out. If it is
-    /// that of a later one, the node has ended as if it had been dropped.
+    /// [`Misuse::ForeignToken`] when the token is not that of the oldest write that is out. If it
+    /// is that of a later one, the node has ended as if it had been dropped.
     pub fn persisted(&mut self, token: Token) -> Result<Vec<Message>, Misuse> {
         let in_flight = self.redeem(token)?;
         if in_flight.raft && self.ended.is_none() {
@@ -217,7 +217,7 @@ impl Node {
     /// drain lets watches that lag read on within a bound. Tick if it is time, and drain again at
     /// once.
     pub fn has_more(&self) -> bool {
-        self.ended.is_none() && self.cursors.wants_catch_up()
+        self.ended.is_none() && !self.is_blocked() && self.cursors.wants_catch_up()
     }
 
     /// Notices that the leader or the term has changed.
@@ -267,32 +267,8 @@ impl Node {
             keep_alives.into_iter().for_each(|it| leadership.hold(it));
         }
         // As long as the disk is behind, commands gather: fewer and larger entries.
-        let room = self.in_flight.len() < PROPOSALS_AHEAD;
-        let renewal_us = self.namespace.parameters().renewal_us;
-        let clock_due = room && leadership.renewal_due(renewal_us, self.namespace.has_deadlines());
-        if clock_due {
-            let clock_us = self.namespace.clock_us() + leadership.waiting_us();
-            let due = match leadership.may_expire(renewal_us) {
-                true => self.namespace.due(clock_us, EXPIRIES_MAX),
-                false => Vec::new(),
-            };
-            leadership.renew(due);
-        }
-        let mut clock_due = clock_due;
-        let entry_bytes_max = self.config.limits.entry_bytes_max;
-        while room {
-            let wall_ms = self.now.wall_ms;
-            let Some(entry) = leadership.take_entry(entry_bytes_max, wall_ms, clock_due) else {
-                break;
-            };
-            clock_due = false;
-            if self.consensus.propose(entry.clone()).is_err() {
-                // The ticks are lost; the commands wait for room, or for the next leader.
-                if let Ok(Entry { commands: Batch(commands), .. }) = Entry::decode(entry) {
-                    leadership.put_back(commands);
-                }
-                break;
-            }
+        if self.in_flight.len() < PROPOSALS_AHEAD {
+            self.propose_waiting();
         }
         if self.reads.wants_round() && self.consensus.committed_in_term() {
             let nonce = self.identity.own().boot.nonce;
@@ -302,6 +278,34 @@ impl Node {
             }
         }
         self.check_consensus();
+    }
+
+    /// Proposes what waits, with the keep-alives and the expiries that are due.
+    fn propose_waiting(&mut self) {
+        let Some(leadership) = &mut self.leadership else {
+            return;
+        };
+        let renewal_us = self.namespace.parameters().renewal_us;
+        let mut clock_due = leadership.renewal_due(renewal_us, self.namespace.has_deadlines());
+        if clock_due {
+            let clock_us = self.namespace.clock_us() + leadership.waiting_us();
+            let due = match leadership.may_expire(renewal_us) {
+                true => self.namespace.due(clock_us, EXPIRIES_MAX),
+                false => Vec::new(),
+            };
+            leadership.renew(due);
+        }
+        let (bytes_max, wall_ms) = (self.config.limits.entry_bytes_max, self.now.wall_ms);
+        while let Some(entry) = leadership.take_entry(bytes_max, wall_ms, clock_due) {
+            clock_due = false;
+            if self.consensus.propose(entry.clone()).is_err() {
+                // The ticks are lost; the commands wait for room, or for the next leader.
+                if let Ok(Entry { commands: Batch(commands), .. }) = Entry::decode(entry) {
+                    leadership.put_back(commands);
+                }
+                break;
+            }
+        }
     }
 
     /// A follower's part: commands and read rounds go to the leader.

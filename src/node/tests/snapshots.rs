@@ -129,10 +129,9 @@ fn rule_8_pending_commands_are_answered_from_an_installed_snapshot() {
     // The watch was told of everything inside the snapshot, once, in order.
     let mut zxids: Vec<Zxid> = Vec::new();
     for output in &cluster.outputs[&at] {
-        if let Output::Events { watch: it, zxid, .. } = output
-            && *it == watch
-        {
-            zxids.push(*zxid);
+        match output {
+            Output::Events { watch: it, zxid, .. } if *it == watch => zxids.push(*zxid),
+            _ => {}
         }
     }
     assert!(zxids.windows(2).all(|pair| pair[0] < pair[1]));
