@@ -31,7 +31,7 @@ use crate::{
     client::{call::Call, completion::Promise, mailbox::Mailbox, watcher::Stream},
     id::{NodeId, Secret, Zxid},
     namespace::View,
-    node::{Consistency, Read, ReadOp, ReadOutcome, Request, Status},
+    node::{Consistency, Image, Read, ReadOp, ReadOutcome, Request, Status},
     op::{CreateMode, Filter, Op, Outcome, Stat, Txn},
     path::{Path, PathPrefix},
 };
@@ -211,6 +211,11 @@ impl Client {
             return Completion::ready(Ok(view));
         }
         self.ask(Call::View)
+    }
+
+    /// The whole state as the node has applied it, frozen, to be compared with other members'.
+    pub fn image(&self) -> Completion<Image> {
+        self.ask(Call::Image)
     }
 
     /// What the node knows of itself and its cluster.

@@ -115,6 +115,7 @@ impl Desk {
             }
             Call::Status(promise) => promise.fill(Ok(node.status())),
             Call::View(promise) => promise.fill(Ok(node.view())),
+            Call::Image(promise) => promise.fill(Ok(node.image())),
             call => self.look(call, node),
         }
     }

@@ -66,6 +66,7 @@ pub use request::{
     WatchId,
 };
 pub use status::{DiskError, DiskFault, Ended, Member, Role, Status, Waiting};
+pub use transfer::Image;
 
 use crate::{
     command::Command,
@@ -374,6 +375,11 @@ impl Node {
     /// The tree as this node has applied it, frozen; made in O(1), readable on any thread.
     pub fn view(&self) -> View {
         self.namespace.view()
+    }
+
+    /// The whole state as this node has applied it, frozen in O(1), to be compared with others'.
+    pub fn image(&self) -> Image {
+        Image::new(self.applied, self.source())
     }
 
     /// Why the node has ended, if it has.
