@@ -336,7 +336,30 @@ impl World {
         self.answers.clear();
     }
 
+    /// The whole states are identical, sessions, replies, clock and history among them: once all
+    /// three have told of the same index.
+    fn compare_states(&mut self) {
+        let since = Instant::now();
+        let mut told: BTreeMap<String, [Option<String>; 3]> = BTreeMap::new();
+        loop {
+            let asked: Vec<_> = (0..3).map(|it| self.ask(it, "checksum", Ask::Other)).collect();
+            for (member, id) in asked.into_iter().enumerate() {
+                let state = self.wait_for(id).expect("it runs");
+                let (index, checksum) = state.split_once(' ').expect("an index and a checksum");
+                let all = told.entry(index.to_owned()).or_default();
+                all[member] = Some(checksum.to_owned());
+                let mut known = all.iter().flatten();
+                assert!(known.all(|it| it == checksum), "states differ at {index}: {all:?}");
+                if all.iter().all(Option::is_some) {
+                    return;
+                }
+            }
+            assert!(since.elapsed() < PATIENCE, "never at the same index: {told:?}");
+        }
+    }
+
     fn check(&mut self) -> (usize, usize) {
+        self.compare_states();
         let trees: Vec<_> = (0..3).map(|it| self.tree(it)).collect();
         assert!(trees[0] == trees[1] && trees[1] == trees[2], "the members' states differ");
         let mut seen: BTreeMap<u64, &String> = BTreeMap::new();

@@ -34,6 +34,7 @@ impl Console {
             "lock" => self.lock(path),
             "unlock" => self.unlock(path),
             "status" => Ok(status(&self.client)),
+            "checksum" => Ok(checksum(&self.client)),
             "help" => Ok(Box::new(|| Ok(HELP.into()))),
             other => Err(format!("there is no {other:?}; {HELP}").into()),
         }
@@ -131,5 +132,14 @@ fn watch(client: &Client, path: Path, id: String) -> Wait {
     })
 }
 
+/// Alike on all members that have applied the same entry.
+fn checksum(client: &Client) -> Wait {
+    let image = client.image();
+    Box::new(move || {
+        let image = image.wait()?;
+        Ok(format!("{} {:08x}", image.index(), image.checksum()))
+    })
+}
+
 const HELP: &str = "ask: create PATH DATA [ephemeral] [sequential] | set PATH DATA [VERSION] | \
-    get PATH | delete PATH | ls PATH | watch PATH | lock PATH | unlock PATH | status | quit";
+    get PATH | delete PATH | ls PATH | watch PATH | lock PATH | unlock PATH | status | checksum | quit";

@@ -14,7 +14,7 @@ use crate::{
     },
     id::{NodeId, Secret, SessionId, Zxid},
     namespace::View,
-    node::{Consistency, Read, Request, Status, WatchId},
+    node::{Consistency, Image, Read, Request, Status, WatchId},
     op::{Filter, Stat, Txn},
     path::Path,
     recipes::{Layout, Leadership},
@@ -57,6 +57,8 @@ pub(crate) enum Call {
     Credit(WatchId, u32),
     Unwatch(WatchId),
     Open {
+        /// Drawn by the host unless given.
+        secret: Option<Secret>,
         ttl: Duration,
         promise: Promise<Session>,
     },
@@ -110,6 +112,7 @@ pub(crate) enum Call {
     },
     Status(Promise<Status>),
     View(Promise<View>),
+    Image(Promise<Image>),
 }
 
 impl Call {
@@ -167,6 +170,7 @@ impl Call {
             }
             Self::Status(promise) => promise.fill(Err(error)),
             Self::View(promise) => promise.fill(Err(error)),
+            Self::Image(promise) => promise.fill(Err(error)),
             Self::Credit(..) | Self::Unwatch(_) | Self::Leave(_) | Self::Unobserve(_) => {}
         }
     }

@@ -16,7 +16,8 @@ use crate::{
 /// use quorate::client::Error;
 /// use quorate::node::{RequestError, Unknown};
 /// let error = Error::from(RequestError::Unknown(Unknown::TimedOut));
-/// assert!(error.is_retryable() && error.outcome_unknown());
+/// assert!(error.outcome_unknown() && !error.is_retryable());
+/// assert!(Error::from(RequestError::NoLeader).is_retryable());
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
@@ -51,6 +52,12 @@ pub enum Error {
         /// How many it takes.
         max: usize,
     },
+    /// The system gave no random bytes for a secret or a recipe's id.
+    #[error("the system gives no random bytes: {why}")]
+    NoRandomness {
+        /// What it said.
+        why: String,
+    },
     /// The node was stopped, or has ended.
     #[error("the node is gone: {why}")]
     Closed {
@@ -65,13 +72,17 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether asking again may help, here or at another node. After an unknown outcome a repeat
-    /// may do the same thing twice; guard it.
+    /// Whether the request did nothing and may simply be asked again, here or at another node.
+    ///
+    /// False when the [outcome is unknown](Self::outcome_unknown): a repeat might do the same thing
+    /// twice. Look first what became of it, or guard the repeat by a version.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Submit(error) => error.is_retryable(),
             Self::Request(error) => error.is_retryable(),
-            Self::Withheld | Self::Full { .. } | Self::Closed { .. } | Self::PlaceLost => true,
+            Self::Closed { submitted, .. } => !submitted,
+            Self::Withheld | Self::Full { .. } | Self::NoRandomness { .. } => true,
+            Self::PlaceLost => true,
             Self::WatchEnded(_) | Self::SessionOver { .. } | Self::Taken => false,
         }
     }

@@ -29,9 +29,9 @@ use parking_lot::Mutex;
 
 use crate::{
     client::{call::Call, completion::Promise, mailbox::Mailbox, watcher::Stream},
-    id::{NodeId, Zxid},
+    id::{NodeId, Secret, Zxid},
     namespace::View,
-    node::{Consistency, Read, ReadOp, ReadOutcome, Request, Status},
+    node::{Consistency, Image, Read, ReadOp, ReadOutcome, Request, Status},
     op::{CreateMode, Filter, Op, Outcome, Stat, Txn},
     path::{Path, PathPrefix},
 };
@@ -174,7 +174,15 @@ impl Client {
 
     /// Opens a session that lives for `ttl` without renewal; the handle renews it.
     pub fn open_session(&self, ttl: Duration) -> Completion<Session> {
-        self.ask(|promise| Call::Open { ttl, promise })
+        self.ask(|promise| Call::Open { secret: None, ttl, promise })
+    }
+
+    /// Opens a session with a secret of one's own, which nobody else may guess: 16 random bytes.
+    ///
+    /// When the outcome is unknown, the same call with the same secret at the same node gives the
+    /// session that was opened, or opens it. One that is given up ends by itself.
+    pub fn open_session_with(&self, secret: Secret, ttl: Duration) -> Completion<Session> {
+        self.ask(|promise| Call::Open { secret: Some(secret), ttl, promise })
     }
 
     /// Attaches a session that was left by [`Session::leave`], or that another process opened. The
@@ -203,6 +211,11 @@ impl Client {
             return Completion::ready(Ok(view));
         }
         self.ask(Call::View)
+    }
+
+    /// The whole state as the node has applied it, frozen, to be compared with other members'.
+    pub fn image(&self) -> Completion<Image> {
+        self.ask(Call::Image)
     }
 
     /// What the node knows of itself and its cluster.

@@ -29,7 +29,7 @@ use crate::{
 
 pub(super) struct Desk {
     shared: Arc<Shared>,
-    entropy: Box<dyn FnMut() -> [u8; 16] + Send>,
+    entropy: Box<Entropy>,
     pending: HashMap<Ticket, Pending, FixedState>,
     seats: Seats,
     places: Places,
@@ -37,6 +37,9 @@ pub(super) struct Desk {
     /// Those whose answers are there.
     wakers: Vec<Waker>,
 }
+
+/// Gives random bytes, or says why there are none.
+pub(super) type Entropy = dyn FnMut() -> Result<[u8; 16], String> + Send;
 
 /// What waits for an output.
 enum Pending {
@@ -51,7 +54,7 @@ enum Pending {
 }
 
 impl Desk {
-    pub(super) fn new(shared: Arc<Shared>, entropy: Box<dyn FnMut() -> [u8; 16] + Send>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, entropy: Box<Entropy>) -> Self {
         Self {
             shared,
             entropy,
@@ -83,8 +86,12 @@ impl Desk {
                     self.pending.insert(ticket, pending);
                 }
             }
-            Call::Open { ttl, promise } => {
-                let secret = Secret::from_bytes((self.entropy)());
+            Call::Open { secret, ttl, promise } => {
+                let drawn = secret.map_or_else(|| self.draw().map(Secret::from_bytes), Ok);
+                let secret = match drawn {
+                    Ok(secret) => secret,
+                    Err(error) => return promise.fill(Err(error)),
+                };
                 let taken = node.submit(Request::OpenSession { secret, ttl });
                 self.expect(taken, promise, true, |it| Pending::Session(it, secret));
             }
@@ -108,6 +115,7 @@ impl Desk {
             }
             Call::Status(promise) => promise.fill(Ok(node.status())),
             Call::View(promise) => promise.fill(Ok(node.view())),
+            Call::Image(promise) => promise.fill(Ok(node.image())),
             call => self.look(call, node),
         }
     }
@@ -137,14 +145,24 @@ impl Desk {
                 self.streams.remove(&watch);
             }
             Call::Lock { session, layout, path, data, cell, promise } => {
-                let prefix = layout.lock_prefix((self.entropy)());
-                let place = (Contender::new(path), prefix, data);
-                self.contend(place, session, cell, Grant::Lock(promise));
+                let grant = Grant::Lock(promise);
+                match self.draw() {
+                    Ok(draw) => {
+                        let place = (Contender::new(path), layout.lock_prefix(draw), data);
+                        self.contend(place, session, cell, grant);
+                    }
+                    Err(error) => grant.refuse(error),
+                }
             }
             Call::Campaign { session, layout, path, proposal, cell, promise } => {
-                let prefix = layout.election_prefix((self.entropy)());
-                let place = (Contender::new(path), prefix, proposal);
-                self.contend(place, session, cell, Grant::Leader(promise));
+                let grant = Grant::Leader(promise);
+                match self.draw() {
+                    Ok(draw) => {
+                        let place = (Contender::new(path), layout.election_prefix(draw), proposal);
+                        self.contend(place, session, cell, grant);
+                    }
+                    Err(error) => grant.refuse(error),
+                }
             }
             Call::Release { cell, promise } => self.places.release(cell.id, promise),
             Call::Observe { id, path, cell } => {
@@ -233,6 +251,10 @@ impl Desk {
             }
             Err(error) => promise.fill(Err(error.into())),
         }
+    }
+
+    fn draw(&mut self) -> Result<[u8; 16], Error> {
+        (self.entropy)().map_err(|why| Error::NoRandomness { why })
     }
 
     fn close(&mut self, session: &Arc<SessionCell>, promise: Option<Promise<()>>, node: &mut Node) {

@@ -190,11 +190,11 @@ impl Host {
     pub fn simulated(
         mut self,
         clock: Clock,
-        entropy: impl FnMut() -> [u8; 16] + Send + 'static,
+        mut entropy: impl FnMut() -> [u8; 16] + Send + 'static,
     ) -> Self {
         let mailbox = Arc::clone(&self.shared.mailbox);
         self.shared = Arc::new(Shared::new(mailbox, clock));
-        self.desk = Desk::new(Arc::clone(&self.shared), Box::new(entropy));
+        self.desk = Desk::new(Arc::clone(&self.shared), Box::new(move || Ok(entropy())));
         self
     }
 
@@ -237,6 +237,12 @@ impl Host {
     /// The member's id.
     pub fn id(&self) -> NodeId {
         self.id
+    }
+
+    #[cfg(test)]
+    pub(super) fn without_entropy(mut self) -> Self {
+        self.desk = Desk::new(Arc::clone(&self.shared), Box::new(|| Err("none".into())));
+        self
     }
 
     #[cfg(test)]
@@ -439,11 +445,11 @@ impl fmt::Debug for Host {
     }
 }
 
-/// Sixteen bytes from the system. Without a source there are no secrets, so there is no host.
-fn random_bytes() -> [u8; 16] {
+/// Sixteen bytes from the system.
+fn random_bytes() -> Result<[u8; 16], String> {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).expect("the system has a source of random bytes");
-    bytes
+    getrandom::fill(&mut bytes).map_err(|error| error.to_string())?;
+    Ok(bytes)
 }
 
 /// Frames that one turn takes.

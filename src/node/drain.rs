@@ -217,7 +217,7 @@ impl Node {
     /// drain lets watches that lag read on within a bound. Tick if it is time, and drain again at
     /// once.
     pub fn has_more(&self) -> bool {
-        self.ended.is_none() && self.cursors.wants_catch_up()
+        self.ended.is_none() && !self.is_blocked() && self.cursors.wants_catch_up()
     }
 
     /// Notices that the leader or the term has changed.

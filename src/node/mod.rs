@@ -66,6 +66,7 @@ pub use request::{
     WatchId,
 };
 pub use status::{DiskError, DiskFault, Ended, Member, Role, Status, Waiting};
+pub use transfer::Image;
 
 use crate::{
     command::{Batch, Command},
@@ -312,7 +313,8 @@ impl Node {
         self.cursors.remove(watch);
     }
 
-    /// Hands the leadership to another voter, as far as it has caught up.
+    /// Hands the leadership to another voter, as far as it has caught up; to itself there is nothing
+    /// to hand over.
     ///
     /// # Errors
     ///
@@ -325,6 +327,9 @@ impl Node {
         }
         if !self.membership.members.get(&to).is_some_and(|member| member.voter) {
             return Err(SubmitError::Membership(MembershipError::NotAMember(to)));
+        }
+        if to == self.config.id {
+            return Ok(());
         }
         self.undrained = true;
         let moved = self.consensus.transfer_leader(to);
@@ -370,6 +375,11 @@ impl Node {
     /// The tree as this node has applied it, frozen; made in O(1), readable on any thread.
     pub fn view(&self) -> View {
         self.namespace.view()
+    }
+
+    /// The whole state as this node has applied it, frozen in O(1), to be compared with others'.
+    pub fn image(&self) -> Image {
+        Image::new(self.applied, self.source())
     }
 
     /// Why the node has ended, if it has.

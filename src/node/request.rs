@@ -431,10 +431,10 @@ pub enum RequestError {
 }
 
 impl RequestError {
-    /// Whether asking again may help. After [`outcome_unknown`](Self::outcome_unknown), a repeat
-    /// outside a session may do the same thing twice.
+    /// Whether the request did nothing and may simply be asked again. False when the
+    /// [outcome is unknown](Self::outcome_unknown): a repeat might do the same thing twice.
     pub fn is_retryable(&self) -> bool {
-        !matches!(self, Self::Op(_))
+        matches!(self, Self::NoLeader | Self::TimedOut)
     }
 
     /// Whether the request may have taken effect.

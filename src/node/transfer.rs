@@ -74,6 +74,42 @@ pub(crate) enum Received {
     Corrupt(String),
 }
 
+/// The whole state at one index of the log, frozen: tree, sessions, replies, clock, history, members.
+///
+/// Replicas that have applied the same index have the same checksum.
+///
+/// ```no_run
+/// # fn example(a: quorate::client::Client, b: quorate::client::Client)
+/// # -> Result<(), Box<dyn std::error::Error>> {
+/// let (a, b) = (a.image().wait()?, b.image().wait()?);
+/// assert!(a.index() != b.index() || a.checksum() == b.checksum());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Image {
+    index: u64,
+    source: Source,
+}
+
+impl Image {
+    pub(crate) fn new(index: u64, source: Source) -> Self {
+        Self { index, source }
+    }
+
+    /// The last entry that it covers.
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+
+    /// CRC32C of its canonical encoding, a snapshot. Takes as long as to write one.
+    pub fn checksum(&self) -> u32 {
+        let mut stream = self.source.stream(IMAGE_CHUNK_BYTES);
+        while stream.next(IMAGE_CHUNK_BYTES).is_some() {}
+        stream.crc
+    }
+}
+
 /// A frozen state and what goes with it into a snapshot.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
@@ -293,5 +329,7 @@ impl Transfers {
     }
 }
 
+/// An image is encoded in pieces of this size.
+const IMAGE_CHUNK_BYTES: usize = 1 << 20;
 /// Chunks that are made and not sent to reach the one that is pulled.
 const SKIPPED_CHUNKS_MAX: usize = 256;

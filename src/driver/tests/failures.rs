@@ -4,7 +4,7 @@ use std::path::Path as FsPath;
 
 use super::*;
 use crate::{
-    Limits,
+    Limits, Secret,
     client::{Completion, Written},
     node::{DiskFault, Ended},
     wal::{Fault, Fs, MemoryFs, Wal, WalOptions},
@@ -287,4 +287,37 @@ fn rule_7_a_full_inbox_leaves_no_hole_in_a_session() {
     assert_eq!(trio.wait(write(8)).expect_err("the big one failed before"), Error::Withheld);
     trio.wait(big).expect_err("too big");
     trio.wait(write(9)).expect("all is seen");
+}
+
+#[test]
+fn rule_9_an_opening_whose_outcome_is_unknown_is_repeated_with_its_secret() {
+    let mut trio = Trio::new();
+    let away = trio.leader() % 3 + 1;
+    let (client, ttl) = (trio.client(away), Duration::from_secs(3));
+    let secret = Secret::from_bytes([7; 16]);
+    trio.board.isolate(id(away));
+    let error = trio.wait(client.open_session_with(secret, ttl)).expect_err("nobody hears it");
+    assert!(error.outcome_unknown() && !error.is_retryable(), "{error:?}");
+    trio.board.heal();
+    let opened = trio.until("a leader", |it| it.wait(client.open_session_with(secret, ttl)).ok());
+    let again = trio.wait(client.open_session_with(secret, ttl)).expect("it is known");
+    assert_eq!((opened.id(), again.key().secret), (again.id(), secret));
+    let status = trio.wait(client.status()).expect("it runs");
+    assert_eq!(status.sessions, 1);
+}
+
+#[test]
+fn without_random_bytes_there_are_no_secrets_and_the_node_goes_on() {
+    let mut trio = Trio::new();
+    let session = trio.session(1);
+    let host = trio.hosts[0].take().expect("it runs");
+    trio.hosts[0] = Some(host.without_entropy());
+    let client = trio.client(1);
+    let error = trio.wait(client.open_session(Duration::from_secs(3))).expect_err("no secret");
+    assert!(matches!(error, Error::NoRandomness { .. }), "{error:?}");
+    assert!(!error.outcome_unknown());
+    let lock = session.lock(&path("/l"));
+    drop(lock);
+    trio.wait(make(&client, "/on", 1)).expect("it goes on");
+    assert_eq!(ended(&trio, 1), None);
 }

@@ -126,6 +126,9 @@ fn the_leadership_is_transferred() {
     let mut cluster = Cluster::elected(3);
     let leader = cluster.leader().expect("elected");
     let to = (1..=3).map(id).find(|&it| it != leader).expect("a follower");
+    cluster.node(leader).transfer_leader(leader).expect("it leads already");
+    cluster.run(2);
+    assert_eq!(cluster.leader(), Some(leader));
     cluster.node(leader).transfer_leader(to).expect("a voter");
     cluster.run(2);
     assert_eq!(cluster.leader(), Some(to));
