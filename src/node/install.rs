@@ -17,6 +17,12 @@ impl Node {
         let Some(incoming) = self.transfers.incoming.as_mut().filter(|it| it.is_whole()) else {
             return;
         };
+        let own = self.config.parameters();
+        let other = incoming.parameters().and_then(|cluster| cluster.difference(&own));
+        if let Some((setting, cluster, own)) = other {
+            // Before it is acknowledged: this member would keep time and check limits otherwise.
+            return self.end(Ended::OtherParameters { setting, cluster, own });
+        }
         incoming.durable = true;
         let (index, term, crc) = (incoming.index, incoming.term, incoming.crc);
         let sender = incoming.from;

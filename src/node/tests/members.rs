@@ -121,6 +121,44 @@ fn rule_1_pins_go_with_the_members_that_were_removed() {
     cluster.assert_agreement();
 }
 
+/// It would keep time, and take entries, by other rules than those that keep it alive.
+#[test]
+fn rule_4_a_joiner_with_other_intervals_or_limits_ends_before_it_takes_part() {
+    let mut cluster = Cluster::elected(3);
+    let leader = cluster.leader().expect("elected");
+    let own = cluster.limits.payload_bytes_max;
+    cluster.limits.payload_bytes_max = 1_000;
+    cluster.join(4);
+    cluster.limits.payload_bytes_max = own;
+    let restored = Disk::new(5).open();
+    cluster.disks.insert(id(5), Disk::new(5));
+    cluster.outputs.insert(id(5), Vec::new());
+    let slow = Config::joining(ClusterId::named("test"), id(5));
+    let slow = slow.tick_interval(Duration::from_millis(200)).build().expect("valid");
+    cluster.nodes.insert(id(5), Node::open(slow, restored).expect("opens"));
+    for (member, setting, theirs, mine) in [
+        (id(4), "payload bytes", 1_048_575, 1_000),
+        (id(5), "tick interval in us", 50_000, 200_000),
+    ] {
+        cluster.submit(leader, Request::AddLearner(member));
+        cluster.run(12);
+        let ended = Ended::OtherParameters { setting, cluster: theirs, own: mine };
+        assert_eq!(cluster.nodes[&member].ended(), Some(&ended));
+        assert!(cluster.disks[&member].snapshot.is_none(), "nothing was installed");
+    }
+    // With those of the cluster the same store joins, and is not opened with others any more.
+    cluster.restart(id(4));
+    cluster.run(400);
+    assert!(cluster.disks[&id(4)].snapshot.is_some());
+    cluster.kill(id(4));
+    cluster.limits.payload_bytes_max = 1_000;
+    let restored = cluster.disks.get_mut(&id(4)).expect("a disk").open();
+    let refused = Node::open(cluster.config(id(4)), restored).map(|_| ());
+    let setting = "payload bytes";
+    let error = OpenError::OtherParameters { setting, cluster: 1_048_575, own: 1_000 };
+    assert_eq!(refused, Err(error));
+}
+
 #[test]
 fn the_leadership_is_transferred() {
     let mut cluster = Cluster::elected(3);
