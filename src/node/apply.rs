@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use super::{Ended, Node};
+use super::{Ended, Node, PendingChange};
 use crate::{
     command::{Batch, Command, CommandError, Entry},
     consensus::MembershipChange,
@@ -255,7 +255,7 @@ impl Node {
         self.reads.unblock(session, answered);
     }
 
-    fn apply_change(&mut self, entry: &LogEntry) {
+    pub(super) fn apply_change(&mut self, entry: &LogEntry) {
         let applied = match self.consensus.applied_change(entry) {
             Ok(applied) => applied,
             Err(error) => {
@@ -271,12 +271,16 @@ impl Node {
                 self.identity.forget(&BTreeSet::from([id]));
                 self.transfers.outgoing.remove(&id);
             }
-            None => return,
+            None => {}
         }
-        let ours = |change: &mut super::PendingChange| change.context == applied.context;
-        if let Some(change) = self.change.take_if(ours) {
+        let ours = |change: &mut PendingChange| change.context == applied.context;
+        if let Some(PendingChange { ticket, change, .. }) = self.change.take_if(ours) {
             let zxid = self.namespace.zxid();
-            self.outputs.push(Output::Reply { ticket: change.ticket, zxid, result: Ok(None) });
+            let result = match applied.change {
+                Some(_) => Ok(None),
+                None => Err(RequestError::Membership(self.membership.refusal(change))),
+            };
+            self.outputs.push(Output::Reply { ticket, zxid, result });
         }
         // A member that learns of its own removal goes on: the others may need its vote until they
         // know of it, too. Those that do refuse it, and that ends it.

@@ -133,6 +133,7 @@ pub struct Node {
 #[derive(Debug)]
 struct PendingChange {
     ticket: Ticket,
+    change: MembershipChange,
     context: Bytes,
     tick: u64,
 }
@@ -433,7 +434,7 @@ impl Node {
         self.consensus
             .propose_change(change, context.clone())
             .map_err(|error| drain::change_error(error, leader))?;
-        self.change = Some(PendingChange { ticket, context, tick: self.tick });
+        self.change = Some(PendingChange { ticket, change, context, tick: self.tick });
         Ok(())
     }
 

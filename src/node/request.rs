@@ -422,6 +422,9 @@ pub enum RequestError {
     /// It may have taken effect, or may yet.
     #[error("the outcome is unknown: {0}")]
     Unknown(Unknown),
+    /// The membership is as it was: the change was not possible when its turn came.
+    #[error("the membership did not change: {0}")]
+    Membership(MembershipError),
     /// It was not sent, and did nothing.
     #[error("no leader was found in time")]
     NoLeader,
@@ -434,7 +437,7 @@ impl RequestError {
     /// Whether asking again may help. After [`outcome_unknown`](Self::outcome_unknown), a repeat
     /// outside a session may do the same thing twice.
     pub fn is_retryable(&self) -> bool {
-        !matches!(self, Self::Op(_))
+        !matches!(self, Self::Op(_) | Self::Membership(_))
     }
 
     /// Whether the request may have taken effect.

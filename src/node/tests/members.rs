@@ -160,6 +160,26 @@ fn rule_4_a_joiner_with_other_intervals_or_limits_ends_before_it_takes_part() {
 }
 
 #[test]
+fn a_change_that_is_not_possible_when_its_turn_comes_is_answered() {
+    use prost::Message as _;
+    let mut cluster = Cluster::elected(3);
+    let leader = cluster.leader().expect("elected");
+    let context = Bytes::from_static(b"ours");
+    let node = cluster.node(leader);
+    let ticket = Ticket(99);
+    let change = MembershipChange::Remove(id(9));
+    node.change = Some(PendingChange { ticket, change, context: context.clone(), tick: 0 });
+    let record = crate::proto::ChangeMember { id: 0, change_type: 1, node_id: 9, context };
+    let data = record.encode_to_vec().into();
+    let (index, term) = (node.applied + 1, node.consensus.term());
+    node.apply_change(&LogEntry::new(index, term, crate::EntryKind::Membership, data));
+    let result = Err(RequestError::Membership(MembershipError::NotAMember(id(9))));
+    let zxid = node.namespace.zxid();
+    assert_eq!(node.outputs, [Output::Reply { ticket, zxid, result }]);
+    assert!(node.change.is_none(), "the next change need not wait");
+}
+
+#[test]
 fn the_leadership_is_transferred() {
     let mut cluster = Cluster::elected(3);
     let leader = cluster.leader().expect("elected");
