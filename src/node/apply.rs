@@ -206,6 +206,10 @@ impl Node {
             Err(OpError::SessionEnded { .. }) => return self.detach(session, Detach::Expired),
             _ => {}
         }
+        if self.unanswered_before.is_some() && self.namespace.cached_reply(session, seq).is_some() {
+            // It is answered from there, behind the events that come before it.
+            return;
+        }
         self.outputs.extend(self.origin.answer_seq(session, epoch, seq, reply));
         self.unblock(session);
     }

@@ -50,6 +50,7 @@ impl Node {
             return Some(Ready { write: Some((write, token)), ..Ready::default() });
         }
         if self.ended.is_none() {
+            self.answer_from_snapshot();
             self.follow_leader();
             self.lead();
             self.follow();
@@ -209,7 +210,8 @@ impl Node {
 
     /// Whether another call of `ready` may find more.
     fn has_more(&self) -> bool {
-        self.ended.is_none() && self.cursors.wants_catch_up() || self.held_write.is_some()
+        let behind = self.cursors.wants_catch_up() || self.unanswered_before.is_some();
+        self.ended.is_none() && behind || self.held_write.is_some()
     }
 
     /// Notices that the leader or the term has changed.

@@ -51,14 +51,20 @@ impl Node {
         self.consensus.expect_snapshot(None);
         self.consensus.applied(meta.index);
         self.cursors.installed(before);
-        self.read_on();
-        self.answer_from_snapshot();
+        self.unanswered_before = Some(self.next_ticket);
         if self.membership.removed.contains(&self.config.id) {
             self.end(Ended::Removed { id: self.config.id });
         }
     }
 
-    fn answer_from_snapshot(&mut self) {
+    /// Answers what was submitted before the last install, once the watches have read on.
+    pub(super) fn answer_from_snapshot(&mut self) {
+        if self.ended.is_some() || self.cursors.wants_catch_up() {
+            return;
+        }
+        let Some(before) = self.unanswered_before.take() else {
+            return;
+        };
         let zxid = self.namespace.zxid();
         for (session, epoch, seqs) in self.origin.unanswered() {
             match self.namespace.session(session) {
@@ -73,7 +79,7 @@ impl Node {
                 }
             }
         }
-        self.origin.fail_sent_plain(Unknown::SnapshotInstalled, zxid, &mut self.outputs);
+        self.origin.fail_sent_plain(before, Unknown::SnapshotInstalled, zxid, &mut self.outputs);
     }
 
     /// The command was applied before the snapshot was taken.

@@ -101,6 +101,9 @@ pub struct Node {
     /// The leader that the origin's commands go to, and its term.
     following: (Option<NodeId>, u64),
     change: Option<PendingChange>,
+    /// A snapshot was installed: what was submitted before this ticket is answered from it, as soon
+    /// as the watches have read on.
+    unanswered_before: Option<u64>,
     now: Now,
     tick: u64,
     applied: u64,

@@ -157,6 +157,7 @@ impl Node {
             transfers: Transfers::default(),
             leadership: None,
             change: None,
+            unanswered_before: None,
             now: Now { mono: Duration::ZERO, wall_ms: 0 },
             tick: 0,
             applied: index,
