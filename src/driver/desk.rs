@@ -261,7 +261,7 @@ impl Desk {
         node: &mut Node,
     ) {
         let credit = buffer;
-        let armed = node.watch(Watch { filter, from, credit });
+        let armed = node.watch(Watch { session: None, filter, from, credit });
         promise.fill(armed.map_err(Error::from).map(|armed| {
             let stream = Arc::new(Stream::new());
             self.streams.insert(armed.id, Arc::clone(&stream));

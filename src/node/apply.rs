@@ -108,6 +108,7 @@ impl Node {
         let Some(epoch) = self.origin.detach(session, unknown, zxid, &mut self.outputs) else {
             return;
         };
+        self.cursors.detach(session, &mut self.outputs);
         for Waiting { ticket, .. } in self.reads.drain_session(session) {
             let result = Err(RequestError::Op(OpError::SessionEnded { session }));
             self.outputs.push(Output::Read { ticket, zxid, result });

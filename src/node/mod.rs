@@ -281,6 +281,11 @@ impl Node {
     /// [`SubmitError::Overloaded`] past the number of watches.
     pub fn watch(&mut self, watch: Watch) -> Result<Armed, SubmitError> {
         self.check_running()?;
+        if let Some(session) = watch.session {
+            if self.origin.attachment(session).is_none() {
+                return Err(SubmitError::NotAttached { session, epoch: 0 });
+            }
+        }
         if self.cursors.len() >= self.config.limits.watches_max {
             let max = self.config.limits.watches_max as u64;
             return Err(SubmitError::Overloaded { what: "watches_max", max });

@@ -157,6 +157,8 @@ pub enum ReadOutcome {
 /// A cursor over what happens to some nodes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Watch {
+    /// If given, the watch ends with this session's attachment to the node.
+    pub session: Option<SessionId>,
     /// Which nodes.
     pub filter: Filter,
     /// Resume after this transaction; `None` starts at what the node has applied.
@@ -278,6 +280,8 @@ pub enum WatchEnd {
         /// The oldest zxid that a watch can resume from.
         resume_at: Zxid,
     },
+    /// The attachment that the watch belongs to is over: watch elsewhere from the last zxid on.
+    Detached,
     /// The node ended: see its status.
     NodeEnded,
 }

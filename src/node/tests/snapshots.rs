@@ -30,7 +30,7 @@ fn fill(cluster: &mut Cluster, at: NodeId, name: &str, count: usize) {
 
 fn watch_all(credit: u32) -> Watch {
     let filter = Filter::Subtree(crate::Path::root());
-    Watch { filter, from: None, credit }
+    Watch { session: None, filter, from: None, credit }
 }
 
 /// A follower that has missed more than the log holds.
