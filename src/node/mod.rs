@@ -278,6 +278,8 @@ impl Node {
     /// # Errors
     ///
     /// [`SubmitError::Compacted`] when the watch is to resume from before the history;
+    /// [`SubmitError::Behind`] when it is to resume from what this node has not applied yet;
+    /// [`SubmitError::NotAttached`] when its session is not attached here;
     /// [`SubmitError::Overloaded`] past the number of watches.
     pub fn watch(&mut self, watch: Watch) -> Result<Armed, SubmitError> {
         self.check_running()?;
@@ -292,6 +294,9 @@ impl Node {
         }
         let zxid = self.namespace.zxid();
         let from = watch.from.unwrap_or(zxid);
+        if from > zxid {
+            return Err(SubmitError::Behind { from, applied: zxid });
+        }
         if from < self.namespace.history_floor() {
             let resume_at = self.namespace.history_floor();
             return Err(SubmitError::Compacted { from, resume_at });

@@ -341,6 +341,15 @@ pub enum SubmitError {
     /// The change of membership is not possible now.
     #[error("the membership cannot change: {0}")]
     Membership(MembershipError),
+    /// This node has not applied the transaction that a watch is to start from: read there with
+    /// [`Consistency::AtLeast`], and then watch.
+    #[error("a watch from {from} has to wait: this node has applied {applied}")]
+    Behind {
+        /// Where the watch was to start.
+        from: Zxid,
+        /// What the node has applied.
+        applied: Zxid,
+    },
     /// A transaction that a watch is to start from lies before the history.
     #[error(
         "events after {from} are no longer kept; the oldest zxid to resume from is {resume_at}"
@@ -364,7 +373,11 @@ impl SubmitError {
     pub fn is_retryable(&self) -> bool {
         matches!(
             self,
-            Self::Overloaded { .. } | Self::DiskFull | Self::NotLeader { .. } | Self::Membership(_)
+            Self::Overloaded { .. }
+                | Self::DiskFull
+                | Self::NotLeader { .. }
+                | Self::Membership(_)
+                | Self::Behind { .. }
         )
     }
 

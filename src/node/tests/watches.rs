@@ -65,6 +65,33 @@ fn a_watch_resumes_on_another_member_without_a_gap() {
     assert_eq!(paths, ["/n5", "/n6", "/n7", "/n8"]);
 }
 
+/// The member that a client comes to has not applied what the client has seen elsewhere.
+#[test]
+fn rule_8_a_watch_from_a_later_transaction_waits_for_it() {
+    let mut cluster = Cluster::elected(3);
+    let leader = cluster.leader().expect("elected");
+    let behind = (1..=3).map(id).find(|&it| it != leader).expect("a follower");
+    cluster.lose = Box::new(move |frame| frame.to == behind);
+    let Ok(Outcome::Created { stat, .. }) = cluster.write(leader, create("/seen")) else {
+        panic!("written")
+    };
+    let from = stat.czxid;
+    let applied = cluster.nodes[&behind].status().zxid;
+    let refused = cluster.node(behind).watch(subtree("/", Some(from), 100)).map(|_| ());
+    assert_eq!(refused, Err(SubmitError::Behind { from, applied }));
+    cluster.lose = Box::new(|_| false);
+    let consistency = Consistency::AtLeast(from);
+    let read = Read { session: None, op: ReadOp::Barrier, consistency };
+    let ticket = cluster.node(behind).read(read).expect("taken");
+    cluster.run(4);
+    assert!(matches!(cluster.answer(behind, ticket), Some(Output::Read { result: Ok(_), .. })));
+    let armed = cluster.node(behind).watch(subtree("/", Some(from), 100)).expect("armed");
+    assert!(armed.view.stat(&"/seen".parse().expect("valid")).is_some());
+    cluster.write(leader, create("/next")).expect("written");
+    cluster.run(2);
+    assert_eq!(told(&cluster, behind, armed.id).len(), 1);
+}
+
 #[test]
 fn rule_9_a_session_that_moves_leaves_no_watch_behind() {
     let mut cluster = Cluster::elected(3);
