@@ -97,11 +97,13 @@ fn rule_9_an_open_repeated_elsewhere_is_the_next_attachment_of_the_same_session(
         Origin { node: NodeId::new(2).unwrap(), ..origin(1) },
         Origin { boot_nonce: 6, ..origin(1) },
     ];
-    let open = |it: &mut Fixture, origin| {
-        match it.ns.apply(Command::OpenSession { origin, secret: secret(1), ttl_us: SECOND }) {
-            Applied::Session { result, moved_from, .. } => (result, moved_from),
-            other => panic!("{other:?}"),
-        }
+    let open = |it: &mut Fixture, origin| match it.ns.apply(Command::OpenSession {
+        origin,
+        secret: secret(1),
+        ttl_us: SECOND,
+    }) {
+        Applied::Session { result, moved_from, .. } => (result, moved_from),
+        other => panic!("{other:?}"),
     };
     let (state, moved_from) = open(&mut it, elsewhere[0]);
     let state = state.unwrap();
