@@ -277,12 +277,12 @@ impl Node {
         }
         let mut clock_due = clock_due;
         let entry_bytes_max = self.config.limits.entry_bytes_max;
-        while room {
-            let wall_ms = self.now.wall_ms;
-            let Some(entry) = leadership.take_entry(entry_bytes_max, wall_ms, clock_due) else {
-                break;
-            };
-            clock_due = false;
+        let wall_ms = self.now.wall_ms;
+        let mut next = |leadership: &mut Leadership| {
+            let clock_due = std::mem::take(&mut clock_due);
+            room.then(|| leadership.take_entry(entry_bytes_max, wall_ms, clock_due)).flatten()
+        };
+        while let Some(entry) = next(leadership) {
             debug_assert!(entry.len() < frame_bytes_max / 2, "a follower takes its frame");
             if self.consensus.propose(entry.clone()).is_err() {
                 // The ticks are lost; the commands wait for room, or for the next leader.

@@ -46,7 +46,7 @@ fn run_all(slow: bool) -> Seen {
     let mut all = Seen::default();
     for seed in 1..=24 {
         let mut churn = Churn::new(seed);
-        churn.cluster.slow = slow.then(|| Draw(seed | 1 << 32));
+        churn.cluster.slow = slow.then_some(Draw(seed | 1 << 32));
         let seen = churn.run();
         all.behind += seen.behind;
         all.leaders += seen.leaders;
