@@ -387,6 +387,30 @@ pub(crate) struct Parameters {
     pub(crate) sessions_max: u64,
 }
 
+impl Parameters {
+    /// The first setting in which another set-up differs: its name, its value here and there.
+    pub(crate) fn difference(&self, other: &Self) -> Option<(&'static str, u64, u64)> {
+        let settings = |it: &Self| {
+            [
+                ("tick interval in us", it.tick_us),
+                ("election timeout in us", it.advance_us_max),
+                ("renewal interval in us", it.renewal_us),
+                ("shortest session in us", it.ttl_us_min),
+                ("longest session in us", it.ttl_us_max),
+                ("payload bytes", it.payload_bytes_max),
+                ("window count", it.window_count_max),
+                ("window bytes", it.window_bytes_max),
+                ("history count", it.history_count_max),
+                ("history bytes", it.history_bytes_max),
+                ("sessions", it.sessions_max),
+            ]
+        };
+        let pairs = settings(self).into_iter().zip(settings(other));
+        let mut different = pairs.filter(|(here, there)| here.1 != there.1);
+        different.next().map(|((setting, here), (_, there))| (setting, here, there))
+    }
+}
+
 /// What any member may set the bytes of a payload, an entry or a message to: see
 /// [`FRAME_BYTES_MAX`](crate::wire::FRAME_BYTES_MAX).
 pub(crate) const SIZE_BYTES_MAX: usize = 64 << 20;

@@ -159,7 +159,8 @@ impl Client {
     }
 
     /// Watches, from now on or from after the transaction `from`. What was read at or before
-    /// `from` and the changes of the watch have no gap between them.
+    /// `from` and the changes of the watch have no gap between them; it waits until this member has
+    /// applied `from`.
     pub fn watch(&self, filter: Filter, from: Option<Zxid>) -> Completion<Watcher> {
         self.ask(|promise| Call::Watch { filter, from, buffer: WATCH_BUFFER, promise })
     }

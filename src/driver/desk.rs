@@ -20,8 +20,8 @@ use crate::{
     },
     id::{Secret, SessionId},
     node::{
-        Attachment, Node, Output, Read, ReadOp, ReadOutcome, Request, RequestError, SubmitError,
-        Ticket, Watch, WatchId,
+        Attachment, Consistency, Node, Output, Read, ReadOp, ReadOutcome, Request, RequestError,
+        SubmitError, Ticket, Watch, WatchId,
     },
     op::{Filter, Stat},
     recipes::{Observer, contender::Contender},
@@ -29,7 +29,7 @@ use crate::{
 
 pub(super) struct Desk {
     shared: Arc<Shared>,
-    entropy: Box<Entropy>,
+    entropy: Box<dyn FnMut() -> Result<[u8; 16], String> + Send>,
     pending: HashMap<Ticket, Pending, FixedState>,
     seats: Seats,
     places: Places,
@@ -37,9 +37,6 @@ pub(super) struct Desk {
     /// Those whose answers are there.
     wakers: Vec<Waker>,
 }
-
-/// Gives random bytes, or says why there are none.
-pub(super) type Entropy = dyn FnMut() -> Result<[u8; 16], String> + Send;
 
 /// What waits for an output.
 enum Pending {
@@ -50,11 +47,16 @@ enum Pending {
     Exists(Promise<Option<Stat>>),
     Session(Promise<Session>, Secret),
     Done(Promise<()>),
+    /// Until the node has applied what the watch is to start from.
+    Watch(Filter, crate::id::Zxid, u32, Promise<Watcher>),
     Recipe(u64, Question, Option<(SessionId, u64)>),
 }
 
 impl Desk {
-    pub(super) fn new(shared: Arc<Shared>, entropy: Box<Entropy>) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        entropy: Box<dyn FnMut() -> Result<[u8; 16], String> + Send>,
+    ) -> Self {
         Self {
             shared,
             entropy,
@@ -177,7 +179,7 @@ impl Desk {
     pub(super) fn deliver(&mut self, output: Output, node: &mut Node, now: Duration) {
         match output {
             Output::Reply { ticket, .. } | Output::Read { ticket, .. } => {
-                self.answer(ticket, output);
+                self.answer(ticket, output, node);
             }
             Output::Session { ticket, result } => self.attached(ticket, result, node, now),
             Output::Renewed { session, epoch, until } => self.seats.renewed(session, epoch, until),
@@ -293,7 +295,13 @@ impl Desk {
         node: &mut Node,
     ) {
         let credit = buffer;
-        let armed = node.watch(Watch { filter, from, credit });
+        let armed = node.watch(Watch { session: None, filter: filter.clone(), from, credit });
+        if let Err(SubmitError::Behind { from, .. }) = armed {
+            let consistency = Consistency::AtLeast(from);
+            let taken = node.read(Read { session: None, op: ReadOp::Barrier, consistency });
+            let watch = |promise| Pending::Watch(filter, from, buffer, promise);
+            return self.expect(taken, promise, false, watch);
+        }
         promise.fill(armed.map_err(Error::from).map(|armed| {
             let stream = Arc::new(Stream::new());
             self.streams.insert(armed.id, Arc::clone(&stream));
@@ -326,7 +334,7 @@ impl Desk {
         promise.fill(Ok(Session::new(cell, client)));
     }
 
-    fn answer(&mut self, ticket: Ticket, output: Output) {
+    fn answer(&mut self, ticket: Ticket, output: Output, node: &mut Node) {
         let Some(pending) = self.pending.remove(&ticket) else {
             return;
         };
@@ -364,6 +372,10 @@ impl Desk {
                 });
                 promise.fill_quietly(stat, wakers);
             }
+            Pending::Watch(filter, from, buffer, promise) => match found(output, Some) {
+                Ok(_) => self.watch(filter, Some(from), buffer, promise, node),
+                Err(error) => promise.fill(Err(error)),
+            },
             Pending::Session(promise, _) => promise.fill(Err(Error::session_ended())),
         }
     }
@@ -381,6 +393,7 @@ impl Pending {
             Self::Exists(it) => fill(it, why),
             Self::Session(it, _) => fill(it, why),
             Self::Done(it) => fill(it, why),
+            Self::Watch(.., it) => fill(it, why),
             Self::Recipe(..) => {}
         }
     }

@@ -315,9 +315,8 @@ impl Recipe {
                 Err(_) => Done::Later(Input::Read { zxid, result: Err(Failure::NotDone) }),
             },
             Action::Watch { filter, from } => {
-                let armed =
-                    node.watch(Watch { filter: filter.clone(), from: Some(from), credit: CREDIT });
-                match armed {
+                let (from, credit) = (Some(from), CREDIT);
+                match node.watch(Watch { session: None, filter: filter.clone(), from, credit }) {
                     Ok(armed) => {
                         self.watches.push((filter, armed.id));
                         Done::Watching(armed.id)

@@ -362,6 +362,29 @@ fn a_watch_shows_every_change_from_its_view_on_and_gives_credit_back() {
 }
 
 #[test]
+fn rule_8_a_watch_from_what_the_member_has_not_applied_waits_for_it() {
+    let mut trio = Trio::new();
+    let leader = trio.leader();
+    let away = leader % 3 + 1;
+    trio.board.isolate(id(away));
+    let make = trio.client(leader).create(&path("/w"), "", CreateMode::Persistent);
+    let from = trio.wait(make).expect("made").zxid;
+    let mut armed = trio.client(away).watch(Filter::Subtree(path("/w")), Some(from));
+    trio.run(Duration::from_millis(100));
+    assert!(!armed.is_done(), "its view would be older than what the client has seen");
+    trio.board.heal();
+    let mut watcher = trio.until("armed", |_| armed.try_take()).expect("it has caught up");
+    assert!(watcher.view().stat(&path("/w")).is_some());
+    let set = trio.client(leader).set(&path("/w"), "x", None);
+    let zxid = trio.wait(set).expect("set").zxid;
+    let changes = trio.until("the change", |_| watcher.next_timeout(Duration::ZERO));
+    assert_eq!(changes.expect("open").zxid, zxid);
+    // A transaction that never comes: the usual time, and no longer.
+    let never = trio.client(leader).watch(Filter::Subtree(path("/w")), Some(Zxid::new(1 << 40)));
+    assert!(trio.wait(never).is_err());
+}
+
+#[test]
 fn a_view_is_at_most_one_turn_old_while_somebody_reads() {
     let mut trio = Trio::new();
     let client = trio.client(1);

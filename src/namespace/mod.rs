@@ -36,7 +36,7 @@ use crate::{
 
 use self::{
     history::History,
-    session::{Admission, Sessions},
+    session::{Admission, Opener, Sessions},
     tree::{Change, Stamp, Tree},
 };
 
@@ -254,7 +254,7 @@ impl Namespace {
         secret: SecretHash,
         ttl_us: u64,
     ) -> Result<(SessionState, Option<u64>), OpError> {
-        let opener = (origin.node, origin.boot_nonce);
+        let opener = Opener { node: origin.node, boot_nonce: origin.boot_nonce };
         let base_us = self.deadline_base();
         let state = &mut self.state;
         if let Some(id) = state.sessions.with_secret(secret) {

@@ -56,8 +56,8 @@ pub(super) fn session_to_record(id: SessionId, it: &Session) -> proto::SessionRe
         acked: it.acked,
         keep_alive: it.keep_alive,
         opened_zxid: it.opened.as_u64(),
-        opener_node: it.opener.map_or(0, |(node, _)| node.as_u64()),
-        opener_nonce: it.opener.map_or(0, |(_, nonce)| nonce),
+        opener_node: it.opener.map_or(0, |opener| opener.node.as_u64()),
+        opener_nonce: it.opener.map_or(0, |opener| opener.boot_nonce),
     }
 }
 

@@ -239,8 +239,12 @@ impl Sessions {
     }
 }
 
-/// A node, and the nonce of its opening.
-pub(super) type Opener = (NodeId, u64);
+/// The opening of a node where a session was opened.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Opener {
+    pub(super) node: NodeId,
+    pub(super) boot_nonce: u64,
+}
 
 /// One session; its id is the map's key.
 #[derive(Clone)]

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use super::{Ended, Node};
+use super::{Ended, Node, PendingChange};
 use crate::{
     command::{Batch, Command, CommandError, Entry},
     consensus::{MembershipChange, Replication},
@@ -112,6 +112,7 @@ impl Node {
         let Some(epoch) = self.origin.detach(session, unknown, zxid, &mut self.outputs) else {
             return;
         };
+        self.cursors.detach(session, &mut self.outputs);
         for Waiting { ticket, .. } in self.reads.drain_session(session) {
             let result = Err(RequestError::Op(OpError::SessionEnded { session }));
             self.outputs.push(Output::Read { ticket, zxid, result });
@@ -210,6 +211,10 @@ impl Node {
             Err(OpError::SessionEnded { .. }) => return self.detach(session, Detach::Expired),
             _ => {}
         }
+        if self.unanswered_before.is_some() && self.namespace.cached_reply(session, seq).is_some() {
+            // It is answered from there, behind the events that come before it.
+            return;
+        }
         self.outputs.extend(self.origin.answer_seq(session, epoch, seq, reply));
         self.unblock(session);
     }
@@ -259,7 +264,7 @@ impl Node {
         self.reads.unblock(session, answered);
     }
 
-    fn apply_change(&mut self, entry: &LogEntry) {
+    pub(super) fn apply_change(&mut self, entry: &LogEntry) {
         let applied = match self.consensus.applied_change(entry) {
             Ok(applied) => applied,
             Err(error) => {
@@ -276,12 +281,16 @@ impl Node {
                 let outgoing = self.transfers.outgoing.remove(&id);
                 self.drop_elsewhere(outgoing);
             }
-            None => return,
+            None => {}
         }
-        let ours = |change: &mut super::PendingChange| change.context == applied.context;
-        if let Some(change) = self.change.take_if(ours) {
+        let ours = |change: &mut PendingChange| change.context == applied.context;
+        if let Some(PendingChange { ticket, change, .. }) = self.change.take_if(ours) {
             let zxid = self.namespace.zxid();
-            self.outputs.push(Output::Reply { ticket: change.ticket, zxid, result: Ok(None) });
+            let result = match applied.change {
+                Some(_) => Ok(None),
+                None => Err(RequestError::Membership(self.membership.refusal(change))),
+            };
+            self.outputs.push(Output::Reply { ticket, zxid, result });
         }
         // A member that learns of its own removal goes on: the others may need its vote until they
         // know of it, too. Those that do refuse it, and that ends it.

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use foldhash::fast::FixedState;
 
 use crate::{
-    id::Zxid,
+    id::{SessionId, Zxid},
     node::request::{Output, Watch, WatchEnd, WatchId},
     op::{Event, EventKind, Filter},
     path::Path,
@@ -25,10 +25,13 @@ pub(crate) struct Cursors {
     by_subtree: HashMap<Path, BTreeSet<WatchId>, FixedState>,
     /// Those that lag and have credit to read on.
     eager: BTreeSet<WatchId>,
+    /// Those that end with an attachment.
+    by_session: BTreeSet<(SessionId, WatchId)>,
 }
 
 #[derive(Debug)]
 struct Cursor {
+    session: Option<SessionId>,
     filter: Filter,
     /// Every event up to here was handed out or does not match.
     last: Zxid,
@@ -44,7 +47,9 @@ impl Cursors {
         if lags && watch.credit > 0 {
             self.eager.insert(id);
         }
-        let cursor = Cursor { filter: watch.filter, last: from, credit: watch.credit, lags };
+        self.by_session.extend(watch.session.map(|session| (session, id)));
+        let Watch { session, filter, credit, .. } = watch;
+        let cursor = Cursor { session, filter, last: from, credit, lags };
         self.cursors.insert(id, cursor);
     }
 
@@ -53,6 +58,9 @@ impl Cursors {
             return;
         };
         self.eager.remove(&id);
+        if let Some(session) = cursor.session {
+            self.by_session.remove(&(session, id));
+        }
         let path = cursor.filter.path();
         let index = self.index(&cursor.filter);
         if let Some(ids) = index.get_mut(path) {
@@ -150,6 +158,15 @@ impl Cursors {
             if cursor.credit > 0 {
                 self.eager.insert(id);
             }
+        }
+    }
+
+    /// An attachment is over, and its watches with it.
+    pub(crate) fn detach(&mut self, session: SessionId, out: &mut Vec<Output>) {
+        let its = (session, WatchId(0))..=(session, WatchId(u64::MAX));
+        for (_, id) in self.by_session.range(its).copied().collect::<Vec<_>>() {
+            self.remove(id);
+            out.push(Output::WatchEnded { watch: id, cause: WatchEnd::Detached });
         }
     }
 

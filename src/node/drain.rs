@@ -51,6 +51,7 @@ impl Node {
             return Some(Ready { write: Some((write, token)), ..Ready::default() });
         }
         if self.ended.is_none() {
+            self.answer_from_snapshot();
             self.follow_leader();
             self.lead();
             self.follow();
@@ -217,7 +218,8 @@ impl Node {
     /// drain lets watches that lag read on within a bound. Tick if it is time, and drain again at
     /// once.
     pub fn has_more(&self) -> bool {
-        self.ended.is_none() && !self.is_blocked() && self.cursors.wants_catch_up()
+        let behind = self.cursors.wants_catch_up() || self.unanswered_before.is_some();
+        self.ended.is_none() && !self.is_blocked() && behind
     }
 
     /// Notices that the leader or the term has changed.

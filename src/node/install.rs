@@ -17,6 +17,12 @@ impl Node {
         let Some(incoming) = self.transfers.incoming.as_mut().filter(|it| it.is_whole()) else {
             return;
         };
+        let own = self.config.parameters();
+        let other = incoming.parameters().and_then(|cluster| cluster.difference(&own));
+        if let Some((setting, cluster, own)) = other {
+            // Before it is acknowledged: this member would keep time and check limits otherwise.
+            return self.end(Ended::OtherParameters { setting, cluster, own });
+        }
         incoming.durable = true;
         let (index, term, crc) = (incoming.index, incoming.term, incoming.crc);
         let sender = incoming.from;
@@ -45,14 +51,20 @@ impl Node {
         self.consensus.expect_snapshot(None);
         self.consensus.applied(meta.index);
         self.cursors.installed(before);
-        self.read_on();
-        self.answer_from_snapshot();
+        self.unanswered_before = Some(self.next_ticket);
         if self.membership.removed.contains(&self.config.id) {
             self.end(Ended::Removed { id: self.config.id });
         }
     }
 
-    fn answer_from_snapshot(&mut self) {
+    /// Answers what was submitted before the last install, once the watches have read on.
+    pub(super) fn answer_from_snapshot(&mut self) {
+        if self.ended.is_some() || self.cursors.wants_catch_up() {
+            return;
+        }
+        let Some(before) = self.unanswered_before.take() else {
+            return;
+        };
         let zxid = self.namespace.zxid();
         for (session, epoch, seqs) in self.origin.unanswered() {
             match self.namespace.session(session) {
@@ -67,7 +79,7 @@ impl Node {
                 }
             }
         }
-        self.origin.fail_sent_plain(Unknown::SnapshotInstalled, zxid, &mut self.outputs);
+        self.origin.fail_sent_plain(before, Unknown::SnapshotInstalled, zxid, &mut self.outputs);
     }
 
     /// The command was applied before the snapshot was taken.

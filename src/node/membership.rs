@@ -8,8 +8,9 @@ use prost::Message as _;
 
 use crate::{
     config::MEMBERS_MAX,
+    consensus::MembershipChange,
     id::{NodeId, StoreId},
-    node::status::Member,
+    node::{request::MembershipError, status::Member},
     proto,
     record::put_delimited,
     wire::SnapshotMeta,
@@ -42,6 +43,27 @@ impl Membership {
     pub(crate) fn remove(&mut self, id: NodeId) {
         self.members.remove(&id);
         self.removed.insert(id);
+    }
+
+    /// Why a change was not possible here.
+    pub(crate) fn refusal(&self, change: MembershipChange) -> MembershipError {
+        match change {
+            MembershipChange::AddLearner(id) if self.removed.contains(&id) => {
+                MembershipError::IdReused(id)
+            }
+            MembershipChange::AddLearner(id) if self.members.contains_key(&id) => {
+                MembershipError::AlreadyMember(id)
+            }
+            MembershipChange::AddLearner(_) => MembershipError::TooMany(MEMBERS_MAX as u64),
+            MembershipChange::Promote(id) if self.members.contains_key(&id) => {
+                MembershipError::AlreadyMember(id)
+            }
+            MembershipChange::Promote(id) => MembershipError::NotALearner(id),
+            MembershipChange::Remove(id) if self.members.contains_key(&id) => {
+                MembershipError::LastVoter
+            }
+            MembershipChange::Remove(id) => MembershipError::NotAMember(id),
+        }
     }
 
     /// Records a member's store, once: a known store never changes.

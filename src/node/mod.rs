@@ -105,6 +105,9 @@ pub struct Node {
     /// The leader that the origin's commands go to, and its term.
     following: (Option<NodeId>, u64),
     change: Option<PendingChange>,
+    /// A snapshot was installed: what was submitted before this ticket is answered from it, as soon
+    /// as the watches have read on.
+    unanswered_before: Option<u64>,
     now: Now,
     tick: u64,
     /// When a leader was last known.
@@ -141,6 +144,7 @@ pub struct Node {
 #[derive(Debug)]
 struct PendingChange {
     ticket: Ticket,
+    change: MembershipChange,
     context: Bytes,
     tick: u64,
 }
@@ -282,15 +286,25 @@ impl Node {
     /// # Errors
     ///
     /// [`SubmitError::Compacted`] when the watch is to resume from before the history;
+    /// [`SubmitError::Behind`] when it is to resume from what this node has not applied yet;
+    /// [`SubmitError::NotAttached`] when its session is not attached here;
     /// [`SubmitError::Overloaded`] past the number of watches.
     pub fn watch(&mut self, watch: Watch) -> Result<Armed, SubmitError> {
         self.check_running()?;
+        if let Some(session) = watch.session {
+            if self.origin.attachment(session).is_none() {
+                return Err(SubmitError::NotAttached { session, epoch: 0 });
+            }
+        }
         if self.cursors.len() >= self.config.limits.watches_max {
             let max = self.config.limits.watches_max as u64;
             return Err(SubmitError::Overloaded { what: "watches_max", max });
         }
         let zxid = self.namespace.zxid();
         let from = watch.from.unwrap_or(zxid);
+        if from > zxid {
+            return Err(SubmitError::Behind { from, applied: zxid });
+        }
         if from < self.namespace.history_floor() {
             let resume_at = self.namespace.history_floor();
             return Err(SubmitError::Compacted { from, resume_at });
@@ -313,8 +327,8 @@ impl Node {
         self.cursors.remove(watch);
     }
 
-    /// Hands the leadership to another voter, as far as it has caught up; to itself there is nothing
-    /// to hand over.
+    /// Hands the leadership to another voter, as far as it has caught up; to itself there is
+    /// nothing to hand over.
     ///
     /// # Errors
     ///
@@ -450,7 +464,7 @@ impl Node {
         self.consensus
             .propose_change(change, context.clone())
             .map_err(|error| drain::change_error(error, leader))?;
-        self.change = Some(PendingChange { ticket, context, tick: self.tick });
+        self.change = Some(PendingChange { ticket, change, context, tick: self.tick });
         Ok(())
     }
 

@@ -51,6 +51,19 @@ pub enum OpenError {
              remove this member and add a new id as a learner"
     )]
     NoSnapshot,
+    /// The member is set up with other intervals or replicated limits than those of its cluster.
+    #[error(
+        "the cluster's {setting} is {cluster}, and this member is set up with {own}: start it with \
+         the intervals and replicated limits of the founders"
+    )]
+    OtherParameters {
+        /// The setting.
+        setting: &'static str,
+        /// Its value in the cluster.
+        cluster: u64,
+        /// Its value here.
+        own: u64,
+    },
     /// What the log gives back contradicts itself.
     #[error("the log cannot be used: {why}")]
     Log {
@@ -91,6 +104,10 @@ impl Node {
                 let index = snapshot.index;
                 let (namespace, membership) =
                     restored.map_err(|why| OpenError::Snapshot { index, why })?;
+                let other = namespace.parameters().difference(&config.parameters());
+                if let Some((setting, cluster, own)) = other {
+                    return Err(OpenError::OtherParameters { setting, cluster, own });
+                }
                 (namespace, membership, Write::default())
             }
             None => {
@@ -144,6 +161,7 @@ impl Node {
             transfers: Transfers::default(),
             leadership: None,
             change: None,
+            unanswered_before: None,
             now: Now { mono: Duration::ZERO, wall_ms: 0 },
             tick: 0,
             led_tick: 0,

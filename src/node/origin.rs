@@ -403,10 +403,17 @@ impl Origin {
         attachments.map(|(&session, it)| (session, it.epoch, seqs(it))).collect()
     }
 
-    /// Every command without a sequence that was sent may lie inside an installed snapshot.
-    pub(crate) fn fail_sent_plain(&mut self, unknown: Unknown, zxid: Zxid, out: &mut Vec<Output>) {
-        let sent: Vec<u64> =
-            self.plain.iter().filter(|(_, it)| it.sent).map(|(&counter, _)| counter).collect();
+    /// Every command without a sequence that was sent may lie inside an installed snapshot, if its
+    /// counter is below `before`.
+    pub(crate) fn fail_sent_plain(
+        &mut self,
+        before: u64,
+        unknown: Unknown,
+        zxid: Zxid,
+        out: &mut Vec<Output>,
+    ) {
+        let sent = self.plain.range(..before).filter(|(_, it)| it.sent);
+        let sent: Vec<u64> = sent.map(|(&counter, _)| counter).collect();
         for counter in sent {
             // Opening and attaching are repeated without harm (rule 9).
             if self.plain.get(&counter).is_some_and(|it| it.session.is_some()) {

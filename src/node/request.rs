@@ -157,6 +157,8 @@ pub enum ReadOutcome {
 /// A cursor over what happens to some nodes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Watch {
+    /// If given, the watch ends with this session's attachment to the node.
+    pub session: Option<SessionId>,
     /// Which nodes.
     pub filter: Filter,
     /// Resume after this transaction; `None` starts at what the node has applied.
@@ -278,6 +280,8 @@ pub enum WatchEnd {
         /// The oldest zxid that a watch can resume from.
         resume_at: Zxid,
     },
+    /// The attachment that the watch belongs to is over: watch elsewhere from the last zxid on.
+    Detached,
     /// The node ended: see its status.
     NodeEnded,
 }
@@ -337,6 +341,15 @@ pub enum SubmitError {
     /// The change of membership is not possible now.
     #[error("the membership cannot change: {0}")]
     Membership(MembershipError),
+    /// This node has not applied the transaction that a watch is to start from: read there with
+    /// [`Consistency::AtLeast`], and then watch.
+    #[error("a watch from {from} has to wait: this node has applied {applied}")]
+    Behind {
+        /// Where the watch was to start.
+        from: Zxid,
+        /// What the node has applied.
+        applied: Zxid,
+    },
     /// A transaction that a watch is to start from lies before the history.
     #[error(
         "events after {from} are no longer kept; the oldest zxid to resume from is {resume_at}"
@@ -360,7 +373,11 @@ impl SubmitError {
     pub fn is_retryable(&self) -> bool {
         matches!(
             self,
-            Self::Overloaded { .. } | Self::DiskFull | Self::NotLeader { .. } | Self::Membership(_)
+            Self::Overloaded { .. }
+                | Self::DiskFull
+                | Self::NotLeader { .. }
+                | Self::Membership(_)
+                | Self::Behind { .. }
         )
     }
 
@@ -422,6 +439,9 @@ pub enum RequestError {
     /// It may have taken effect, or may yet.
     #[error("the outcome is unknown: {0}")]
     Unknown(Unknown),
+    /// The membership is as it was: the change was not possible when its turn came.
+    #[error("the membership did not change: {0}")]
+    Membership(MembershipError),
     /// It was not sent, and did nothing.
     #[error("no leader was found in time")]
     NoLeader,

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::{
+    config::Parameters,
     id::{ClusterId, NodeId},
     namespace::{Decoder, Encoder, Frozen, Namespace},
     node::{membership::Membership, ready::SnapshotWrite},
@@ -74,7 +75,8 @@ pub(crate) enum Received {
     Corrupt(String),
 }
 
-/// The whole state at one index of the log, frozen: tree, sessions, replies, clock, history, members.
+/// The whole state at one index of the log, frozen: tree, sessions, replies, clock, history,
+/// members.
 ///
 /// Replicas that have applied the same index have the same checksum.
 ///
@@ -299,6 +301,11 @@ impl Incoming {
 
     pub(crate) fn is_whole(&self) -> bool {
         self.staged.is_some()
+    }
+
+    /// What the replicas agreed on, once the snapshot is whole.
+    pub(crate) fn parameters(&self) -> Option<&Parameters> {
+        self.staged.as_ref().map(|staged| staged.0.parameters())
     }
 
     pub(crate) fn into_staged(self) -> Option<(Namespace, Membership)> {

@@ -18,7 +18,7 @@ use crate::{
             parameters_to_record, path, reply_from_record, session_to_record, stat_from_record,
             stat_to_record,
         },
-        session::{Session, Sessions},
+        session::{Opener, Session, Sessions},
         snapshot::{
             COUNTER_MAX, HEAD_BYTES_MAX, PAYLOAD_BYTES_MAX, SNAPSHOT_VERSION, SnapshotError,
             record_bytes_max,
@@ -296,7 +296,8 @@ impl Body {
         let opened = Zxid::new(record.opened_zxid);
         let mut session = Session::new(secret, record.ttl_us, record.deadline_us, opened);
         session.epoch = record.epoch;
-        session.opener = NodeId::new(record.opener_node).map(|node| (node, record.opener_nonce));
+        session.opener = NodeId::new(record.opener_node)
+            .map(|node| Opener { node, boot_nonce: record.opener_nonce });
         session.last_seq = record.last_seq;
         session.acked = record.acked;
         session.keep_alive = record.keep_alive;

@@ -209,6 +209,72 @@ fn rule_10_the_clock_moves_while_a_deadline_exists_and_an_idle_cluster_writes_no
     assert!((18..=21).contains(&entries), "{entries}");
 }
 
+/// A lease with little left whose keep-alive the old leader has not put into the log: hands over
+/// the leadership, and tells to whom and how much was left.
+fn lost_keep_alive(cluster: &mut Cluster, at: NodeId, session: SessionId) -> (NodeId, Duration) {
+    let old = cluster.leader().expect("elected");
+    let new = (1..=3).map(id).find(|&it| it != old && it != at).expect("a third");
+    let left_us = |cluster: &Cluster| {
+        let node = &cluster.nodes[&old];
+        let waiting = node.leadership.as_ref().expect("leads").waiting_us();
+        let deadline_us = node.namespace.session(session).expect("lives").deadline_us;
+        deadline_us - node.namespace.clock_us() - waiting
+    };
+    while left_us(cluster) > 100_000 {
+        cluster.run(1);
+        // So that the time that has passed is in the log, and not lost with its leader.
+        let path = crate::Path::root();
+        cluster
+            .write(old, Op::Set { path, data: Bytes::new(), version: None }.into())
+            .expect("set");
+    }
+    keep_alive(cluster, at, session);
+    cluster.settle();
+    let state = cluster.nodes[&old].namespace.session(session).expect("lives");
+    assert_eq!(state.keep_alive, 0, "it is held, and not in the log");
+    cluster.node(old).transfer_leader(new).expect("a voter");
+    (new, cluster.now)
+}
+
+#[test]
+fn rule_10_an_origin_sends_its_newest_keep_alives_to_a_new_leader() {
+    let mut cluster = Cluster::elected(3);
+    let at = follower(&cluster);
+    let session = cluster.open_session(at, 1, TTL).session;
+    let (new, sent) = lost_keep_alive(&mut cluster, at, session);
+    cluster.settle();
+    assert_eq!(cluster.leader(), Some(new));
+    while cluster.now + TICK < sent + TTL.mul_f64(0.99) {
+        cluster.run(1);
+        assert!(cluster.nodes[&new].namespace.session(session).is_some(), "{:?}", cluster.now);
+    }
+    assert_eq!(renewals(&cluster, at), [sent + TTL.mul_f64(0.99)]);
+    cluster.run(40);
+    assert!(cluster.nodes[&new].namespace.session(session).is_none());
+}
+
+/// What the origin has sent to the new leader is lost, too, and its next ones come in time.
+#[test]
+fn rule_10_a_new_leader_expires_nothing_before_a_renewal_interval_after_its_first_commit() {
+    let mut cluster = Cluster::elected(3);
+    let at = follower(&cluster);
+    let session = cluster.open_session(at, 1, TTL).session;
+    let (new, _) = lost_keep_alive(&mut cluster, at, session);
+    cluster.lose = Box::new(|frame| matches!(frame.body, Body::Forward(_)));
+    cluster.settle();
+    assert_eq!(cluster.leader(), Some(new));
+    // Its own renewal is due once in this time, and the deadline has passed.
+    cluster.run(12);
+    let node = &cluster.nodes[&new];
+    let deadline_us = node.namespace.session(session).expect("lives").deadline_us;
+    assert!(node.namespace.clock_us() > deadline_us);
+    cluster.lose = Box::new(|_| false);
+    keep_alive(&mut cluster, at, session);
+    cluster.run(12);
+    assert!(cluster.nodes[&new].namespace.session(session).is_some());
+    assert_eq!(renewals(&cluster, at).len(), 1);
+}
+
 /// The clock stands still while there is no leader, and the lease goes on with what is left.
 #[test]
 fn rule_10_a_lease_survives_an_outage_and_still_ends() {

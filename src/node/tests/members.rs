@@ -121,6 +121,64 @@ fn rule_1_pins_go_with_the_members_that_were_removed() {
     cluster.assert_agreement();
 }
 
+/// It would keep time, and take entries, by other rules than those that keep it alive.
+#[test]
+fn rule_4_a_joiner_with_other_intervals_or_limits_ends_before_it_takes_part() {
+    let mut cluster = Cluster::elected(3);
+    let leader = cluster.leader().expect("elected");
+    let own = cluster.limits.payload_bytes_max;
+    cluster.limits.payload_bytes_max = 1_000;
+    cluster.join(4);
+    cluster.limits.payload_bytes_max = own;
+    let restored = Disk::new(5).open();
+    cluster.disks.insert(id(5), Disk::new(5));
+    cluster.outputs.insert(id(5), Vec::new());
+    let slow = Config::joining(ClusterId::named("test"), id(5));
+    let slow = slow.tick_interval(Duration::from_millis(200)).build().expect("valid");
+    cluster.nodes.insert(id(5), Node::open(slow, restored).expect("opens"));
+    for (member, setting, theirs, mine) in [
+        (id(4), "payload bytes", 1_048_575, 1_000),
+        (id(5), "tick interval in us", 50_000, 200_000),
+    ] {
+        cluster.submit(leader, Request::AddLearner(member));
+        cluster.run(12);
+        let ended = Ended::OtherParameters { setting, cluster: theirs, own: mine };
+        assert_eq!(cluster.nodes[&member].ended(), Some(&ended));
+        assert!(cluster.disks[&member].snapshot.is_none(), "nothing was installed");
+    }
+    // With those of the cluster the same store joins, and is not opened with others any more.
+    cluster.restart(id(4));
+    cluster.run(400);
+    assert!(cluster.disks[&id(4)].snapshot.is_some());
+    cluster.kill(id(4));
+    cluster.limits.payload_bytes_max = 1_000;
+    let restored = cluster.disks.get_mut(&id(4)).expect("a disk").open();
+    let refused = Node::open(cluster.config(id(4)), restored).map(|_| ());
+    let setting = "payload bytes";
+    let error = OpenError::OtherParameters { setting, cluster: 1_048_575, own: 1_000 };
+    assert_eq!(refused, Err(error));
+}
+
+#[test]
+fn a_change_that_is_not_possible_when_its_turn_comes_is_answered() {
+    use prost::Message as _;
+    let mut cluster = Cluster::elected(3);
+    let leader = cluster.leader().expect("elected");
+    let context = Bytes::from_static(b"ours");
+    let node = cluster.node(leader);
+    let ticket = Ticket(99);
+    let change = MembershipChange::Remove(id(9));
+    node.change = Some(PendingChange { ticket, change, context: context.clone(), tick: 0 });
+    let record = crate::proto::ChangeMember { id: 0, change_type: 1, node_id: 9, context };
+    let data = record.encode_to_vec().into();
+    let (index, term) = (node.applied + 1, node.consensus.term());
+    node.apply_change(&LogEntry::new(index, term, crate::EntryKind::Membership, data));
+    let result = Err(RequestError::Membership(MembershipError::NotAMember(id(9))));
+    let zxid = node.namespace.zxid();
+    assert_eq!(node.outputs, [Output::Reply { ticket, zxid, result }]);
+    assert!(node.change.is_none(), "the next change need not wait");
+}
+
 #[test]
 fn the_leadership_is_transferred() {
     let mut cluster = Cluster::elected(3);

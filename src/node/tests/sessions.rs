@@ -56,6 +56,40 @@ fn rule_6_a_read_joins_only_a_round_that_has_not_left() {
     }
 }
 
+/// Two followers' rounds, and a write between them that the second follower has not seen: the
+/// second one may not be merged into the round that the first has begun.
+#[test]
+fn rule_6_a_leader_asks_for_the_index_after_the_last_round_that_it_merges() {
+    let mut cluster = Cluster::elected(3);
+    let leader = cluster.leader().expect("elected");
+    let first = follower(&cluster);
+    let second = (1..=3).map(id).find(|&it| it != leader && it != first).expect("a third");
+    let (heartbeat_response, append) = (9, 3);
+    let raft = |frame: &Frame, kind| matches!(&frame.body, Body::Raft(it) if it.kind == kind);
+    // The first round is out and is not confirmed; the second follower gets no entries.
+    cluster.lose = Box::new(move |frame| {
+        raft(frame, heartbeat_response) || (frame.to == second && raft(frame, append))
+    });
+    let early = cluster.node(first).read(barrier(None, Consistency::Linearizable)).expect("taken");
+    cluster.settle();
+    let Ok(Outcome::Created { stat, .. }) = cluster.write(leader, create("/between")) else {
+        panic!("written")
+    };
+    let late = cluster.node(second).read(barrier(None, Consistency::Linearizable)).expect("taken");
+    cluster.settle();
+    assert!(cluster.answer(first, early).is_none());
+    cluster.lose = Box::new(move |frame| frame.to == second && raft(frame, append));
+    cluster.run(5);
+    assert!(matches!(cluster.answer(first, early), Some(Output::Read { result: Ok(_), .. })));
+    assert!(cluster.answer(second, late).is_none(), "it has not applied the write");
+    cluster.lose = Box::new(|_| false);
+    cluster.run(12);
+    match cluster.answer(second, late) {
+        Some(Output::Read { zxid, result: Ok(_), .. }) => assert!(*zxid >= stat.czxid),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn rule_6_contexts_are_never_used_again_over_a_restart() {
     let mut contexts = Vec::new();

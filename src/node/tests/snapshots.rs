@@ -28,6 +28,11 @@ pub(super) fn fill(cluster: &mut Cluster, at: NodeId, name: &str, count: usize) 
     }
 }
 
+fn watch_all(credit: u32) -> Watch {
+    let filter = Filter::Subtree(crate::Path::root());
+    Watch { session: None, filter, from: None, credit }
+}
+
 /// A follower that has missed more than the log holds.
 pub(super) fn lagging(cluster: &mut Cluster) -> (NodeId, NodeId) {
     let leader = cluster.leader().expect("elected");
@@ -105,8 +110,7 @@ fn rule_8_pending_commands_are_answered_from_an_installed_snapshot() {
     let leader = cluster.leader().expect("elected");
     let at = (1..=3).map(id).find(|&it| it != leader).expect("a follower");
     let session = cluster.open_session(at, 1, Duration::from_secs(600)).session;
-    let watch = Watch { filter: Filter::Subtree(crate::Path::root()), from: None, credit: 10_000 };
-    let watch = cluster.node(at).watch(watch).expect("armed").id;
+    let watch = cluster.node(at).watch(watch_all(10_000)).expect("armed").id;
     // What the origin sends arrives; what the leader sends does not.
     cluster.lose = Box::new(move |frame| frame.to == at);
     let first = cluster.submit_seq(at, session, 1, create("/mine-1")).expect("taken");
@@ -136,6 +140,61 @@ fn rule_8_pending_commands_are_answered_from_an_installed_snapshot() {
     }
     assert!(zxids.windows(2).all(|pair| pair[0] < pair[1]));
     assert_eq!(zxids.len(), 103, "mine-1, plain, 100 more, mine-3");
+}
+
+/// The watches have more to catch up with than one drain does: the replies come after it.
+#[test]
+fn rule_8_what_an_installed_snapshot_answers_comes_after_the_events_before_it() {
+    let limits = Limits { log_tail_bytes_max: 2_000, ..Limits::default() };
+    let mut cluster = Cluster::with_limits(3, limits);
+    let leader = cluster.elect();
+    let at = (1..=3).map(id).find(|&it| it != leader).expect("a follower");
+    let ttl = Duration::from_secs(600);
+    let busy = cluster.open_session(leader, 2, ttl).session;
+    let session = cluster.open_session(at, 1, ttl).session;
+    cluster.submit_seq(leader, busy, 1, create("/busy")).expect("taken");
+    cluster.run(2);
+    let watches: Vec<WatchId> =
+        (0..3).map(|_| cluster.node(at).watch(watch_all(100_000)).expect("armed").id).collect();
+    cluster.lose = Box::new(move |frame| frame.to == at);
+    let first = cluster.submit_seq(at, session, 1, create("/mine")).expect("taken");
+    let plain = cluster.submit(at, Request::Txn { seq: None, txn: create("/plain") });
+    cluster.settle();
+    for seq in 2..=7_000 {
+        let path = crate::Path::new("/busy").expect("valid");
+        let set = Op::Set { path, data: Bytes::new(), version: None };
+        cluster.submit_seq(leader, busy, seq, set.into()).expect("taken");
+    }
+    cluster.settle();
+    let second = cluster.submit_seq(at, session, 2, create("/mine-2")).expect("taken");
+    cluster.lose = Box::new(move |frame| frame.from == at);
+    cluster.settle();
+    cluster.lose = Box::new(|_| false);
+    cluster.run(40);
+    let outputs = &cluster.outputs[&at];
+    let place = |wanted: &dyn Fn(&Output) -> bool| outputs.iter().position(wanted);
+    let replied =
+        |ticket| place(&|it| matches!(it, Output::Reply { ticket: its, .. } if *its == ticket));
+    let zxid = |ticket| match &outputs[replied(ticket).expect("answered")] {
+        Output::Reply { zxid, .. } => *zxid,
+        other => panic!("{other:?}"),
+    };
+    for watch in watches {
+        // The second one was applied after the snapshot: its own event comes before it, too.
+        let installed = zxid(second).before();
+        for (ticket, until) in [(first, installed), (plain, installed), (second, zxid(second))] {
+            let late = outputs.iter().rposition(|it| match it {
+                Output::Events { watch: its, zxid: at, .. } => *its == watch && *at <= until,
+                _ => false,
+            });
+            assert!(replied(ticket) > late, "{:?} before {late:?}", replied(ticket));
+        }
+        let count = |it: &&Output| matches!(it, Output::Events { watch: its, .. } if *its == watch);
+        assert_eq!(outputs.iter().filter(count).count(), 7_002);
+    }
+    assert!(cluster.reply(at, first).is_ok() && cluster.reply(at, second).is_ok());
+    let unknown = Err(RequestError::Unknown(Unknown::SnapshotInstalled));
+    assert_eq!(cluster.reply(at, plain), unknown);
 }
 
 #[test]

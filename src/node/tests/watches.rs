@@ -1,13 +1,14 @@
 //! Watches: cursors that resume, lag within the history, and never skip silently.
 
 use super::*;
-use crate::op::{EventKind, Filter};
+use crate::{
+    id::Zxid,
+    op::{EventKind, Filter},
+};
 
 fn subtree(path: &str, from: Option<Zxid>, credit: u32) -> Watch {
-    Watch { filter: Filter::Subtree(path.parse().expect("valid")), from, credit }
+    Watch { session: None, filter: Filter::Subtree(path.parse().expect("valid")), from, credit }
 }
-
-use crate::id::Zxid;
 
 /// What a watch was told: each transaction's zxid and the paths of its events.
 fn told(cluster: &Cluster, at: NodeId, id: WatchId) -> Vec<(u64, Vec<String>)> {
@@ -64,6 +65,56 @@ fn a_watch_resumes_on_another_member_without_a_gap() {
     assert_eq!(paths, ["/n5", "/n6", "/n7", "/n8"]);
 }
 
+/// The member that a client comes to has not applied what the client has seen elsewhere.
+#[test]
+fn rule_8_a_watch_from_a_later_transaction_waits_for_it() {
+    let mut cluster = Cluster::elected(3);
+    let leader = cluster.leader().expect("elected");
+    let behind = (1..=3).map(id).find(|&it| it != leader).expect("a follower");
+    cluster.lose = Box::new(move |frame| frame.to == behind);
+    let Ok(Outcome::Created { stat, .. }) = cluster.write(leader, create("/seen")) else {
+        panic!("written")
+    };
+    let from = stat.czxid;
+    let applied = cluster.nodes[&behind].status().zxid;
+    let refused = cluster.node(behind).watch(subtree("/", Some(from), 100)).map(|_| ());
+    assert_eq!(refused, Err(SubmitError::Behind { from, applied }));
+    cluster.lose = Box::new(|_| false);
+    let consistency = Consistency::AtLeast(from);
+    let read = Read { session: None, op: ReadOp::Barrier, consistency };
+    let ticket = cluster.node(behind).read(read).expect("taken");
+    cluster.run(4);
+    assert!(matches!(cluster.answer(behind, ticket), Some(Output::Read { result: Ok(_), .. })));
+    let armed = cluster.node(behind).watch(subtree("/", Some(from), 100)).expect("armed");
+    assert!(armed.view.stat(&"/seen".parse().expect("valid")).is_some());
+    cluster.write(leader, create("/next")).expect("written");
+    cluster.run(2);
+    assert_eq!(told(&cluster, behind, armed.id).len(), 1);
+}
+
+#[test]
+fn rule_9_a_session_that_moves_leaves_no_watch_behind() {
+    let mut cluster = Cluster::elected(3);
+    let (first, second) = (id(1), id(2));
+    let session = cluster.open_session(first, 5, Duration::from_secs(10)).session;
+    let its = |session| Watch { session: Some(session), ..subtree("/", None, 100) };
+    let watch = cluster.node(first).watch(its(session)).expect("armed").id;
+    let other = cluster.node(first).watch(subtree("/", None, 100)).expect("armed").id;
+    let refused = cluster.node(second).watch(its(session)).map(|_| ());
+    assert_eq!(refused, Err(SubmitError::NotAttached { session, epoch: 0 }));
+    cluster.write(second, create("/before")).expect("written");
+    let secret = Secret::from_bytes([5; 16]);
+    cluster.submit(second, Request::Attach { session, secret, epoch: 2 });
+    cluster.run(2);
+    cluster.write(second, create("/after")).expect("written");
+    cluster.run(2);
+    assert_eq!(told(&cluster, first, watch).len(), 1, "nothing after it moved");
+    let ended = Output::WatchEnded { watch, cause: WatchEnd::Detached };
+    assert_eq!(cluster.outputs[&first].iter().filter(|it| **it == ended).count(), 1);
+    assert_eq!(told(&cluster, first, other).len(), 2, "others go on");
+    assert_eq!(cluster.nodes[&first].status().watches, 1);
+}
+
 #[test]
 fn a_slow_consumer_lags_and_reads_on() {
     let mut cluster = Cluster::elected(1);
@@ -118,7 +169,8 @@ fn filters_tell_what_they_name() {
     cluster.write(id(1), create("/a")).expect("written");
     let path: crate::Path = "/a".parse().expect("valid");
     let mut arm = |filter| {
-        cluster.node(id(1)).watch(Watch { filter, from: None, credit: 100 }).expect("armed").id
+        let watch = Watch { session: None, filter, from: None, credit: 100 };
+        cluster.node(id(1)).watch(watch).expect("armed").id
     };
     let node = arm(Filter::Node(path.clone()));
     let children = arm(Filter::Children(path.clone()));
