@@ -35,6 +35,7 @@ pub struct Config {
     pub(crate) seed: u64,
     pub(crate) max_drift_ppm: u32,
     pub(crate) limits: Limits,
+    pub(crate) accept_cut_tail: bool,
     pub(crate) logger: Logger,
 }
 
@@ -114,6 +115,7 @@ impl fmt::Debug for Config {
             .field("seed", &self.seed)
             .field("max_drift_ppm", &self.max_drift_ppm)
             .field("limits", &self.limits)
+            .field("accept_cut_tail", &self.accept_cut_tail)
             .finish_non_exhaustive()
     }
 }
@@ -139,6 +141,7 @@ impl ConfigBuilder {
                 seed: 0,
                 max_drift_ppm: 10_000,
                 limits: Limits::default(),
+                accept_cut_tail: false,
                 logger: Logger::root(slog::Discard, slog::o!()),
             },
         }
@@ -186,6 +189,19 @@ impl ConfigBuilder {
     /// The bounds of what the member holds. Default: [`Limits::default`].
     pub fn limits(mut self, limits: Limits) -> Self {
         self.config.limits = limits;
+        self
+    }
+
+    /// Lets a member vote although a damaged tail was cut off its log, which it may have
+    /// acknowledged. Default: false.
+    ///
+    /// For the operator of a cluster that cannot elect a leader, because its only voter, or so many
+    /// of its voters that the others are no majority, are in
+    /// [`Waiting::CutTail`](crate::node::Waiting::CutTail). **What was acknowledged last may be
+    /// lost**, and members that have applied it end with the remedy. Restart as few of the waiting
+    /// members with it as a majority lacks, and take it out again.
+    pub fn accept_cut_tail(mut self, accept: bool) -> Self {
+        self.config.accept_cut_tail = accept;
         self
     }
 
@@ -306,8 +322,9 @@ impl Limits {
         in_range("shortest session in ms", min, 2 * renewal_ms, max)?;
         in_range("request ticks", self.request_ticks_max.into(), 1, 1 << 31)?;
         in_range("transfer ticks", self.transfer_ticks_max.into(), 1, 1 << 31)?;
+        let size_max = SIZE_BYTES_MAX as u64;
         for (setting, value, min, max) in [
-            ("payload bytes", self.payload_bytes_max, 1, 64 << 20),
+            ("payload bytes", self.payload_bytes_max, 1, size_max),
             ("sessions", self.sessions_max, 1, 1 << 32),
             ("window count", self.window_count_max, 1, 1 << 20),
             ("window bytes", self.window_bytes_max, 1 << 16, 1 << 32),
@@ -316,9 +333,9 @@ impl Limits {
             ("pending count", self.pending_count_max, 1, 1 << 32),
             ("pending bytes", self.pending_bytes_max, 1 << 10, 1 << 40),
             ("watches", self.watches_max, 1, 1 << 32),
-            ("entry bytes", self.entry_bytes_max, 1 << 10, 64 << 20),
+            ("entry bytes", self.entry_bytes_max, 1 << 10, size_max),
             ("uncommitted bytes", self.uncommitted_bytes_max, 1 << 10, 1 << 40),
-            ("message bytes", self.message_bytes_max, 1 << 10, 64 << 20),
+            ("message bytes", self.message_bytes_max, 1 << 10, size_max),
             ("in-flight messages", self.inflight_max, 1, 1 << 16),
             ("log tail bytes", self.log_tail_bytes_max, 1 << 10, 1 << 40),
             ("snapshot log bytes", self.snapshot_log_bytes, 1 << 10, 1 << 40),
@@ -394,6 +411,9 @@ impl Parameters {
     }
 }
 
+/// What any member may set the bytes of a payload, an entry or a message to: see
+/// [`FRAME_BYTES_MAX`](crate::wire::FRAME_BYTES_MAX).
+pub(crate) const SIZE_BYTES_MAX: usize = 64 << 20;
 /// Members of one cluster, learners included.
 pub(crate) const MEMBERS_MAX: usize = 64;
 

@@ -12,7 +12,7 @@
 //! let ids = [1, 2, 3].map(|id| NodeId::new(id).expect("not 0"));
 //! let cluster = ClusterId::named("orders");
 //! let inbox = Inbox::new();
-//! let mut network = TcpTransport::bind(ids[0], cluster, "10.0.0.1:7001", inbox.clone())?;
+//! let network = TcpTransport::bind(ids[0], cluster, "10.0.0.1:7001", inbox.clone())?;
 //! network.connect(ids[1], "10.0.0.2:7001")?;
 //! network.connect(ids[2], "10.0.0.3:7001")?;
 //! let config = Config::founding(cluster, ids[0], ids).build()?;

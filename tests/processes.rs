@@ -56,6 +56,7 @@ fn nothing_acknowledged_is_lost_or_doubled_while_processes_are_killed() {
 
 struct World {
     seed: u64,
+    executable: PathBuf,
     data: tempfile::TempDir,
     peers: String,
     addresses: Vec<String>,
@@ -108,6 +109,7 @@ impl World {
         let (sender, lines) = channel();
         let mut world = Self {
             seed,
+            executable: executable(),
             data: tempfile::tempdir().expect("a directory"),
             peers: peers.join(","),
             addresses,
@@ -129,7 +131,7 @@ impl World {
     fn spawn(&mut self, member: usize) {
         let (id, life) = ((member + 1).to_string(), self.next);
         self.next += 1;
-        let mut child = Command::new(executable())
+        let mut child = Command::new(&self.executable)
             .args(["--id", &id, "--listen", &self.addresses[member], "--peers", &self.peers])
             .arg("--data")
             .arg(self.data.path().join(&id))
@@ -390,11 +392,31 @@ impl Drop for Member {
     }
 }
 
-/// The example, which cargo builds next to the tests.
+/// The example as its sources are now: a run of this test alone builds no example, and what an
+/// older run left behind would be another program.
 fn executable() -> PathBuf {
-    let test = std::env::current_exe().expect("a running test has a path");
-    let target = test.parent().and_then(Path::parent).expect("target/debug/deps/test");
-    target.join("examples").join(format!("member{}", std::env::consts::EXE_SUFFIX))
+    let own = std::env::current_exe().expect("a running test has a path");
+    let folder = own.parent().and_then(Path::parent).and_then(Path::file_name);
+    // What `cargo test` builds it with, so that nothing is built twice.
+    let profile = match folder.and_then(|it| it.to_str()).expect("target/debug/deps/test") {
+        "debug" => "test",
+        other => other,
+    };
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("target/tmp");
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--example", "member", "--all-features", "--profile", profile])
+        .args(["--message-format", "json-render-diagnostics", "--target-dir"])
+        .arg(target)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("cargo runs");
+    assert!(built.status.success(), "the example is not built: {}", built.status);
+    let messages = String::from_utf8(built.stdout).expect("cargo speaks UTF-8");
+    let path = messages.split("\"executable\":\"").nth(1).and_then(|it| it.split('"').next());
+    // The text is JSON: a separator of Windows stands there twice.
+    PathBuf::from(path.expect("an example is executable").replace("\\\\", "\\"))
 }
 
 const KILLS: usize = 20;

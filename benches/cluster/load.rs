@@ -44,41 +44,59 @@ impl Draw {
     }
 }
 
-/// One thread's callers, and their requests that are under way, oldest first.
+/// One thread's callers, each with so many requests under way.
 struct Window<T, F> {
-    callers: Vec<F>,
-    under_way: VecDeque<(Completion<T>, Instant, usize)>,
+    callers: Vec<Caller<T, F>>,
     each: usize,
+}
+
+/// A session, or a handle, and its requests that are under way, oldest first.
+struct Caller<T, F> {
+    submit: F,
+    under_way: VecDeque<(Completion<T>, Instant)>,
+}
+
+impl<T, F: FnMut(usize) -> Completion<T>> Caller<T, F> {
+    fn submit(&mut self, draw: &mut Draw) {
+        let start = Instant::now();
+        self.under_way.push_back(((self.submit)(draw.key()), start));
+    }
+
+    /// Waits for the oldest answer, and asks again.
+    fn turn(&mut self, draw: &mut Draw, samples: &mut Vec<u64>) -> Result<(), Error> {
+        if let Some((completion, start)) = self.under_way.pop_front() {
+            completion.wait()?;
+            samples.push(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
+            self.submit(draw);
+        }
+        Ok(())
+    }
 }
 
 impl<T, F: FnMut(usize) -> Completion<T>> Window<T, F> {
     fn new(each: usize) -> Self {
-        Self { callers: Vec::new(), under_way: VecDeque::new(), each }
+        Self { callers: Vec::new(), each }
     }
 
-    fn submit(&mut self, caller: usize, draw: &mut Draw) {
-        let start = Instant::now();
-        let completion = (self.callers[caller])(draw.key());
-        self.under_way.push_back((completion, start, caller));
+    fn add(&mut self, submit: F) {
+        self.callers.push(Caller { submit, under_way: VecDeque::new() });
     }
 
-    /// Waits for the oldest answer, takes all that are there, and asks again for each.
+    /// Takes the answers that are there, and asks again for each; waits for one if there is none.
     fn turn(&mut self, draw: &mut Draw, samples: &mut Vec<u64>) -> Result<u64, Error> {
-        if self.under_way.is_empty() {
-            for _ in 0..self.each {
-                (0..self.callers.len()).for_each(|caller| self.submit(caller, draw));
-            }
-        }
         let mut taken = 0;
-        while let Some((completion, start, caller)) = self.under_way.pop_front() {
-            if taken > 0 && !completion.is_done() {
-                self.under_way.push_front((completion, start, caller));
-                break;
+        for caller in &mut self.callers {
+            while caller.under_way.len() < self.each {
+                caller.submit(draw);
             }
-            completion.wait()?;
-            samples.push(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
+            let done = caller.under_way.iter().take_while(|(it, _)| it.is_done()).count();
+            (0..done).try_for_each(|_| caller.turn(draw, samples))?;
+            taken += done as u64;
+        }
+        let since = |it: &&mut Caller<T, F>| it.under_way.front().map(|(_, start)| *start);
+        if let Some(oldest) = self.callers.iter_mut().min_by_key(since).filter(|_| taken == 0) {
+            oldest.turn(draw, samples)?;
             taken += 1;
-            self.submit(caller, draw);
         }
         Ok(taken)
     }
@@ -100,8 +118,7 @@ pub(crate) fn writes(
         let member = if sessions == 1 { cluster.leader } else { n % 3 };
         let session = cluster.client(member).open_session(Duration::from_secs(60)).wait()?;
         let (paths, value) = (paths.clone(), bytes::Bytes::from(vec![9; VALUE_BYTES]));
-        let submit = move |key: usize| session.set(&paths[key], value.clone(), None);
-        windows[n % threads].callers.push(submit);
+        windows[n % threads].add(move |key| session.set(&paths[key], value.clone(), None));
     }
     measure("write", windows, count, time, on_disk)
 }
@@ -121,8 +138,7 @@ pub(crate) fn linearizable_reads(
     for n in 0..handles {
         let member = if handles == 1 { cluster.leader } else { n % 3 };
         let (client, paths) = (cluster.client(member), paths.clone());
-        let submit = move |key: usize| client.get(&paths[key], Consistency::Linearizable);
-        windows[n % threads].callers.push(submit);
+        windows[n % threads].add(move |key| client.get(&paths[key], Consistency::Linearizable));
     }
     measure("linearizable_read", windows, count, time, on_disk)
 }
@@ -252,8 +268,8 @@ where
                     samples.clear();
                 }
             }
-            let under_way = window.under_way.into_iter();
-            under_way.map(|(it, ..)| it).try_for_each(|it| it.wait().map(drop))?;
+            let under_way = window.callers.into_iter().flat_map(|it| it.under_way);
+            under_way.map(|(it, _)| it).try_for_each(|it| it.wait().map(drop))?;
             Ok(samples)
         };
         threads.push(thread::Builder::new().name(format!("client-{n}")).spawn(body)?);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use quorate::{
     CreateMode, Filter, Op, Path, Txn,
-    client::Client,
+    client::{Answer, Client, Completion},
     node::{Consistency::Linearizable, ReadOp, ReadOutcome},
 };
 
@@ -20,7 +20,6 @@ impl Console {
     pub(crate) fn submit(&mut self, id: &str, words: &[&str]) -> Result<Wait, Failure> {
         let path = words.get(1).copied().unwrap_or("/");
         let data = words.get(2).copied().unwrap_or_default().to_owned();
-        let client = self.client.clone();
         match words[0] {
             "create" => self.create(path, data, words.get(3..).unwrap_or_default()),
             "set" => {
@@ -29,12 +28,12 @@ impl Console {
                 self.write(Op::Set { path, data, version })
             }
             "delete" => self.write(Op::Delete { path: path.parse()?, version: None }),
-            "get" => Ok(read(&client, &path.parse()?)),
-            "ls" => Ok(list(client, path.parse()?)),
-            "watch" => Ok(watch(&client, path.parse()?, id.to_owned())),
+            "get" => Ok(get(self.reader(), path.parse()?)),
+            "ls" => Ok(list(self.reader(), path.parse()?)),
+            "watch" => Ok(watch(&self.client, path.parse()?, id.to_owned())),
             "lock" => self.lock(path),
             "unlock" => self.unlock(path),
-            "status" => Ok(status(&client)),
+            "status" => Ok(status(&self.client)),
             "help" => Ok(Box::new(|| Ok(HELP.into()))),
             other => Err(format!("there is no {other:?}; {HELP}").into()),
         }
@@ -64,6 +63,15 @@ impl Console {
         }))
     }
 
+    /// Reads in the session, so that they see what was written here before, answered or not.
+    fn reader(&mut self) -> impl Fn(ReadOp) -> Completion<Answer> + Send + use<> {
+        let (session, client) = (self.session().ok().cloned(), self.client.clone());
+        move |op| match &session {
+            Some(session) => session.read(op, Linearizable),
+            None => client.read(op, Linearizable),
+        }
+    }
+
     fn lock(&mut self, path: &str) -> Result<Wait, Failure> {
         let turn = self.session()?.lock(&path.parse()?);
         let (locks, path) = (Arc::clone(&self.locks), path.to_owned());
@@ -82,31 +90,32 @@ impl Console {
     }
 }
 
-fn read(client: &Client, path: &Path) -> Wait {
-    let answer = client.get(path, Linearizable);
+fn get(read: impl Fn(ReadOp) -> Completion<Answer>, path: Path) -> Wait {
+    let answer = read(ReadOp::Get(path));
     Box::new(move || {
-        let (data, stat) = answer.wait()?;
+        let ReadOutcome::Node { data, stat } = answer.wait()?.outcome else {
+            return Err("not a node".into());
+        };
         let data = String::from_utf8_lossy(&data);
         let (version, czxid, mzxid) = (stat.version, stat.czxid, stat.mzxid);
         Ok(format!("{data} version={version} czxid={czxid} mzxid={mzxid}"))
     })
 }
 
-fn list(client: Client, path: Path) -> Wait {
+fn list(read: impl Fn(ReadOp) -> Completion<Answer> + Send + 'static, path: Path) -> Wait {
+    let page = move |after| read(ReadOp::Children { path: path.clone(), after, limit: 1_000 });
+    let first = page(None);
     Box::new(move || {
         let mut all: Vec<String> = Vec::new();
-        loop {
-            let (path, after) = (path.clone(), all.last().cloned());
-            let page = ReadOp::Children { path, after, limit: 1_000 };
-            let answer = client.read(page, Linearizable).wait()?;
-            let ReadOutcome::Children { names, more, .. } = answer.outcome else {
-                return Err("not a list".into());
-            };
+        let mut answer = first.wait()?;
+        while let ReadOutcome::Children { names, more, .. } = answer.outcome {
             all.extend(names);
             if !more {
                 return Ok(format!("{} {}", all.len(), all.join(" ")));
             }
+            answer = page(all.last().cloned()).wait()?;
         }
+        Err("not a list".into())
     })
 }
 

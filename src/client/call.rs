@@ -6,8 +6,11 @@ use bytes::Bytes;
 
 use crate::{
     client::{
-        Answer, Error, LeaderGuard, LockGuard, Session, Watcher, Written, completion::Promise,
-        recipe::PlaceCell, session::SessionCell, watcher::Stream,
+        Answer, Error, LeaderGuard, LockGuard, Session, Watcher, Written,
+        completion::{Adopt, Promise},
+        recipe::PlaceCell,
+        session::SessionCell,
+        watcher::Stream,
     },
     id::{NodeId, Secret, SessionId, Zxid},
     namespace::View,
@@ -121,6 +124,23 @@ impl Call {
                 | Self::Release { .. }
                 | Self::Unobserve(_)
         )
+    }
+
+    /// The session whose sequence it is a part of, if it is a write of one.
+    pub(crate) fn session(&self) -> Option<&SessionCell> {
+        match self {
+            Self::SessionTxn { session, .. } => Some(session),
+            _ => None,
+        }
+    }
+
+    /// Answers it without having done anything; whoever looks at a session's write adopts what the
+    /// refusal says of its sequence.
+    pub(crate) fn refuse_adopting(self, error: Error, adopt: Option<Adopt>) {
+        match self {
+            Self::SessionTxn { promise, .. } => promise.fill_adopting(Err(error), adopt),
+            call => call.refuse(error),
+        }
     }
 
     /// Answers it without having done anything.

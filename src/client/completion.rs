@@ -1,6 +1,8 @@
 //! An answer that is under way: wait for it, or await it.
 //!
-//! One allocation for each request, and no system call when nobody waits.
+//! One allocation for each request, and no system call when nobody waits. A thread that waits is
+//! woken like a task: by a waker, so that a host can fill many answers first and wake for them
+//! then.
 
 use std::{
     fmt,
@@ -10,7 +12,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Poll, Waker},
+    task::{Poll, Wake, Waker},
     time::Duration,
 };
 
@@ -48,7 +50,7 @@ impl<T> Completion<T> {
 
     /// A completion and the promise that fills it.
     pub(crate) fn pair() -> (Self, Promise<T>) {
-        let slot = Arc::new(Slot { state: Mutex::new(State::Waiting(None)), done: Condvar::new() });
+        let slot = Arc::new(Slot { state: Mutex::new(State::Waiting(None)) });
         let promise = Promise { slot: Some(Arc::clone(&slot)), submitted: false };
         let state = Half::Pending(slot);
         (Self { state }, promise)
@@ -87,16 +89,10 @@ impl<T> Completion<T> {
             Half::Ready(result) => return result.take(),
             Half::Pending(slot) => slot,
         };
-        let mut state = slot.state.lock();
-        let waiting = |state: &mut State<T>| matches!(state, State::Waiting(_));
-        match timeout {
-            None => slot.done.wait_while(&mut state, waiting),
-            Some(Duration::ZERO) => {}
-            Some(timeout) => {
-                slot.done.wait_while_for(&mut state, waiting, timeout);
-            }
+        if timeout != Some(Duration::ZERO) {
+            slot.park(timeout);
         }
-        state.take()
+        slot.state.lock().take()
     }
 }
 
@@ -154,9 +150,14 @@ impl<T> Promise<T> {
 
     /// Fills it; whoever looks at the answer, or drops it, adopts the generation.
     pub(crate) fn fill_adopting(mut self, result: Result<T, Error>, adopt: Option<Adopt>) {
-        if let Some(slot) = self.slot.take() {
-            slot.fill(result, adopt);
+        if let Some(waker) = self.slot.take().and_then(|slot| slot.fill(result, adopt)) {
+            waker.wake();
         }
+    }
+
+    /// Fills it, and wakes who waits for it later, with the others.
+    pub(crate) fn fill_quietly(mut self, result: Result<T, Error>, wakers: &mut Vec<Waker>) {
+        wakers.extend(self.slot.take().and_then(|slot| slot.fill(result, None)));
     }
 }
 
@@ -165,7 +166,9 @@ impl<T> Drop for Promise<T> {
         if let Some(slot) = self.slot.take() {
             let submitted = self.submitted;
             let why = "the node was stopped".into();
-            slot.fill(Err(Error::Closed { why, submitted }), None);
+            if let Some(waker) = slot.fill(Err(Error::Closed { why, submitted }), None) {
+                waker.wake();
+            }
         }
     }
 }
@@ -192,7 +195,6 @@ impl Drop for Adopt {
 
 struct Slot<T> {
     state: Mutex<State<T>>,
-    done: Condvar,
 }
 
 enum State<T> {
@@ -201,14 +203,45 @@ enum State<T> {
     Taken,
 }
 
+/// A thread that waits.
+#[derive(Default)]
+struct Parked {
+    woken: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Wake for Parked {
+    fn wake(self: Arc<Self>) {
+        *self.woken.lock() = true;
+        self.changed.notify_one();
+    }
+}
+
 impl<T> Slot<T> {
-    fn fill(&self, result: Result<T, Error>, adopt: Option<Adopt>) {
+    fn fill(&self, result: Result<T, Error>, adopt: Option<Adopt>) -> Option<Waker> {
         let mut state = self.state.lock();
-        let before = std::mem::replace(&mut *state, State::Done(result, adopt));
+        match std::mem::replace(&mut *state, State::Done(result, adopt)) {
+            State::Waiting(waker) => waker,
+            State::Done(..) | State::Taken => None,
+        }
+    }
+
+    /// Blocks until it is filled, at most for `timeout`.
+    fn park(&self, timeout: Option<Duration>) {
+        let mut state = self.state.lock();
+        let State::Waiting(waker) = &mut *state else {
+            return;
+        };
+        let parked = Arc::new(Parked::default());
+        *waker = Some(Arc::clone(&parked).into());
         drop(state);
-        self.done.notify_all();
-        if let State::Waiting(Some(waker)) = before {
-            waker.wake();
+        let mut woken = parked.woken.lock();
+        let asleep = |woken: &mut bool| !*woken;
+        match timeout {
+            None => parked.changed.wait_while(&mut woken, asleep),
+            Some(timeout) => {
+                parked.changed.wait_while_for(&mut woken, asleep, timeout);
+            }
         }
     }
 }

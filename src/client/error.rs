@@ -27,9 +27,9 @@ pub enum Error {
     /// The node took it, and it came to nothing, or nobody knows.
     #[error(transparent)]
     Request(#[from] RequestError),
-    /// Not sent, because an earlier write of this session came to nothing or is unknown, and its
-    /// answer was not looked at yet when this one was submitted. So what was sent has no holes.
-    #[error("not sent: an earlier write of the session failed, and its answer was not looked at")]
+    /// Not sent, because an earlier write of this session was refused, and its answer was not
+    /// looked at yet when this one was submitted. So what was sent has no holes.
+    #[error("not sent: an earlier write was refused, and its answer was not looked at")]
     Withheld,
     /// Not sent: the session is over.
     #[error("session {session} is over: {cause:?}")]

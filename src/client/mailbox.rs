@@ -52,41 +52,52 @@ impl Mailbox {
         }
     }
 
-    /// Takes a frame, or drops it.
-    pub(crate) fn deliver(&self, from: NodeId, bytes: Bytes) -> bool {
+    /// Takes frames until there is no room, and drops the others. Returns how many it took.
+    pub(crate) fn deliver(&self, from: NodeId, frames: impl IntoIterator<Item = Bytes>) -> usize {
         let mut state = self.state.lock();
-        let full = state.arrivals.frames.len() >= self.frames_max
-            || state.frame_bytes.saturating_add(bytes.len()) > self.frame_bytes_max;
-        if full || state.closed.is_some() {
-            return false;
+        let mut taken = 0;
+        for bytes in frames {
+            // Alone, a frame is taken whatever its size, or the host would never get it.
+            let waiting = state.arrivals.frames.len();
+            let bytes_full = state.frame_bytes.saturating_add(bytes.len()) > self.frame_bytes_max;
+            let full = waiting >= self.frames_max || (waiting > 0 && bytes_full);
+            if full || state.closed.is_some() {
+                break;
+            }
+            state.frame_bytes += bytes.len();
+            state.arrivals.frames.push_back((from, bytes));
+            taken += 1;
         }
-        state.frame_bytes += bytes.len();
-        state.arrivals.frames.push_back((from, bytes));
         drop(state);
-        self.arrived.notify_one();
-        true
+        if taken > 0 {
+            self.arrived.notify_one();
+        }
+        taken
     }
 
     /// Takes a call, or answers it with why not.
+    ///
+    /// Once a write of a session was refused, none is taken behind it until the application has
+    /// seen that (ARCHITECTURE.md, rule 7).
     pub(crate) fn call(&self, call: Call) {
         let mut state = self.state.lock();
-        let refusal = if let Some(why) = &state.closed {
+        let (error, adopt) = if let Some(why) = &state.closed {
             let (why, submitted) = (why.clone(), false);
-            Some(Error::Closed { why, submitted })
+            (Error::Closed { why, submitted }, None)
+        } else if let Some(adopt) = call.session().and_then(|it| it.unseen_overflow()) {
+            (Error::Withheld, Some(adopt))
         } else if state.arrivals.calls.len() >= self.calls_max && call.is_bounded() {
             let max = self.calls_max;
-            Some(Error::Full { max })
+            // Under the lock: what comes next must know of it.
+            (Error::Full { max }, call.session().map(|it| it.overflow()))
         } else {
-            None
-        };
-        let Some(error) = refusal else {
             state.arrivals.calls.push_back(call);
             drop(state);
             self.arrived.notify_one();
             return;
         };
         drop(state);
-        call.refuse(error);
+        call.refuse_adopting(error, adopt);
     }
 
     /// Ends the host's next wait.
@@ -107,8 +118,9 @@ impl Mailbox {
     /// Waits until something has arrived, at most for `timeout`.
     pub(crate) fn wait(&self, timeout: Duration) {
         let mut state = self.state.lock();
-        if state.is_quiet() && !timeout.is_zero() {
-            self.arrived.wait_for(&mut state, timeout);
+        if !timeout.is_zero() {
+            // Again and again: who is woken may be told of what was taken already.
+            self.arrived.wait_while_for(&mut state, |state| state.is_quiet(), timeout);
         }
         state.nudged = false;
     }
@@ -137,5 +149,50 @@ impl State {
     fn is_quiet(&self) -> bool {
         let empty = self.arrivals.frames.is_empty() && self.arrivals.calls.is_empty();
         empty && !self.nudged && !self.stopped
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicBool, Ordering},
+        thread,
+    };
+
+    use super::*;
+
+    /// A frame is queued under the lock and told of after it, so a host that has found it without
+    /// waiting may hear of it in its next wait. That wait ended early with nothing, which looked
+    /// like a timeout to whoever takes frames, and cost a host an empty turn.
+    #[test]
+    fn late_news_of_a_frame_that_was_taken_does_not_end_the_next_wait() {
+        let mailbox = Mailbox::new(1, 1, 1);
+        let returned = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                mailbox.wait(Duration::from_secs(600));
+                returned.store(true, Ordering::SeqCst);
+            });
+            for _ in 0..3 {
+                while !mailbox.arrived.notify_one() {
+                    assert!(!returned.load(Ordering::SeqCst), "it waited for nothing");
+                    thread::yield_now();
+                }
+            }
+            let peer = NodeId::new(2).expect("not 0");
+            assert_eq!(mailbox.deliver(peer, ["x".into()]), 1, "there is room for one");
+        });
+        assert!(returned.load(Ordering::SeqCst));
+    }
+
+    #[test]
+    fn takes_a_frame_above_the_bound_alone() {
+        let mailbox = Mailbox::new(8, 10, 1);
+        let peer = NodeId::new(2).expect("not 0");
+        let deliver = |bytes: usize| mailbox.deliver(peer, [vec![1; bytes].into()]);
+        assert_eq!(deliver(11), 1, "or it would never arrive");
+        assert_eq!(deliver(1), 0);
+        mailbox.take(&mut Arrivals::default());
+        assert_eq!([9, 2, 1].map(deliver), [1, 0, 1]);
     }
 }

@@ -28,7 +28,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::{
-    client::{call::Call, mailbox::Mailbox, watcher::Stream},
+    client::{call::Call, completion::Promise, mailbox::Mailbox, watcher::Stream},
     id::{NodeId, Zxid},
     namespace::View,
     node::{Consistency, Read, ReadOp, ReadOutcome, Request, Status},
@@ -113,9 +113,7 @@ impl Client {
 
     /// Submits a transaction outside any session.
     pub fn txn(&self, txn: Txn) -> Completion<Written> {
-        let (completion, promise) = Completion::pair();
-        self.call(Call::Txn { txn, promise });
-        completion
+        self.ask(|promise| Call::Txn { txn, promise })
     }
 
     /// Makes a node; an ephemeral one needs a [`Session`].
@@ -150,25 +148,21 @@ impl Client {
 
     /// A node's data and stat.
     pub fn get(&self, path: &Path, consistency: Consistency) -> Completion<(Bytes, Stat)> {
-        let (completion, promise) = Completion::pair();
-        self.call(Call::Get { path: path.clone(), consistency, promise });
-        completion
+        let path = path.clone();
+        self.ask(|promise| Call::Get { path, consistency, promise })
     }
 
     /// A node's stat, or `None` if there is no such node.
     pub fn exists(&self, path: &Path, consistency: Consistency) -> Completion<Option<Stat>> {
-        let (completion, promise) = Completion::pair();
-        self.call(Call::Exists { path: path.clone(), consistency, promise });
-        completion
+        let path = path.clone();
+        self.ask(|promise| Call::Exists { path, consistency, promise })
     }
 
     /// Watches, from now on or from after the transaction `from`. What was read at or before
     /// `from` and the changes of the watch have no gap between them; it waits until this member has
     /// applied `from`.
     pub fn watch(&self, filter: Filter, from: Option<Zxid>) -> Completion<Watcher> {
-        let (completion, promise) = Completion::pair();
-        self.call(Call::Watch { filter, from, buffer: WATCH_BUFFER, promise });
-        completion
+        self.ask(|promise| Call::Watch { filter, from, buffer: WATCH_BUFFER, promise })
     }
 
     /// Follows an election of any layout.
@@ -181,9 +175,7 @@ impl Client {
 
     /// Opens a session that lives for `ttl` without renewal; the handle renews it.
     pub fn open_session(&self, ttl: Duration) -> Completion<Session> {
-        let (completion, promise) = Completion::pair();
-        self.call(Call::Open { ttl, promise });
-        completion
+        self.ask(|promise| Call::Open { ttl, promise })
     }
 
     /// Attaches a session that was left by [`Session::leave`], or that another process opened. The
@@ -201,14 +193,8 @@ impl Client {
     /// # }
     /// ```
     pub fn attach(&self, key: SessionKey) -> Completion<Session> {
-        let (completion, promise) = Completion::pair();
-        self.call(Call::Attach {
-            session: key.session,
-            secret: key.secret,
-            epoch: key.epoch,
-            promise,
-        });
-        completion
+        let SessionKey { session, secret, epoch } = key;
+        self.ask(|promise| Call::Attach { session, secret, epoch, promise })
     }
 
     /// The node's tree, frozen, at most one turn old. While somebody asks, each turn publishes
@@ -217,16 +203,12 @@ impl Client {
         if let Some(view) = self.shared.published.view() {
             return Completion::ready(Ok(view));
         }
-        let (completion, promise) = Completion::pair();
-        self.call(Call::View(promise));
-        completion
+        self.ask(Call::View)
     }
 
     /// What the node knows of itself and its cluster.
     pub fn status(&self) -> Completion<Status> {
-        let (completion, promise) = Completion::pair();
-        self.call(Call::Status(promise));
-        completion
+        self.ask(Call::Status)
     }
 
     /// Adds a learner, with an id that was never used. The node must be the leader.
@@ -246,9 +228,7 @@ impl Client {
 
     /// Starts to hand the leadership to another voter. The node must be the leader.
     pub fn transfer_leader(&self, to: NodeId) -> Completion<()> {
-        let (completion, promise) = Completion::pair();
-        self.call(Call::Transfer { to, promise });
-        completion
+        self.ask(|promise| Call::Transfer { to, promise })
     }
 
     /// The clock by which sessions and guards are measured: it goes on while the machine sleeps,
@@ -258,8 +238,13 @@ impl Client {
     }
 
     pub(crate) fn read_any(&self, read: Read) -> Completion<Answer> {
+        self.ask(|promise| Call::Read { read, promise })
+    }
+
+    /// Makes a call that is answered.
+    pub(crate) fn ask<T>(&self, call: impl FnOnce(Promise<T>) -> Call) -> Completion<T> {
         let (completion, promise) = Completion::pair();
-        self.call(Call::Read { read, promise });
+        self.call(call(promise));
         completion
     }
 
@@ -276,9 +261,7 @@ impl Client {
     }
 
     fn change(&self, request: Request) -> Completion<()> {
-        let (completion, promise) = Completion::pair();
-        self.call(Call::Member { request, promise });
-        completion
+        self.ask(|promise| Call::Member { request, promise })
     }
 }
 

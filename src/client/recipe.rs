@@ -159,7 +159,10 @@ impl LockGuard {
     }
 
     /// Whether the lock is still held, by the clock of [`Client::now`]: decided here, with no
-    /// packet. Never [`State::Held`] when another can hold it.
+    /// packet. Never [`State::Held`] when another can hold it, as long as this handle and its
+    /// clones alone decide over the session. What somebody else does with its secret, or who
+    /// deletes the lock's own node, shows only once this member has applied it: against that
+    /// [`fence`](Self::fence) each step.
     ///
     /// [`Client::now`]: crate::client::Client::now
     pub fn state(&self) -> State {
@@ -193,7 +196,10 @@ impl LeaderGuard {
     }
 
     /// Whether it still leads, by the clock of [`Client::now`]: decided here, with no packet.
-    /// Never [`State::Held`] when another can lead.
+    /// Never [`State::Held`] when another can lead, as long as this handle and its clones alone
+    /// decide over the session. What somebody else does with its secret, or who deletes the
+    /// leader's own node, shows only once this member has applied it: against that
+    /// [`fence`](Self::fence) each step.
     ///
     /// [`Client::now`]: crate::client::Client::now
     pub fn state(&self) -> State {
@@ -246,7 +252,9 @@ impl Held {
     fn state(&self) -> State {
         let session = self.place.session.cell();
         let token = self.token;
-        if session.over().is_some() {
+        // A session that is closed, or left to be attached elsewhere, may be over there before this
+        // member hears of it.
+        if session.over().is_some() || session.is_closing() {
             return State::Lost;
         }
         match &*self.place.cell.phase.lock() {
@@ -271,12 +279,10 @@ impl Held {
     }
 
     fn give_up(mut self) -> Completion<()> {
-        let (completion, promise) = Completion::pair();
         self.place.given_up = true;
         let cell = Arc::clone(&self.place.cell);
-        let promise = Some(promise);
-        self.place.session.call(Call::Release { cell, promise });
-        completion
+        let release = |promise| Call::Release { cell, promise: Some(promise) };
+        self.place.session.client().ask(release)
     }
 }
 
@@ -298,7 +304,7 @@ impl Drop for Place {
         if !self.given_up {
             let cell = Arc::clone(&self.cell);
             let promise = None;
-            self.session.call(Call::Release { cell, promise });
+            self.session.client().call(Call::Release { cell, promise });
         }
     }
 }

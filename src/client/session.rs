@@ -15,6 +15,7 @@ use crate::{
     client::{
         Acquire, Answer, Client, Completion, Error, Written,
         call::Call,
+        completion::{Adopt, Promise},
         create, delete,
         recipe::{LeaderGuard, LockGuard, Place, PlaceCell},
         set,
@@ -30,9 +31,9 @@ use crate::{
 /// A session, kept alive as long as any clone of this handle, or any guard made with it, lives.
 ///
 /// Writes take effect exactly once and in the order in which they were submitted, even while
-/// leaders change. After one that fails locally or whose outcome is unknown, later ones are
-/// withheld until the application has looked at its answer, so what took effect is a prefix of
-/// what was submitted.
+/// leaders change. After one that the node or its inbox refused, later ones are withheld until the
+/// application has looked at its answer, so what took effect is a prefix of what was submitted. One
+/// whose outcome is unknown keeps its place: later ones take effect after it, or not at all.
 ///
 /// Dropping the last handle closes the session, and its ephemeral nodes go; it never blocks. To
 /// let the session live on and attach it elsewhere, use [`leave`](Self::leave).
@@ -72,14 +73,9 @@ impl Session {
 
     /// Submits a transaction.
     pub fn txn(&self, txn: Txn) -> Completion<Written> {
-        let (completion, promise) = Completion::pair();
-        self.call(Call::SessionTxn {
-            session: Arc::clone(&self.handle.cell),
-            generation: self.handle.cell.generation.load(Ordering::Acquire),
-            txn,
-            promise,
-        });
-        completion
+        let session = Arc::clone(&self.handle.cell);
+        let generation = session.generation.load(Ordering::Acquire);
+        self.client().ask(|promise| Call::SessionTxn { session, generation, txn, promise })
     }
 
     /// Makes a node. See [`create_sequential`](Self::create_sequential) for names that end in a
@@ -141,18 +137,15 @@ impl Session {
         path: &Path,
         data: impl Into<Bytes>,
     ) -> Acquire<LockGuard> {
-        let (completion, promise) = Completion::pair();
-        let cell = Arc::new(PlaceCell::new(self.handle.client.next_id()));
-        let place = Place::new(Arc::clone(&cell), self.clone());
-        self.call(Call::Lock {
-            session: self.clone(),
+        let (path, data) = (path.clone(), data.into());
+        self.acquire(|session, cell, promise| Call::Lock {
+            session,
             layout,
-            path: path.clone(),
-            data: data.into(),
+            path,
+            data,
             cell,
             promise,
-        });
-        Acquire::new(completion, place)
+        })
     }
 
     /// Stands for election at `path`, in Curator's `LeaderLatch` layout. See
@@ -171,26 +164,22 @@ impl Session {
         path: &Path,
         proposal: impl Into<Bytes>,
     ) -> Acquire<LeaderGuard> {
-        let (completion, promise) = Completion::pair();
-        let cell = Arc::new(PlaceCell::new(self.handle.client.next_id()));
-        let place = Place::new(Arc::clone(&cell), self.clone());
-        self.call(Call::Campaign {
-            session: self.clone(),
+        let (path, proposal) = (path.clone(), proposal.into());
+        self.acquire(|session, cell, promise| Call::Campaign {
+            session,
             layout,
-            path: path.clone(),
-            proposal: proposal.into(),
+            path,
+            proposal,
             cell,
             promise,
-        });
-        Acquire::new(completion, place)
+        })
     }
 
     /// Ends the session after everything submitted before; its ephemeral nodes go.
     pub fn close(self) -> Completion<()> {
-        let (completion, promise) = Completion::pair();
-        self.handle.cell.closing.store(1, Ordering::Release);
-        self.call(Call::Close { session: Arc::clone(&self.handle.cell), promise: Some(promise) });
-        completion
+        let session = Arc::clone(&self.handle.cell);
+        session.closing.store(1, Ordering::Release);
+        self.client().ask(|promise| Call::Close { session, promise: Some(promise) })
     }
 
     /// Stops keeping the session alive, and leaves it to be attached elsewhere before its time to
@@ -198,7 +187,7 @@ impl Session {
     pub fn leave(self) -> SessionKey {
         let cell = &self.handle.cell;
         cell.closing.store(1, Ordering::Release);
-        self.call(Call::Leave(Arc::clone(cell)));
+        self.client().call(Call::Leave(Arc::clone(cell)));
         self.key()
     }
 
@@ -237,8 +226,15 @@ impl Session {
         &self.handle.cell
     }
 
-    pub(crate) fn call(&self, call: Call) {
-        self.handle.client.call(call);
+    /// Takes a place in a queue; the call that asks for it is made of its parts.
+    fn acquire<T>(
+        &self,
+        call: impl FnOnce(Self, Arc<PlaceCell>, Promise<T>) -> Call,
+    ) -> Acquire<T> {
+        let cell = Arc::new(PlaceCell::new(self.client().next_id()));
+        let place = Place::new(Arc::clone(&cell), self.clone());
+        let completion = self.client().ask(|promise| call(self.clone(), cell, promise));
+        Acquire::new(completion, place)
     }
 }
 
@@ -269,8 +265,11 @@ pub(crate) struct SessionCell {
     pub(crate) secret: Secret,
     pub(crate) ttl: Duration,
     pub(crate) epoch: AtomicU64,
-    /// What the application has seen of refusals; see the host.
+    /// What the application has seen of the host's refusals; see there.
     pub(crate) generation: Arc<AtomicU64>,
+    /// Writes that the inbox refused, and how many of these refusals the application has seen.
+    overflows: AtomicU64,
+    overflows_seen: Arc<AtomicU64>,
     until_us: AtomicU64,
     /// 0, or why it is over.
     over: AtomicU8,
@@ -286,10 +285,35 @@ impl SessionCell {
             ttl,
             epoch: AtomicU64::new(key.epoch),
             generation: Arc::default(),
+            overflows: AtomicU64::new(0),
+            overflows_seen: Arc::default(),
             until_us: AtomicU64::new(as_micros(until)),
             over: AtomicU8::new(0),
             closing: AtomicU8::new(0),
         }
+    }
+
+    /// The inbox has refused a write: to be called under its lock.
+    pub(crate) fn overflow(&self) -> Adopt {
+        self.overflows.fetch_add(1, Ordering::AcqRel);
+        self.adopt_overflow()
+    }
+
+    /// What a write is withheld with as long as the application has not seen that an earlier one
+    /// was refused by the inbox.
+    pub(crate) fn unseen_overflow(&self) -> Option<Adopt> {
+        let seen = self.overflows_seen.load(Ordering::Acquire);
+        (seen < self.overflows.load(Ordering::Acquire)).then(|| self.adopt_overflow())
+    }
+
+    fn adopt_overflow(&self) -> Adopt {
+        let generation = self.overflows.load(Ordering::Acquire);
+        Adopt { handle: Arc::clone(&self.overflows_seen), generation }
+    }
+
+    /// Whether a handle has closed or left it: then another can have what it held.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire) != 0
     }
 
     pub(crate) fn renew(&self, until: Duration) {

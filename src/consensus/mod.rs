@@ -1,8 +1,9 @@
 //! raft-rs, contained: bytes in, bytes out.
 //!
-//! **Feed messages and ticks, drain until there is nothing, persist each write, in order.** This is the only room that names `raft::`. raft 0.7 trusts its peers, its caller
-//! and its disk; this room trusts none of the first, and owes the duties of ARCHITECTURE.md,
-//! section 5, for the others. What it must not know: znodes, sessions, stores, frames, time.
+//! **Feed messages and ticks, drain until there is nothing, persist each write, in order.** This is
+//! the only room that names `raft::`. raft 0.7 trusts its peers, its caller and its disk; this room
+//! trusts none of the first, and owes the duties of ARCHITECTURE.md, section 5, for the others.
+//! What it must not know: znodes, sessions, stores, frames, time.
 //!
 //! Invariants: writes become durable in the order in which they were handed out. While a barrier (a
 //! write of a term, a vote or a snapshot) is out, raft is not stepped (C3); behind plain entries it
@@ -52,7 +53,7 @@ pub(crate) use self::{
     ended::Ended,
     membership::{AppliedChange, MembershipChange},
     open::{OpenError, Options, RestoredLog},
-    status::Role,
+    status::{Replication, Role},
     validate::Rejected,
 };
 
@@ -367,8 +368,8 @@ impl Consensus {
         let held = batch.sort(held, bytes_max);
         let number = ready.number();
         if !elected && entries.is_empty() && install.is_none() {
-            // Nothing must be durable, so raft goes on at once. A commit rides on the next write. An
-            // answer may acknowledge what is in the last write that is out.
+            // Nothing must be durable, so raft goes on at once. A commit rides on the next write.
+            // An answer may acknowledge what is in the last write that is out.
             match self.out.back_mut() {
                 Some(last) => last.held.extend(held),
                 None => batch.messages.extend(held),

@@ -137,6 +137,11 @@ impl Consensus {
         self.may_vote
     }
 
+    /// Whether raft has taken a leader's word for the staged snapshot, and installs it.
+    pub(crate) fn installs(&self) -> bool {
+        self.raw.snap().is_some()
+    }
+
     /// Whether a barrier is out: then nothing is taken.
     pub(crate) fn is_blocked(&self) -> bool {
         self.out.back().is_some_and(|out| out.barrier.is_some())

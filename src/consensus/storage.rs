@@ -1,8 +1,8 @@
 //! What raft sees of the durable log: its tail, in memory.
 //!
 //! Every answer comes from memory, so none can fail: bytes and checksums are the disk's business
-//! (ARCHITECTURE.md, C2). What is in it is durable, or in a write that is out. The term before the first entry is always
-//! kept (P10), and entries above what is applied are never dropped.
+//! (ARCHITECTURE.md, C2). What is in it is durable, or in a write that is out. The term before the
+//! first entry is always kept (P10), and entries above what is applied are never dropped.
 
 use std::collections::VecDeque;
 
@@ -46,7 +46,8 @@ impl TailStore {
         }
     }
 
-    /// Takes entries that are durable or on their way; they replace what stands at the first one and after.
+    /// Takes entries that are durable or on their way; they replace what stands at the first one
+    /// and after.
     pub(super) fn append(&mut self, entries: Vec<Entry>) {
         let Some(first) = entries.first() else {
             return;

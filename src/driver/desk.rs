@@ -1,8 +1,10 @@
 //! Where requests of handles become requests of the node, and its outputs become their answers.
 //!
-//! Invariant: every promise that comes in is filled, by an output or when the host ends.
+//! Invariants: every promise that comes in is filled, by an output or when the host ends. Whoever
+//! waits for an answer is woken when all are filled that came together, or each would be awake
+//! before the next one is: two switches of threads for every answer.
 
-use std::{collections::HashMap, mem, sync::Arc, time::Duration};
+use std::{collections::HashMap, mem, sync::Arc, task::Waker, time::Duration};
 
 use bytes::Bytes;
 use foldhash::fast::FixedState;
@@ -32,6 +34,8 @@ pub(super) struct Desk {
     seats: Seats,
     places: Places,
     streams: HashMap<WatchId, Arc<Stream<Changes>>, FixedState>,
+    /// Those whose answers are there.
+    wakers: Vec<Waker>,
 }
 
 /// What waits for an output.
@@ -57,7 +61,13 @@ impl Desk {
             seats: Seats::default(),
             places: Places::default(),
             streams: HashMap::default(),
+            wakers: Vec::new(),
         }
+    }
+
+    /// Wakes those whose answers were delivered.
+    pub(super) fn wake(&mut self) {
+        self.wakers.drain(..).for_each(Waker::wake);
     }
 
     /// Takes a request of a handle.
@@ -306,6 +316,7 @@ impl Desk {
         let Some(pending) = self.pending.remove(&ticket) else {
             return;
         };
+        let wakers = &mut self.wakers;
         match pending {
             Pending::Recipe(recipe, question, write) => {
                 if let Some((session, seq)) = write {
@@ -317,22 +328,28 @@ impl Desk {
             }
             Pending::SessionWritten(promise, session, seq) => {
                 self.seats.replied(session, seq);
-                promise.fill(written(output));
+                promise.fill_quietly(written(output), wakers);
             }
-            Pending::Written(promise) => promise.fill(written(output)),
+            Pending::Written(promise) => promise.fill_quietly(written(output), wakers),
             Pending::Done(promise) => promise.fill(match output {
                 Output::Reply { result, .. } => result.map(drop).map_err(Error::from),
                 _ => Err(Error::Taken),
             }),
-            Pending::Answer(promise) => promise.fill(found(output, Some)),
-            Pending::Get(promise) => promise.fill(found(output, |it| match it.outcome {
-                ReadOutcome::Node { data, stat } => Some((data, stat)),
-                _ => None,
-            })),
-            Pending::Exists(promise) => promise.fill(found(output, |it| match it.outcome {
-                ReadOutcome::Exists(stat) => Some(stat),
-                _ => None,
-            })),
+            Pending::Answer(promise) => promise.fill_quietly(found(output, Some), wakers),
+            Pending::Get(promise) => {
+                let node = found(output, |it| match it.outcome {
+                    ReadOutcome::Node { data, stat } => Some((data, stat)),
+                    _ => None,
+                });
+                promise.fill_quietly(node, wakers);
+            }
+            Pending::Exists(promise) => {
+                let stat = found(output, |it| match it.outcome {
+                    ReadOutcome::Exists(stat) => Some(stat),
+                    _ => None,
+                });
+                promise.fill_quietly(stat, wakers);
+            }
             Pending::Watch(filter, from, buffer, promise) => match found(output, Some) {
                 Ok(_) => self.watch(filter, Some(from), buffer, promise, node),
                 Err(error) => promise.fill(Err(error)),

@@ -1,8 +1,8 @@
 //! One turn of the run loop.
 //!
-//! Invariants: one fsync for each write, and what must be durable first is sent only after it; a
-//! tick is taken on a drained node and never made up for; no turn takes more than its share of
-//! what has arrived.
+//! Invariants: what must be durable first is sent only after its fsync; a tick is taken on a
+//! drained node and never made up for; no turn takes more than its share of what has arrived, and
+//! none takes anything while the node waits for its disk.
 
 use std::{fmt, path::Path, sync::Arc, time::Duration};
 
@@ -11,7 +11,11 @@ use thiserror::Error;
 use crate::{
     client::{Client, Clock, Shared, mailbox::Arrivals},
     config::Config,
-    driver::{Inbox, Log, SystemClock, Transport, desk::Desk},
+    driver::{
+        Inbox, Log, SystemClock, Transport,
+        desk::Desk,
+        disk::{Disk, End, Job, Queue, Worker},
+    },
     id::NodeId,
     node::{Ended, Garbage, Node, OpenError, Restored},
     time::Now,
@@ -48,7 +52,7 @@ use crate::{
 /// ```
 pub struct Host {
     node: Node,
-    log: Log,
+    disk: Disk,
     transport: Box<dyn Transport>,
     shared: Arc<Shared>,
     desk: Desk,
@@ -63,7 +67,6 @@ pub struct Host {
     /// Chores of the log that were handed out and have not come back.
     chores_out: usize,
     next_scrub: Duration,
-    disk_full: bool,
     over: bool,
 }
 
@@ -83,7 +86,7 @@ pub enum HostError {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Turn {
-    /// Whether more has arrived than one turn takes: turn again at once.
+    /// Whether there is more to do than one turn takes: turn again at once.
     pub more: bool,
     /// When the next tick is due, on the clock of [`Now::mono`].
     pub next_tick: Duration,
@@ -163,7 +166,7 @@ impl Host {
         let desk = Desk::new(Arc::clone(&shared), Box::new(random_bytes));
         Ok(Self {
             node,
-            log,
+            disk: Disk::new(log),
             transport: Box::new(transport),
             shared,
             desk,
@@ -176,7 +179,6 @@ impl Host {
             publish_until: None,
             chores_out: 0,
             next_scrub: Duration::ZERO,
-            disk_full: false,
             over: false,
         })
     }
@@ -197,28 +199,29 @@ impl Host {
     }
 
     /// One turn: takes what has arrived, ticks when it is time, drains the node, and answers.
-    /// Blocks for nothing but the log.
+    /// Blocks for nothing but the log, and under a [`Driver`](crate::driver::Driver) not for that.
     pub fn turn(&mut self, now: Now) -> Turn {
         if !self.over {
-            self.disk_full = self.log.is_short_of_space(self.disk_full);
-            self.node.set_disk_full(self.disk_full);
+            self.node.set_disk_full(self.disk.is_short_of_space());
+            if self.settle_disk() {
+                self.drain(now);
+            }
             self.tick(now);
             let more = self.node.ended().is_none() && self.take();
             self.drain(now);
+            let more = more || (self.node.has_more() && !self.node.is_blocked());
             self.publish(now.mono);
-            self.gather_housework(now.mono);
+            self.scrub(now.mono);
             self.end_with_node();
-            return self.done(more);
+            return self.done(more, now.mono);
         }
-        self.done(false)
+        self.done(false, now.mono)
     }
 
     /// Takes back what [`Housework::run`] returned. An error ends the node, with the next turn.
     pub fn housework_done(&mut self, done: HouseworkDone) {
         self.chores_out = self.chores_out.saturating_sub(1);
-        if let Err(why) = self.log.chore_done(done.done) {
-            self.node.disk_failed(why);
-        }
+        self.disk.give(Job::ChoreDone(done.done));
     }
 
     /// A handle; see [`client`](crate::client).
@@ -243,7 +246,7 @@ impl Host {
 
     #[cfg(test)]
     pub(super) fn log_status(&self) -> Option<crate::wal::WalStatus> {
-        match &self.log {
+        match self.disk.log()? {
             Log::Wal(wal) => Some(wal.status()),
             Log::Memory => None,
         }
@@ -251,6 +254,11 @@ impl Host {
 
     pub(super) fn system_clock(&self) -> SystemClock {
         self.clock
+    }
+
+    /// From now on its writes are done by who calls [`Queue::work`].
+    pub(super) fn move_disk_away(&mut self) -> Option<(Arc<Queue>, Worker)> {
+        self.disk.move_away()
     }
 
     fn tick(&mut self, now: Now) {
@@ -271,6 +279,9 @@ impl Host {
 
     /// Takes a bounded share of what has arrived. Returns whether there is more.
     fn take(&mut self) -> bool {
+        if self.node.is_blocked() {
+            return false;
+        }
         if self.arrivals.frames.is_empty() && self.arrivals.calls.is_empty() {
             self.shared.mailbox.take(&mut self.arrivals);
         }
@@ -287,18 +298,25 @@ impl Host {
     }
 
     fn drain(&mut self, now: Now) {
+        self.drain_node(now);
+        self.hand_over();
+    }
+
+    /// What was sent and answered leaves: in one go, before this thread does something long.
+    fn hand_over(&mut self) {
+        self.transport.flush();
+        self.desk.wake();
+    }
+
+    fn drain_node(&mut self, now: Now) {
         loop {
             while let Some(ready) = self.node.ready() {
                 self.send(ready.messages);
                 if let Some((write, token)) = ready.write {
-                    match self.log.persist(&write) {
-                        Ok(()) => {
-                            if let Ok(messages) = self.node.persisted(token) {
-                                self.send(messages);
-                            }
-                        }
-                        Err(why) => self.node.failed(token, why),
-                    }
+                    // Followers write at the same time.
+                    self.hand_over();
+                    self.disk.give(Job::Write(write, token));
+                    self.settle_disk();
                 }
                 for output in ready.outputs {
                     self.desk.deliver(output, &mut self.node, now.mono);
@@ -308,21 +326,39 @@ impl Host {
                     self.housework.push(Housework { chore });
                 }
             }
-            if !self.desk.pump(&mut self.node) {
+            if self.node.is_blocked() || !self.desk.pump(&mut self.node) {
                 return;
             }
         }
     }
 
-    /// Messages leave before the fsync, so that followers write at the same time.
-    fn send(&mut self, messages: Vec<crate::node::Message>) {
-        if messages.is_empty() {
-            return;
+    /// Takes what the disk has done. Returns whether the node has to be drained.
+    fn settle_disk(&mut self) -> bool {
+        let mut settled = false;
+        for end in self.disk.ended() {
+            settled = true;
+            match end {
+                End::Durable(token) => {
+                    if let Ok(messages) = self.node.persisted(token) {
+                        self.send(messages);
+                    }
+                }
+                End::Failed(token, why) => self.node.failed(token, why),
+                End::Broken(why) => self.node.disk_failed(why),
+                End::Chore(chore) => {
+                    self.chores_out += 1;
+                    let chore = Chore::Log(chore);
+                    self.housework.push(Housework { chore });
+                }
+            }
         }
+        settled
+    }
+
+    fn send(&mut self, messages: Vec<crate::node::Message>) {
         for message in messages {
             self.transport.send(message);
         }
-        self.transport.flush();
     }
 
     /// Shares the tree with readers, as long as there are any: sharing makes writes dearer.
@@ -341,24 +377,13 @@ impl Host {
         }
     }
 
-    fn gather_housework(&mut self, now: Duration) {
-        while let Some(chore) = self.log.chore() {
-            self.hand_out(chore);
-        }
-        // Reading back what is at rest is the least urgent: only when nothing else is to be done.
+    /// Reading back what is at rest is the least urgent: only when nothing else is to be done.
+    fn scrub(&mut self, now: Duration) {
         if now < self.next_scrub || self.chores_out > 0 {
             return;
         }
         self.next_scrub = now + SCRUB_INTERVAL;
-        if let Some(chore) = self.log.scrub() {
-            self.hand_out(chore);
-        }
-    }
-
-    fn hand_out(&mut self, chore: crate::wal::Chore) {
-        self.chores_out += 1;
-        let chore = Chore::Log(chore);
-        self.housework.push(Housework { chore });
+        self.disk.give(Job::Scrub);
     }
 
     fn end_with_node(&mut self) {
@@ -381,10 +406,15 @@ impl Host {
         self.desk.end(why);
     }
 
-    fn done(&mut self, more: bool) -> Turn {
+    fn done(&mut self, more: bool, now: Duration) -> Turn {
+        let next_tick = match self.node.is_blocked() {
+            // There is nothing to do before the disk is done, and that is news of its own.
+            true => self.next_tick.max(now + self.tick_interval),
+            false => self.next_tick,
+        };
         Turn {
             more,
-            next_tick: self.next_tick,
+            next_tick,
             housework: std::mem::take(&mut self.housework),
             ended: self.node.ended().cloned(),
         }

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use crate::{
     id::{ClusterId, NodeId},
-    node::{Restored, Write},
+    node::{DiskError, Restored, Write},
     wal::{Chore, ChoreDone, Fs, Wal, WalError},
 };
 
@@ -36,9 +36,9 @@ impl Log {
     }
 
     /// Makes `write` durable.
-    pub(super) fn persist(&mut self, write: &Write) -> Result<(), String> {
+    pub(super) fn persist(&mut self, write: &Write) -> Result<(), DiskError> {
         match self {
-            Self::Wal(wal) => wal.persist(write).map_err(|error| error.to_string()),
+            Self::Wal(wal) => wal.persist(write).map_err(DiskError::from),
             Self::Memory => Ok(()),
         }
     }
@@ -58,9 +58,9 @@ impl Log {
     }
 
     /// An error poisons the log: nothing can be made durable any more.
-    pub(super) fn chore_done(&mut self, done: ChoreDone) -> Result<(), String> {
+    pub(super) fn chore_done(&mut self, done: ChoreDone) -> Result<(), DiskError> {
         match self {
-            Self::Wal(wal) => wal.chore_done(done).map_err(|error| error.to_string()),
+            Self::Wal(wal) => wal.chore_done(done).map_err(DiskError::from),
             Self::Memory => Ok(()),
         }
     }

@@ -1,11 +1,12 @@
 //! One turn of the run loop over a node, a log and a transport; and the thread around it.
 //!
 //! [`Host::turn`] is the whole loop, once, without blocking but for the disk: a simulator calls it
-//! by hand. [`Driver`] is a thread that calls it. Everything here stands on the public loop of
-//! [`Node`](crate::node::Node) and could be written by an application.
+//! by hand. [`Driver`] is a thread that calls it, beside one that writes. Everything here stands on
+//! the public loop of [`Node`](crate::node::Node) and could be written by an application.
 
 mod clock;
 mod desk;
+mod disk;
 mod host;
 mod log;
 mod places;

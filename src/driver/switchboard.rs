@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::{
@@ -95,15 +96,21 @@ impl Transport for Line {
     }
 
     fn flush(&mut self) {
+        // Whoever is woken may send at once, so nobody is while the wiring is locked.
         let wiring = self.wiring.lock();
+        let mut bundles: Vec<(NodeId, Inbox, Vec<Bytes>)> = Vec::new();
         for Message { to, bytes } in self.burst.drain(..) {
-            if wiring.cut.contains(&(self.from, to)) {
-                continue;
+            if let Some((.., bundle)) = bundles.iter_mut().find(|it| it.0 == to) {
+                bundle.push(bytes);
+            } else if !wiring.cut.contains(&(self.from, to)) {
+                let inbox = wiring.inboxes.get(&to).cloned();
+                bundles.extend(inbox.map(|it| (to, it, vec![bytes])));
             }
-            if let Some(inbox) = wiring.inboxes.get(&to) {
-                // A full inbox loses frames, as a network would.
-                let _ = inbox.deliver(self.from, bytes);
-            }
+        }
+        drop(wiring);
+        for (_, inbox, bundle) in bundles {
+            // A full inbox loses frames, as a network would.
+            inbox.deliver_all(self.from, bundle);
         }
     }
 }

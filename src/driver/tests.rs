@@ -116,17 +116,26 @@ fn host_with(
 }
 
 fn host_on(
-    (log, restored): (Log, Restored),
+    store: (Log, Restored),
     n: u64,
     board: &Switchboard,
     now: &Arc<Mutex<Duration>>,
+    set: impl FnOnce(crate::ConfigBuilder) -> crate::ConfigBuilder,
+) -> Host {
+    host_in(Inbox::new(), store, n, (board, now), set)
+}
+
+fn host_in(
+    inbox: Inbox,
+    (log, restored): (Log, Restored),
+    n: u64,
+    (board, now): (&Switchboard, &Arc<Mutex<Duration>>),
     set: impl FnOnce(crate::ConfigBuilder) -> crate::ConfigBuilder,
 ) -> Host {
     let config = Config::founding(ClusterId::named("trio"), id(n), [1, 2, 3].map(id))
         .tick_interval(Duration::from_millis(10))
         .renewal_interval(Duration::from_millis(100));
     let config = set(config).build().expect("in range");
-    let inbox = Inbox::new();
     let line = board.connect(id(n), inbox.clone());
     let now = Arc::clone(now);
     let mut draws = n;
@@ -502,5 +511,32 @@ fn threads_serve_blocking_clients_and_a_stopped_leader_is_succeeded() {
     for driver in drivers {
         assert!(driver.is_running());
         assert_eq!(driver.stop(), None);
+    }
+}
+
+#[test]
+fn a_guard_never_says_held_once_its_session_was_closed_or_left() {
+    for leave in [false, true] {
+        let mut trio = Trio::new();
+        let leader = trio.leader();
+        let away = leader % 3 + 1;
+        let session = trio.session(away);
+        let mut lock = session.lock(&path("/locks/g"));
+        let guard = trio.until("the lock", |_| lock.try_take()).expect("free");
+        assert!(held(guard.state()));
+        // The others apply what becomes of the session; its own member does not hear of it.
+        trio.board.isolate(id(away));
+        let session = session.clone();
+        let waiting = match leave {
+            true => {
+                let _ = session.leave();
+                None
+            }
+            false => Some(session.close()),
+        };
+        assert_eq!(guard.state(), State::Lost, "left {leave}");
+        trio.step();
+        assert_eq!(guard.state(), State::Lost, "left {leave}");
+        drop(waiting);
     }
 }

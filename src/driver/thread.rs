@@ -1,4 +1,4 @@
-//! The thread around a host.
+//! The threads around a host.
 
 use std::{
     io,
@@ -15,7 +15,8 @@ use crate::{
     node::Ended,
 };
 
-/// A running node: a thread that turns its [`Host`], and one for housework.
+/// A running node: a thread that turns its [`Host`], one that writes its log, and one for
+/// housework.
 ///
 /// Stopping says no goodbye: to the other members it looks like a crash. Hand the leadership over
 /// first ([`Client::transfer_leader`]) to spare them an election. Dropping it stops it, too.
@@ -42,7 +43,7 @@ impl Driver {
     /// # Errors
     ///
     /// When the system gives no thread.
-    pub fn spawn(host: Host) -> io::Result<Self> {
+    pub fn spawn(mut host: Host) -> io::Result<Self> {
         let client = host.client();
         let name = host.id();
         let mailbox = Arc::clone(client.mailbox());
@@ -51,11 +52,20 @@ impl Driver {
         let keeper = Keeper { tasks, done: Arc::clone(&done), mailbox: Arc::clone(&mailbox) };
         let housekeeper =
             Builder::new().name(format!("quorate-{name}-house")).spawn(move || keeper.run())?;
+        let writer = match host.move_disk_away() {
+            Some((queue, worker)) => {
+                let mailbox = Arc::clone(&mailbox);
+                let thread = Builder::new().name(format!("quorate-{name}-disk"));
+                Some(thread.spawn(move || queue.work(worker, &mailbox))?)
+            }
+            None => None,
+        };
         let thread = Builder::new().name(format!("quorate-{name}")).spawn(move || {
             let ended = run(host, &mailbox, &work, &done);
             drop(work);
-            // What it was given last may be half of a file: let it finish.
+            // What they were given last may be half of a file: let them finish.
             let _ = housekeeper.join();
+            writer.map(JoinHandle::join);
             ended
         })?;
         Ok(Self { client, thread: Some(thread) })

@@ -45,7 +45,7 @@ impl Inbox {
         Self::bounded(16_384, 256 << 20, 65_536)
     }
 
-    /// An inbox with this room.
+    /// An inbox with this room. A frame above `frame_bytes_max` is taken when no other waits.
     pub fn bounded(frames_max: usize, frame_bytes_max: usize, requests_max: usize) -> Self {
         Self { mailbox: Arc::new(Mailbox::new(frames_max, frame_bytes_max, requests_max)) }
     }
@@ -53,7 +53,13 @@ impl Inbox {
     /// Hands over a frame from member `from`. Returns `false` when the host is gone or its inbox
     /// is full; the frame is dropped then, which is allowed: consensus sends it again.
     pub fn deliver(&self, from: NodeId, bytes: Bytes) -> bool {
-        self.mailbox.deliver(from, bytes)
+        self.mailbox.deliver(from, [bytes]) == 1
+    }
+
+    /// [`deliver`](Self::deliver) for several frames at once; wakes the host once. Returns how many
+    /// were taken, the first ones.
+    pub fn deliver_all(&self, from: NodeId, frames: impl IntoIterator<Item = Bytes>) -> usize {
+        self.mailbox.deliver(from, frames)
     }
 
     /// Takes the frames that have arrived, for a loop of one's own; waits at most for `timeout`

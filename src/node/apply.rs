@@ -2,14 +2,14 @@
 //!
 //! The order of the outputs is the order of the log; a transaction's events come before its reply.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
 use super::{Ended, Node, PendingChange};
 use crate::{
     command::{Batch, Command, CommandError, Entry},
-    consensus::MembershipChange,
+    consensus::{MembershipChange, Replication},
     id::{Origin as OriginId, SessionId, Zxid},
     namespace::{Applied, SessionState},
     node::{
@@ -19,7 +19,7 @@ use crate::{
         transfer::Local,
     },
     op::{OpError, Reply},
-    wire::{EntryKind, LogEntry},
+    wire::{Body, EntryKind, LogEntry},
 };
 
 impl Node {
@@ -75,7 +75,8 @@ impl Node {
         let namespace = &self.namespace;
         let floor = namespace.history_floor();
         let after = |zxid: Zxid| namespace.history_after(zxid).map_err(|_| floor);
-        let _ = self.cursors.catch_up(namespace.zxid(), CATCH_UP_MAX, after, &mut self.outputs);
+        let left = &mut self.catch_up_left;
+        self.cursors.catch_up(namespace.zxid(), left, after, &mut self.outputs);
     }
 
     /// Requests that are past their time, rounds that nobody answers, membership changes that were
@@ -96,6 +97,9 @@ impl Node {
             self.outputs.push(Output::Reply { ticket: change.ticket, zxid, result });
         }
         self.pin_members();
+        if self.consensus.leader().is_some() {
+            self.led_tick = self.tick;
+        }
         if self.identity.is_recovering() && self.consensus.may_vote() {
             self.identity.set_recovering(false);
         }
@@ -274,7 +278,8 @@ impl Node {
             Some(MembershipChange::Remove(id)) => {
                 self.membership.remove(id);
                 self.identity.forget(&BTreeSet::from([id]));
-                self.transfers.outgoing.remove(&id);
+                let outgoing = self.transfers.outgoing.remove(&id);
+                self.drop_elsewhere(outgoing);
             }
             None => {}
         }
@@ -299,7 +304,8 @@ impl Node {
         }
         if self.tail_bytes > bytes_max.saturating_mul(2) {
             // A transfer that lags so far behind begins anew.
-            for to in std::mem::take(&mut self.transfers.outgoing).into_keys() {
+            for (&to, outgoing) in self.transfers.outgoing.iter_mut().filter(|it| it.1.awaited) {
+                outgoing.awaited = false;
                 self.consensus.report_snapshot(to, false);
             }
         }
@@ -315,24 +321,60 @@ impl Node {
         }
         if let Some(to) = to {
             self.consensus.compact(to);
+            // Nobody can go on after these any more.
+            let outgoing = std::mem::take(&mut self.transfers.outgoing);
+            let (kept, passed) = outgoing.into_iter().partition(|(_, it)| it.index >= to);
+            self.transfers.outgoing = kept;
+            let passed: BTreeMap<_, _> = passed;
+            self.drop_elsewhere(Some(passed).filter(|passed| !passed.is_empty()));
         }
     }
 
     /// Goes on with snapshots that are on their way, and begins one when the log has grown.
     pub(super) fn tick_transfers(&mut self) {
-        let limits = &self.config.limits;
-        let stalled = u64::from(limits.transfer_ticks_max);
-        let tick = self.tick;
-        let lost = self.transfers.outgoing.iter().filter(|(_, it)| it.stalls(tick, stalled));
-        for to in lost.map(|(&to, _)| to).collect::<Vec<_>>() {
-            self.transfers.outgoing.remove(&to);
-            self.consensus.report_snapshot(to, false);
-        }
-        let incoming = self.transfers.incoming.as_ref();
-        if incoming.is_some_and(|it| tick - it.progress_tick >= stalled) {
-            self.drop_incoming();
+        self.tick_outgoing();
+        let (tick, election) = (self.tick, u64::from(self.config.election_ticks));
+        match &mut self.transfers.incoming {
+            // The log has brought it here meanwhile.
+            Some(incoming) if incoming.index <= self.applied => self.drop_incoming(),
+            Some(incoming) if !incoming.is_whole() && tick - incoming.asked_tick >= election => {
+                // What was asked for, or the answer, seems to be lost.
+                incoming.asked_tick = tick;
+                let (index, term, offset) = (incoming.index, incoming.term, incoming.offset);
+                let from = incoming.from;
+                self.send(from, Body::SnapshotPull { index, term, offset });
+            }
+            _ => {}
         }
         self.write_snapshot();
+    }
+
+    /// Offers again what nobody pulls, gives up the log for what stalls, and lets go what is done.
+    fn tick_outgoing(&mut self) {
+        let stalled = u64::from(self.config.limits.transfer_ticks_max);
+        let (tick, election) = (self.tick, u64::from(self.config.election_ticks));
+        let (mut done, mut unheard) = (Vec::new(), Vec::new());
+        for (&to, outgoing) in &mut self.transfers.outgoing {
+            let progress = self.leadership.as_ref().and_then(|_| self.consensus.progress(to));
+            if progress.is_some_and(|it| it.matched >= outgoing.index) {
+                done.push(to);
+            } else if outgoing.awaited && outgoing.stalls(tick, stalled) {
+                outgoing.awaited = false;
+                self.consensus.report_snapshot(to, false);
+            } else if outgoing.is_unheard(tick, election)
+                && progress.is_some_and(|it| it.replication == Replication::Snapshot)
+            {
+                outgoing.resume(tick);
+                unheard.push((to, outgoing.index, outgoing.term));
+            }
+        }
+        for to in done {
+            let outgoing = self.transfers.outgoing.remove(&to);
+            self.drop_elsewhere(outgoing);
+        }
+        for (to, index, term) in unheard {
+            self.send(to, Body::SnapshotOffer { index, term });
+        }
     }
 
     /// Writes on at the local snapshot, by a bounded number of chunks a tick.
@@ -357,9 +399,8 @@ impl Node {
             self.next_write.snapshot.push(install);
             self.next_write.compact_to = Some(index);
             self.snapshot_index = index;
-            self.garbage.items.extend(
-                self.transfers.local.take().map(|it| Box::new(it) as Box<dyn std::any::Any + Send>),
-            );
+            let local = self.transfers.local.take();
+            self.drop_elsewhere(local);
         }
     }
 }
@@ -384,7 +425,5 @@ fn look(view: &super::View, op: &ReadOp) -> Result<ReadOutcome, RequestError> {
 
 /// What an entry costs in memory beside its data.
 const ENTRY_OVERHEAD: usize = 64;
-/// Changes that lagging watches read in one drain.
-const CATCH_UP_MAX: usize = 16_384;
 /// Chunks of the local snapshot that one tick writes.
 const CHUNKS_PER_TICK: usize = 16;

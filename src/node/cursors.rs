@@ -111,20 +111,19 @@ impl Cursors {
     }
 
     /// Lets watches that lag read on, at most `budget` changes in all. `after` gives the history
-    /// after a zxid, or the oldest zxid to resume from. Returns whether more is to be done.
+    /// after a zxid, or the oldest zxid to resume from.
     pub(crate) fn catch_up<'a, I>(
         &mut self,
         zxid: Zxid,
-        mut budget: usize,
+        budget: &mut usize,
         after: impl Fn(Zxid) -> Result<I, Zxid>,
         out: &mut Vec<Output>,
-    ) -> bool
-    where
+    ) where
         I: Iterator<Item = &'a Event>,
     {
         while let Some(&id) = self.eager.first() {
-            if budget == 0 {
-                return true;
+            if *budget == 0 {
+                return;
             }
             let Some(cursor) = self.cursors.get_mut(&id) else {
                 self.eager.remove(&id);
@@ -132,7 +131,7 @@ impl Cursors {
             };
             match after(cursor.last) {
                 Ok(history) => {
-                    let done = cursor.read_on(id, history.peekable(), zxid, &mut budget, out);
+                    let done = cursor.read_on(id, history.peekable(), zxid, budget, out);
                     if done {
                         self.eager.remove(&id);
                     }
@@ -146,7 +145,6 @@ impl Cursors {
                 }
             }
         }
-        false
     }
 
     /// A snapshot is installed over a tree at `zxid`: every watch reads on from the history inside

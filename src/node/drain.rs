@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::{Ended, MembershipError, Misuse, Node, SubmitError};
+use super::{DiskError, Ended, MembershipError, Misuse, Node, SubmitError};
 use crate::{
     command::{Batch, Command, Entry},
     consensus::{ChangeError, RaftWrite},
@@ -36,7 +36,8 @@ pub(crate) struct InFlight {
 impl Node {
     /// Takes what the node has to say, or `None` when it is drained.
     ///
-    /// Returns `None` while the node [is blocked](Self::is_blocked).
+    /// Returns `None` while the node [is blocked](Self::is_blocked). A drain is bounded: see
+    /// [`has_more`](Self::has_more).
     pub fn ready(&mut self) -> Option<Ready> {
         if self.token_dropped.load(Ordering::Acquire) {
             self.in_flight.clear();
@@ -77,8 +78,9 @@ impl Node {
             && ready.write.is_none()
             && ready.outputs.is_empty()
             && ready.garbage.is_empty();
-        if quiet && !self.has_more() {
+        if quiet && self.held_write.is_none() && !self.may_answer_from_snapshot() {
             self.undrained = false;
+            self.catch_up_left = CATCH_UP_MAX;
             return None;
         }
         Some(ready)
@@ -89,8 +91,8 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`Misuse::ForeignToken`] when the token is not that of the oldest write that is out. If it is
-    /// that of a later one, the node has ended as if it had been dropped.
+    /// [`Misuse::ForeignToken`] when the token is not that of the oldest write that is out. If it
+    /// is that of a later one, the node has ended as if it had been dropped.
     pub fn persisted(&mut self, token: Token) -> Result<Vec<Message>, Misuse> {
         let in_flight = self.redeem(token)?;
         if in_flight.raft && self.ended.is_none() {
@@ -114,22 +116,26 @@ impl Node {
 
     /// Says that the write of `token` failed. The node ends: it votes no more and acknowledges
     /// nothing, and every pending request is answered `Unknown`. Tokens of later writes are void.
-    pub fn failed(&mut self, token: Token, why: impl Into<String>) {
+    pub fn failed(&mut self, token: Token, why: impl Into<DiskError>) {
         if self.redeem(token).is_ok() {
             self.in_flight.clear();
-            self.end(Ended::DiskFailed { why: why.into() });
+            self.end_with_disk(why.into());
         }
         self.undrained = true;
     }
 
     /// Says that the disk failed while no write was out: what was durable is so no more, or work
     /// for the log met an error. The node ends as after [`failed`](Self::failed).
-    pub fn disk_failed(&mut self, why: impl Into<String>) {
+    pub fn disk_failed(&mut self, why: impl Into<DiskError>) {
         if let Some((_, token, _)) = self.held_write.take() {
             token.spend();
         }
-        self.end(Ended::DiskFailed { why: why.into() });
+        self.end_with_disk(why.into());
         self.undrained = true;
+    }
+
+    fn end_with_disk(&mut self, DiskError { fault, why }: DiskError) {
+        self.end(Ended::DiskFailed { fault, why });
     }
 
     /// The node ends here: what waits is answered, and nothing leaves any more.
@@ -208,10 +214,11 @@ impl Node {
         self.in_flight.front().map_or(0, |out| self.tick - out.tick)
     }
 
-    /// Whether another call of `ready` may find more.
-    fn has_more(&self) -> bool {
-        let behind = self.cursors.wants_catch_up() || self.unanswered_before.is_some();
-        self.ended.is_none() && behind || self.held_write.is_some()
+    /// Whether there is more to be drained though [`ready`](Self::ready) has returned `None`: a
+    /// drain lets watches that lag read on within a bound. Tick if it is time, and drain again at
+    /// once.
+    pub fn has_more(&self) -> bool {
+        self.ended.is_none() && self.cursors.wants_catch_up()
     }
 
     /// Notices that the leader or the term has changed.
@@ -250,7 +257,6 @@ impl Node {
 
     /// A leader's part: its own and the others' commands go into the log.
     fn lead(&mut self) {
-        let frame_bytes_max = self.frame_bytes_max();
         let Some(leadership) = &mut self.leadership else {
             return;
         };
@@ -264,33 +270,8 @@ impl Node {
             keep_alives.into_iter().for_each(|it| leadership.hold(it));
         }
         // As long as the disk is behind, commands gather: fewer and larger entries.
-        let room = self.in_flight.len() < PROPOSALS_AHEAD;
-        let renewal_us = self.namespace.parameters().renewal_us;
-        let clock_due = room && leadership.renewal_due(renewal_us, self.namespace.has_deadlines());
-        if clock_due {
-            let clock_us = self.namespace.clock_us() + leadership.waiting_us();
-            let due = match leadership.may_expire(renewal_us) {
-                true => self.namespace.due(clock_us, EXPIRIES_MAX),
-                false => Vec::new(),
-            };
-            leadership.renew(due);
-        }
-        let mut clock_due = clock_due;
-        let entry_bytes_max = self.config.limits.entry_bytes_max;
-        let wall_ms = self.now.wall_ms;
-        let mut next = |leadership: &mut Leadership| {
-            let clock_due = std::mem::take(&mut clock_due);
-            room.then(|| leadership.take_entry(entry_bytes_max, wall_ms, clock_due)).flatten()
-        };
-        while let Some(entry) = next(leadership) {
-            debug_assert!(entry.len() < frame_bytes_max / 2, "a follower takes its frame");
-            if self.consensus.propose(entry.clone()).is_err() {
-                // The ticks are lost; the commands wait for room, or for the next leader.
-                if let Ok(Entry { commands: Batch(commands), .. }) = Entry::decode(entry) {
-                    leadership.put_back(commands);
-                }
-                break;
-            }
+        if self.in_flight.len() < PROPOSALS_AHEAD {
+            self.propose_waiting();
         }
         if self.reads.wants_round() && self.consensus.committed_in_term() {
             let nonce = self.identity.own().boot.nonce;
@@ -300,6 +281,36 @@ impl Node {
             }
         }
         self.check_consensus();
+    }
+
+    /// Proposes what waits, with the keep-alives and the expiries that are due.
+    fn propose_waiting(&mut self) {
+        let frame_bytes_max = self.frame_bytes_max();
+        let Some(leadership) = &mut self.leadership else {
+            return;
+        };
+        let renewal_us = self.namespace.parameters().renewal_us;
+        let mut clock_due = leadership.renewal_due(renewal_us, self.namespace.has_deadlines());
+        if clock_due {
+            let clock_us = self.namespace.clock_us() + leadership.waiting_us();
+            let due = match leadership.may_expire(renewal_us) {
+                true => self.namespace.due(clock_us, EXPIRIES_MAX),
+                false => Vec::new(),
+            };
+            leadership.renew(due);
+        }
+        let (bytes_max, wall_ms) = (self.config.limits.entry_bytes_max, self.now.wall_ms);
+        while let Some(entry) = leadership.take_entry(bytes_max, wall_ms, clock_due) {
+            clock_due = false;
+            debug_assert!(entry.len() < frame_bytes_max / 2, "a follower takes its frame");
+            if self.consensus.propose(entry.clone()).is_err() {
+                // The ticks are lost; the commands wait for room, or for the next leader.
+                if let Ok(Entry { commands: Batch(commands), .. }) = Entry::decode(entry) {
+                    leadership.put_back(commands);
+                }
+                break;
+            }
+        }
     }
 
     /// A follower's part: commands and read rounds go to the leader.
@@ -368,18 +379,32 @@ impl Node {
 
     /// Raft wants to send a snapshot: its bytes go first, and raft's message when they are there.
     fn offer_snapshot(&mut self, to: NodeId, meta: &SnapshotMeta) {
-        let first = self.consensus.first_index();
-        let usable = |outgoing: &Outgoing| outgoing.index + 1 >= first;
-        if !self.transfers.outgoing.get(&to).is_some_and(usable) {
-            // Frozen at `applied`, which is where raft's metadata stands.
-            let place = (meta.index, meta.term);
-            let chunk_bytes = self.config.limits.snapshot_chunk_bytes;
-            let outgoing = Outgoing::new(place, self.source(), chunk_bytes, self.tick);
-            self.transfers.outgoing.insert(to, outgoing);
-        }
-        if let Some(&Outgoing { index, term, .. }) = self.transfers.outgoing.get(&to) {
-            self.send(to, Body::SnapshotOffer { index, term });
-        }
+        let (first, tick) = (self.consensus.first_index(), self.tick);
+        let kept = self.transfers.outgoing.get_mut(&to).filter(|it| it.index + 1 >= first);
+        let (index, term) = match kept {
+            Some(outgoing) => {
+                outgoing.resume(tick);
+                (outgoing.index, outgoing.term)
+            }
+            None if meta.index == self.applied => {
+                let place = (meta.index, meta.term);
+                let chunk_bytes = self.config.limits.snapshot_chunk_bytes;
+                let outgoing = Outgoing::new(place, self.source(), chunk_bytes, tick);
+                let old = self.transfers.outgoing.insert(to, outgoing);
+                self.drop_elsewhere(old);
+                place
+            }
+            None => {
+                // What would be frozen here is not what raft's metadata names: it asks again.
+                return self.consensus.report_snapshot(to, false);
+            }
+        };
+        self.send(to, Body::SnapshotOffer { index, term });
+    }
+
+    /// Hands out state that may be dear to drop, if there is any.
+    pub(super) fn drop_elsewhere<T: std::any::Any + Send>(&mut self, old: Option<T>) {
+        self.garbage.items.extend(old.map(|old| Box::new(old) as Box<dyn std::any::Any + Send>));
     }
 
     /// Puts together what must be durable, and makes the token for it.
@@ -446,3 +471,5 @@ const EXPIRIES_MAX: usize = 1_000;
 const WRITES_OUT_MAX: usize = 64;
 /// Writes that are out while a leader still proposes.
 const PROPOSALS_AHEAD: usize = 2;
+/// Changes that lagging watches read in one drain.
+pub(super) const CATCH_UP_MAX: usize = 16_384;

@@ -17,6 +17,9 @@
 //! }
 //! ```
 //!
+//! A drain is bounded: if the node [has more](Node::has_more), the loop goes on at once, with the
+//! tick if it is due.
+//!
 //! The writes may also be persisted by another thread, in order, while the loop goes on: whoever
 //! does that hands the tokens back in the same order, and feeds the node only while it is not
 //! [blocked](Node::is_blocked). A driver that persists at once never meets that.
@@ -62,7 +65,7 @@ pub use request::{
     ReadOutcome, Request, RequestError, Seq, SubmitError, Ticket, Unknown, Watch, WatchEnd,
     WatchId,
 };
-pub use status::{Ended, Member, Role, Status, Waiting};
+pub use status::{DiskError, DiskFault, Ended, Member, Role, Status, Waiting};
 
 use crate::{
     command::{Batch, Command},
@@ -106,6 +109,8 @@ pub struct Node {
     unanswered_before: Option<u64>,
     now: Now,
     tick: u64,
+    /// When a leader was last known.
+    led_tick: u64,
     applied: u64,
     /// Index and bytes of the entries in memory that were applied.
     tail: VecDeque<(u64, usize)>,
@@ -123,6 +128,8 @@ pub struct Node {
     held_write: Option<(Write, Token, InFlight)>,
     next_number: u64,
     next_ticket: u64,
+    /// Changes that lagging watches may still read in this drain.
+    catch_up_left: usize,
     token_dropped: Arc<AtomicBool>,
     disk_full: bool,
     undrained: bool,
@@ -348,10 +355,10 @@ impl Node {
 
     /// What the node knows of itself and its cluster.
     pub fn status(&self) -> Status {
-        let waiting = if self.membership.members.is_empty() {
-            Some(Waiting::Admission)
-        } else {
-            self.identity.waiting()
+        let waiting = match self.identity.waiting() {
+            _ if self.membership.members.is_empty() => Some(Waiting::Admission),
+            Some(Waiting::CatchUp) if self.is_stuck() => Some(Waiting::CutTail),
+            waiting => waiting,
         };
         Status {
             id: self.config.id,
@@ -519,6 +526,14 @@ impl Node {
         }
     }
 
+    /// Whether there is no leader to catch up with, and maybe cannot be.
+    fn is_stuck(&self) -> bool {
+        let mut voters = self.membership.members.iter().filter(|(_, member)| member.voter);
+        let alone = voters.all(|(&id, _)| id == self.config.id);
+        let long = u64::from(self.config.election_ticks) * LEADERLESS_ELECTIONS;
+        alone || self.tick - self.led_tick >= long
+    }
+
     fn rejected(&self) -> BTreeMap<String, u64> {
         let counters = self.consensus.counters().iter();
         counters.map(|(reason, &count)| (reason.to_string(), count)).collect()
@@ -548,3 +563,6 @@ fn encode(command: &Command) -> Bytes {
     debug_assert!(readable(), "what was checked can be read: {command:?}");
     bytes
 }
+
+/// Election timeouts without a leader after which a node without its tail says that it is stuck.
+const LEADERLESS_ELECTIONS: u64 = 10;

@@ -8,7 +8,7 @@ use std::{
 
 use thiserror::Error;
 
-use super::{Node, identity::LocalRecordError};
+use super::{Node, drain, identity::LocalRecordError};
 use crate::{
     config::Config,
     consensus::{Consensus, Options, RestoredLog},
@@ -79,7 +79,7 @@ impl Node {
     /// # Errors
     ///
     /// [`OpenError`] says what cannot be used, and what to do.
-    pub fn open(config: Config, restored: Restored) -> Result<Self, OpenError> {
+    pub fn open(config: Config, mut restored: Restored) -> Result<Self, OpenError> {
         let own = Incarnation { store: restored.store, boot: restored.boot };
         let founding = config.founders.as_ref().map(|founders| bootstrap(&config, founders));
         let crc = founding.as_ref().map_or(0, |writes| writes.1);
@@ -91,6 +91,8 @@ impl Node {
         if restored.tail_cut {
             identity.set_recovering(true);
         }
+        let accepts = config.accept_cut_tail && identity.is_recovering();
+        let raised = accepts.then(|| accept_cut_tail(&config, &mut identity, &mut restored));
         let is_new = restored.snapshot.is_none();
         if is_new && (!restored.entries.is_empty() || (was_used && founding.is_some())) {
             return Err(OpenError::NoSnapshot);
@@ -115,6 +117,8 @@ impl Node {
                 (namespace, membership, founding.map(|it| it.0).unwrap_or_default())
             }
         };
+        let hard_state = raised.flatten().or(next_write.hard_state);
+        let next_write = Write { hard_state, ..next_write };
         identity.forget(&membership.removed);
         let place = match (&restored.snapshot, &config.founders) {
             (Some(snapshot), _) => (snapshot.index, snapshot.term),
@@ -160,6 +164,7 @@ impl Node {
             unanswered_before: None,
             now: Now { mono: Duration::ZERO, wall_ms: 0 },
             tick: 0,
+            led_tick: 0,
             applied: index,
             tail: VecDeque::new(),
             tail_bytes: 0,
@@ -173,6 +178,7 @@ impl Node {
             held_write: None,
             next_number: 1,
             next_ticket: 1,
+            catch_up_left: drain::CATCH_UP_MAX,
             token_dropped: Arc::new(AtomicBool::new(false)),
             disk_full: false,
             undrained: true,
@@ -203,6 +209,24 @@ impl Node {
             self.send(member, crate::wire::Body::Hello(greeting));
         }
     }
+}
+
+/// The operator has decided: the member votes again without what was cut. It may have voted in the
+/// batch that is gone, so it leaves the terms of that time behind. Returns what is to be durable.
+fn accept_cut_tail(
+    config: &Config,
+    identity: &mut Identity,
+    restored: &mut Restored,
+) -> Option<HardState> {
+    slog::warn!(
+        config.logger,
+        "a damaged tail was cut off the log, and this member votes all the same, as it is told to: \
+         what it acknowledged last may be lost"
+    );
+    identity.set_recovering(false);
+    let raised = |it: HardState| HardState::new(it.term + TERMS_LEFT, 0, it.commit);
+    restored.hard_state = restored.hard_state.map(raised);
+    restored.hard_state
 }
 
 /// The bootstrap snapshot as a write, and its checksum: alike on every founder.
@@ -252,5 +276,7 @@ fn options(config: &Config) -> Options {
 
 /// Where the bootstrap snapshot stands: raft wants an index and a term that are not 0.
 const FOUNDING: (u64, u64) = (1, 1);
+/// Terms that a member leaves behind which may have forgotten a vote.
+const TERMS_LEFT: u64 = 1_000;
 /// Bytes of committed entries that one drain applies.
 const COMMITTED_BYTES_MAX: usize = 4 << 20;

@@ -1,5 +1,7 @@
 //! What comes from other members: checked in full, then handed to the part that it is for.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use thiserror::Error;
 
@@ -13,7 +15,7 @@ use crate::{
     consensus::Rejected,
     id::NodeId,
     node::ready::SnapshotWrite,
-    wire::{Body, Chunk, Frame, FrameError, Hello, RaftMessage, Refusal},
+    wire::{Body, Chunk, Frame, FrameError, Hello, RaftMessage, Refusal, SnapshotMeta},
 };
 
 /// Why a frame was not taken. Nothing of it had an effect.
@@ -137,6 +139,10 @@ impl Node {
     }
 
     fn take_message(&mut self, from: NodeId, message: RaftMessage) -> Result<(), StepError> {
+        if let Some(why) = self.contradiction(&message) {
+            self.end(Ended::Consensus { why });
+            return Ok(());
+        }
         let result = self.consensus.step(from, message);
         self.check_consensus();
         match result {
@@ -147,6 +153,29 @@ impl Node {
                 Err(StepError::Message { from, why })
             }
         }
+    }
+
+    /// Raft takes the members from the leader's word, and this node takes them from the snapshot
+    /// that it staged, now and after each restart: they must be the same.
+    fn contradiction(&self, message: &RaftMessage) -> Option<String> {
+        let meta = message.snapshot.as_ref().filter(|_| message.term >= self.consensus.term())?;
+        let incoming = self.transfers.incoming.as_ref().filter(|it| it.durable)?;
+        if (meta.index, meta.term) != (incoming.index, incoming.term) {
+            return None;
+        }
+        let own = incoming.members()?.meta(meta.index, meta.term);
+        let set = |ids: &[u64]| ids.iter().copied().collect::<BTreeSet<_>>();
+        let same =
+            set(&own.voters) == set(&meta.voters) && set(&own.learners) == set(&meta.learners);
+        (!same).then(|| {
+            let SnapshotMeta { index, voters, learners, .. } = meta;
+            format!(
+                "snapshot {index} names the members {:?} and {:?}, and its leader {voters:?} and \
+                 {learners:?} for the same place; remove this member and add a new id as a learner \
+                 with an empty directory",
+                own.voters, own.learners
+            )
+        })
     }
 
     fn take_body(&mut self, from: NodeId, body: Body) -> Result<(), StepError> {
@@ -172,6 +201,8 @@ impl Node {
                 let delivered = message.is_some();
                 if let Some(message) = message {
                     self.send(from, Body::Raft(message));
+                } else if let Some(outgoing) = self.transfers.outgoing.get_mut(&from) {
+                    outgoing.awaited = false;
                 }
                 self.consensus.report_snapshot(from, delivered);
             }
@@ -255,31 +286,39 @@ impl Node {
 
     /// A leader has no log for this member, and holds a snapshot for it.
     fn take_offer(&mut self, from: NodeId, index: u64, term: u64) {
-        if index <= self.applied {
+        // Once raft has the leader's word for what is staged, nothing takes its place.
+        if index <= self.applied || self.consensus.installs() {
             return;
         }
-        let stalled = u64::from(self.config.election_ticks);
-        if let Some(incoming) = &self.transfers.incoming {
+        let (tick, asker) = (self.tick, (from, self.consensus.term()));
+        let patience = u64::from(self.config.election_ticks) * PATIENCE_ELECTIONS;
+        if let Some(incoming) = &mut self.transfers.incoming {
             let same = (incoming.index, incoming.term) == (index, term);
-            let fresh = self.tick - incoming.progress_tick < stalled;
-            let staged = incoming.durable.then_some(Body::SnapshotStaged {
-                index: incoming.index,
-                term: incoming.term,
-                crc: incoming.crc,
-            });
-            let pull = Body::SnapshotPull { index, term, offset: incoming.offset };
-            if let Some(staged) = staged {
-                self.send(from, staged);
-            } else if same {
-                self.send(from, pull);
-            }
+            let answer = if incoming.durable {
+                if !same && incoming.told != Some(asker) {
+                    // It may not know yet that its own is not needed.
+                    incoming.told = Some(asker);
+                    incoming.progress_tick = tick;
+                }
+                let (index, term, crc) = (incoming.index, incoming.term, incoming.crc);
+                Some(Body::SnapshotStaged { index, term, crc })
+            } else if same && !incoming.is_whole() {
+                incoming.from = from;
+                incoming.asked_tick = tick;
+                Some(Body::SnapshotPull { index, term, offset: incoming.offset })
+            } else {
+                None
+            };
             // What is on its way, or here, is nearer than what would begin now.
-            if same || fresh {
+            let kept = same || tick - incoming.progress_tick < patience;
+            answer.into_iter().for_each(|answer| self.send(from, answer));
+            if kept {
                 return;
             }
         }
         self.drop_incoming();
-        self.transfers.local = None;
+        let local = self.transfers.local.take();
+        self.drop_elsewhere(local);
         let cluster = self.config.cluster;
         self.transfers.incoming = Some(Incoming::new(from, (index, term), cluster, self.tick));
         self.next_write.snapshot.push(SnapshotWrite::Begin { index, term });
@@ -305,6 +344,7 @@ impl Node {
             Received::Stale => Ok(()),
             Received::More(write) => {
                 incoming.from = from;
+                incoming.asked_tick = self.tick;
                 let (index, term, offset) = (incoming.index, incoming.term, incoming.offset);
                 self.next_write.snapshot.push(write);
                 self.send(from, Body::SnapshotPull { index, term, offset });
@@ -325,9 +365,15 @@ impl Node {
     pub(super) fn drop_incoming(&mut self) {
         if let Some(incoming) = self.transfers.incoming.take() {
             self.consensus.expect_snapshot(None);
-            self.next_write.snapshot.clear();
-            self.next_write.snapshot.push(SnapshotWrite::Discard);
-            self.garbage.items.push(Box::new(incoming));
+            // Up to its install a snapshot of this node's own goes on, and the log is cut for it.
+            let steps = &mut self.next_write.snapshot;
+            let is_install = |step: &SnapshotWrite| matches!(step, SnapshotWrite::Install { .. });
+            steps.truncate(steps.iter().rposition(is_install).map_or(0, |at| at + 1));
+            steps.push(SnapshotWrite::Discard);
+            self.drop_elsewhere(Some(incoming));
         }
     }
 }
+
+/// Election timeouts that a snapshot may make no progress before another takes its place.
+const PATIENCE_ELECTIONS: u64 = 3;

@@ -79,7 +79,32 @@ impl Write {
     pub(crate) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+
+    /// Whether [`append`](Self::append) may add `next`: both are entries that follow each other,
+    /// and maybe a hard state, and they are not too much for one write.
+    pub fn takes(&self, next: &Self) -> bool {
+        let plain = |it: &Self| {
+            let no_steps = it.snapshot.is_empty() && it.compact_to.is_none();
+            no_steps && it.local.is_none() && !it.entries.is_empty()
+        };
+        let bytes = |it: &Self| it.entries.iter().map(|entry| entry.data.len()).sum::<usize>();
+        let follows = match (self.entries.last(), next.entries.first()) {
+            (Some(last), Some(first)) => last.index + 1 == first.index,
+            _ => false,
+        };
+        plain(self) && plain(next) && follows && bytes(self) + bytes(next) <= APPEND_BYTES_MAX
+    }
+
+    /// Adds the write that came out next, so that both become durable with one fsync; hand both
+    /// tokens back then, in order. Only for what [`takes`](Self::takes) allows.
+    pub fn append(&mut self, next: Self) {
+        self.entries.extend(next.entries);
+        self.hard_state = next.hard_state.or(self.hard_state);
+    }
 }
+
+/// Bytes of the entries that several writes may have together.
+const APPEND_BYTES_MAX: usize = 16 << 20;
 
 impl fmt::Debug for Write {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -485,7 +485,8 @@ pub enum Unknown {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
 pub enum Misuse {
-    /// The node [is blocked](crate::node::Node::is_blocked): hand the token of the write back first.
+    /// The node [is blocked](crate::node::Node::is_blocked): hand the token of the write back
+    /// first.
     #[error("a write is out: persist it and hand its token back first")]
     WriteOut,
     /// A node that has a write to give is given nothing but requests, and ticked only when drained.

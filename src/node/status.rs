@@ -91,17 +91,74 @@ pub enum Waiting {
     OtherBootstrap(NodeId),
     /// A damaged tail was cut off the log: the node votes once it has caught up with the leader.
     CatchUp,
+    /// A damaged tail was cut off the log, and there is nobody to catch up with: this is the only
+    /// voter, or there has been no leader for ten election timeouts. Start the members that are
+    /// down. If no leader can be elected then, because too many voters are in this state, see
+    /// [`accept_cut_tail`](crate::ConfigBuilder::accept_cut_tail).
+    CutTail,
     /// A leader must add this node as a learner.
     Admission,
+}
+
+/// What is wrong with a disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[non_exhaustive]
+pub enum DiskFault {
+    /// It refused an operation: what is on it is not known.
+    Failed,
+    /// It has no space left.
+    Full,
+    /// What was durable has changed or is gone.
+    Damaged,
+}
+
+impl DiskFault {
+    fn what(self) -> &'static str {
+        match self {
+            Self::Failed => "the disk failed",
+            Self::Full => "the disk is full",
+            Self::Damaged => "what was durable is damaged",
+        }
+    }
+
+    fn remedy(self) -> &'static str {
+        match self {
+            Self::Failed => "mend it and start the process again on the same data",
+            Self::Full => "free space and start the process again on the same data",
+            Self::Damaged => {
+                "keep the directory for analysis, and let the member join again with an empty one, \
+                 under a new id"
+            }
+        }
+    }
+}
+
+/// Why a write did not become durable, or what was durable is so no more.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[error("{why}")]
+pub struct DiskError {
+    /// Of what kind.
+    pub fault: DiskFault,
+    /// What happened, and where.
+    pub why: String,
+}
+
+impl<T: Into<String>> From<T> for DiskError {
+    /// A failure that says no more than these words.
+    fn from(why: T) -> Self {
+        Self { fault: DiskFault::Failed, why: why.into() }
+    }
 }
 
 /// Why a node has ended: it votes no more, acknowledges nothing and answers nothing.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
 pub enum Ended {
-    /// A write or fsync failed: what is on the disk is not known.
-    #[error("the disk failed: {why}; mend it and start the process again on the same data")]
+    /// A write or fsync failed, or what was durable is so no more.
+    #[error("{}: {why}; {}", fault.what(), fault.remedy())]
     DiskFailed {
+        /// Of what kind the first error was.
+        fault: DiskFault,
         /// The first error.
         why: String,
     },

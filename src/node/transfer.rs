@@ -25,7 +25,12 @@ pub(crate) struct Outgoing {
     source: Source,
     stream: Stream,
     last: Option<Chunk>,
+    /// When a chunk was last pulled for the first time.
     progress_tick: u64,
+    offered_tick: u64,
+    /// Whether raft waits for it: as long as it does, and no longer than the deadline, the log is
+    /// kept for it. Otherwise it is taken up again if the log still goes on there.
+    pub(crate) awaited: bool,
 }
 
 /// A snapshot that this node writes for itself.
@@ -49,7 +54,12 @@ pub(crate) struct Incoming {
     staged: Option<Box<(Namespace, Membership)>>,
     /// The finished snapshot is on the disk.
     pub(crate) durable: bool,
+    /// When the last bytes came, or when the present leader was first told of what is durable.
     pub(crate) progress_tick: u64,
+    /// When it was last asked for more.
+    pub(crate) asked_tick: u64,
+    /// The leader, and its term, that was told of what is durable though it offers another.
+    pub(crate) told: Option<(NodeId, u64)>,
 }
 
 /// What a chunk did.
@@ -112,16 +122,25 @@ impl Outgoing {
         tick: u64,
     ) -> Self {
         let stream = source.stream(chunk_bytes);
-        Self { index, term, source, stream, last: None, progress_tick: tick }
+        let (last, awaited) = (None, true);
+        let (progress_tick, offered_tick) = (tick, tick);
+        Self { index, term, source, stream, last, progress_tick, offered_tick, awaited }
     }
 
-    /// The chunk at `offset`: the next one, the last one again, or the first one of all.
+    /// The chunk at `offset`: the next one, the last one again, or one that the stream reaches
+    /// within a bounded number of chunks; who asks again for one that is farther gets nearer.
     pub(crate) fn pull(&mut self, offset: u64, chunk_bytes: usize, tick: u64) -> Option<Chunk> {
         if let Some(last) = self.last.as_ref().filter(|last| last.offset == offset) {
             return Some(last.clone());
         }
-        if offset == 0 {
+        if offset < self.stream.offset {
             self.stream = self.source.stream(chunk_bytes);
+        }
+        for _ in 0..SKIPPED_CHUNKS_MAX {
+            if self.stream.offset >= offset {
+                break;
+            }
+            self.stream.next(chunk_bytes)?;
         }
         if offset != self.stream.offset {
             return None;
@@ -133,8 +152,23 @@ impl Outgoing {
         Some(chunk)
     }
 
+    /// Raft asks for a snapshot again, and this one still serves.
+    pub(crate) fn resume(&mut self, tick: u64) {
+        if !self.awaited {
+            self.awaited = true;
+            self.progress_tick = tick;
+        }
+        self.offered_tick = tick;
+    }
+
+    /// Whether nothing was pulled for so long.
     pub(crate) fn stalls(&self, tick: u64, ticks_max: u64) -> bool {
         tick - self.progress_tick >= ticks_max
+    }
+
+    /// Whether its offer, or what followed on it, seems to be lost.
+    pub(crate) fn is_unheard(&self, tick: u64, ticks_max: u64) -> bool {
+        self.awaited && tick - self.progress_tick.max(self.offered_tick) >= ticks_max
     }
 }
 
@@ -186,6 +220,8 @@ impl Incoming {
             staged: None,
             durable: false,
             progress_tick: tick,
+            asked_tick: tick,
+            told: None,
         }
     }
 
@@ -221,6 +257,11 @@ impl Incoming {
         Received::Finished([write, SnapshotWrite::Finish { length: self.offset, crc }])
     }
 
+    /// The members that it names, once it is whole.
+    pub(crate) fn members(&self) -> Option<&Membership> {
+        self.staged.as_ref().map(|staged| &staged.1)
+    }
+
     pub(crate) fn is_whole(&self) -> bool {
         self.staged.is_some()
     }
@@ -253,6 +294,10 @@ pub(crate) struct Transfers {
 impl Transfers {
     /// The log is needed from behind this index on, for transfers that are under way.
     pub(crate) fn pinned(&self) -> Option<u64> {
-        self.outgoing.values().map(|outgoing| outgoing.index).min()
+        let awaited = self.outgoing.values().filter(|outgoing| outgoing.awaited);
+        awaited.map(|outgoing| outgoing.index).min()
     }
 }
+
+/// Chunks that are made and not sent to reach the one that is pulled.
+const SKIPPED_CHUNKS_MAX: usize = 256;

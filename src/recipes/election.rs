@@ -79,7 +79,8 @@ impl Election {
     /// changes nothing once another leads.
     pub fn proclaim(&self, proposal: Bytes) -> Option<Txn> {
         let own = self.contender.held()?;
-        Some(proclaim(own, proposal))
+        let set = Op::Set { path: own.path.clone(), data: proposal, version: None };
+        Some(Txn::new(set).guard(own.fence()))
     }
 
     /// A guard that holds as long as this is the leader: put it on each transaction that only the
@@ -87,8 +88,4 @@ impl Election {
     pub fn fence(&self) -> Option<Guard> {
         self.contender.held().map(Own::fence)
     }
-}
-
-pub(crate) fn proclaim(own: &Own, proposal: Bytes) -> Txn {
-    Txn::new(Op::Set { path: own.path.clone(), data: proposal, version: None }).guard(own.fence())
 }

@@ -5,15 +5,17 @@ use std::{io, time::Duration};
 use slog::Logger;
 use thiserror::Error;
 
-use crate::id::NodeId;
+use crate::{id::NodeId, wire::FRAME_BYTES_MAX};
 
 /// The bounds and deadlines of a [`TcpTransport`](super::TcpTransport), and where it logs.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TcpOptions {
-    /// Bytes of one frame, in and out; above the node's largest message. Default: 72 MiB.
-    pub frame_bytes_max: usize,
-    /// Bytes that wait for one peer; what comes on top is dropped. Default: 64 MiB.
+    /// Bytes of one frame, in and out: what any member may send, so that no setting can keep two
+    /// members apart. Less only in tests.
+    pub(super) frame_bytes_max: usize,
+    /// Bytes that wait for one peer; what comes on top is dropped. A frame for which nothing else
+    /// waits is taken whatever its size. Default: 64 MiB.
     pub queue_bytes_max: usize,
     /// Frames that wait for one peer. Default: 65,536.
     pub queue_count_max: usize,
@@ -42,7 +44,7 @@ pub struct TcpOptions {
 impl Default for TcpOptions {
     fn default() -> Self {
         Self {
-            frame_bytes_max: 72 << 20,
+            frame_bytes_max: FRAME_BYTES_MAX,
             queue_bytes_max: 64 << 20,
             queue_count_max: 65_536,
             peers_max: crate::config::MEMBERS_MAX,
@@ -65,7 +67,6 @@ impl TcpOptions {
         let backoff = ms(self.backoff_min);
         let probe = ms(self.probe_interval);
         let rows = [
-            ("frame bytes", self.frame_bytes_max as u64, 1, 1 << 30),
             ("queue bytes", self.queue_bytes_max as u64, 1, 1 << 40),
             ("queue count", self.queue_count_max as u64, 1, 1 << 32),
             ("peers", self.peers_max as u64, 1, 1 << 16),
@@ -139,3 +140,48 @@ pub enum TcpError {
 }
 
 const DAY_MS: u64 = 86_400_000;
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        Boot, Check, ClusterId, CreateMode, Guard, Incarnation, Op, Path, SessionId, StoreId, Txn,
+        command::{Command, Entry},
+        config::SIZE_BYTES_MAX,
+        wire::{Body, EntryKind, Frame, LogEntry, RaftMessage},
+    };
+
+    #[test]
+    fn the_largest_frame_of_any_member_passes() {
+        let path = Path::new(&format!("/{}", "x".repeat(Path::BYTES_MAX - 1)));
+        let path = path.expect("it is just short enough");
+        let data = Bytes::from(vec![7; SIZE_BYTES_MAX]);
+        let mode = CreateMode::EphemeralSequential;
+        let session = SessionId::new((1 << 56) - 1).expect("below 2^56");
+        let guard = Guard { path: path.clone(), check: Check::Owner(session) };
+        let mut txn = Txn::new(Op::Create { path: path.into(), data, mode });
+        for _ in 0..Txn::GUARDS_MAX {
+            txn = txn.guard(guard.clone());
+        }
+        let [epoch, seq, acked] = [u64::MAX; 3];
+        let command = Command::SessionTxn { session, epoch, seq, acked, txn }.encode();
+        let entry = Entry::encode(u64::MAX, u64::MAX, &[command]);
+        let entry = LogEntry::new(u64::MAX, u64::MAX, EntryKind::Normal, entry);
+        let [term, log_term, index, commit, commit_term] = [u64::MAX; 5];
+        let head = RaftMessage { term, log_term, index, commit, commit_term, ..Default::default() };
+        let boot = Boot { counter: u64::MAX, nonce: u64::MAX };
+        let [from, to] = [1 << 40, 1].map(|id| NodeId::new(id).expect("not 0, nor huge"));
+        let frame = Frame {
+            cluster: ClusterId::named("tests"),
+            from,
+            to,
+            incarnation: Incarnation { store: StoreId::from_bytes([255; 16]), boot },
+            body: Body::Raft(RaftMessage { kind: 3, entries: vec![entry], ..head }),
+        };
+        let (bytes, max) = (frame.encode().len(), TcpOptions::default().frame_bytes_max);
+        assert!(bytes <= max, "{bytes} bytes");
+        assert!(max - bytes < 16 << 10, "much more than any frame needs: {bytes} bytes");
+    }
+}

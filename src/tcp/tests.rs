@@ -505,7 +505,7 @@ fn carries_its_load() {
                 a.transport.flush();
             }
             // As consensus does, keep what is under way within a window.
-            while at + 1 - arrived >= 500.min((8 << 20) / size as u64)
+            while at + 1 - arrived >= 2_000.min((32 << 20) / size as u64)
                 || (at + 1 == count && arrived < count)
             {
                 assert_eq!(b.next().len(), size);

@@ -69,9 +69,8 @@ impl Threads {
     /// Waits for `pause`, or until it is time to stop.
     pub(super) fn pause(&self, pause: Duration) {
         let mut state = self.state.lock();
-        if !state.stopping {
-            self.changed.wait_for(&mut state, pause);
-        }
+        // Threads that begin or end wake it, too.
+        self.changed.wait_while_for(&mut state, |state| !state.stopping, pause);
     }
 
     /// Waits until the threads ended; `false` when some live on after `timeout`.

@@ -44,19 +44,34 @@ pub(super) enum Work {
     Verify(SnapshotFile),
     /// Removes files that nothing names any more.
     Remove(Vec<String>),
-    /// Reads a piece of a full segment, from a batch's start on.
+    /// Reads a piece of what is at rest.
     Scrub(Scrub),
 }
 
-/// Where a scrub stands.
+/// Where a scrub goes on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Scrub {
+pub(super) enum Scrub {
+    Segment(SegmentScrub),
+    Snapshot(SnapshotScrub),
+}
+
+/// A place in a full segment: where a batch begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct SegmentScrub {
     pub(super) sequence: u64,
     pub(super) offset: u64,
     pub(super) lsn: u64,
     pub(super) chain: u32,
     /// The first batch that is not in the segment any more.
     pub(super) end_lsn: u64,
+}
+
+/// A place in a finished snapshot, and the checksum of what is before it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct SnapshotScrub {
+    pub(super) file: SnapshotFile,
+    pub(super) at: u64,
+    pub(super) crc: u32,
 }
 
 impl Chore {
@@ -66,7 +81,10 @@ impl Chore {
             Work::Prepare { name, length } => prepare(&*self.fs, &self.dir, name, *length),
             Work::Verify(file) => snapshot::read(&*self.fs, &self.dir, self.store, file, drop),
             Work::Remove(names) => remove_all(&*self.fs, &self.dir, names),
-            Work::Scrub(place) => scrub(&*self.fs, &self.dir, place),
+            Work::Scrub(Scrub::Segment(place)) => scrub_segment(&*self.fs, &self.dir, place),
+            Work::Scrub(Scrub::Snapshot(SnapshotScrub { file, at, crc })) => {
+                snapshot::read_piece(&*self.fs, &self.dir, self.store, file, (at, crc), SCRUB_BYTES)
+            }
         };
         ChoreDone { work: self.work, result }
     }
@@ -119,7 +137,7 @@ pub(super) fn remove_all(fs: &dyn Fs, dir: &Path, names: &[String]) -> Result<()
 }
 
 /// Checks batches until a bounded number of bytes is read, and moves `place` on.
-fn scrub(fs: &dyn Fs, dir: &Path, place: &mut Scrub) -> Result<(), WalError> {
+fn scrub_segment(fs: &dyn Fs, dir: &Path, place: &mut SegmentScrub) -> Result<(), WalError> {
     let path = dir.join(super::recover::segment_name(place.sequence));
     let file = fs.open(&path).map_err(|error| WalError::io("open", &path, error))?;
     let length = file.len().map_err(|error| WalError::io("measure", &path, error))?;

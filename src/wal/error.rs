@@ -7,7 +7,10 @@ use std::{
 
 use thiserror::Error;
 
-use crate::id::{ClusterId, NodeId};
+use crate::{
+    id::{ClusterId, NodeId},
+    node::{DiskError, DiskFault},
+};
 
 /// Why a store cannot be opened, or why a write did not become durable.
 #[derive(Debug, Error)]
@@ -140,6 +143,29 @@ pub enum WalError {
         /// What it said.
         reason: String,
     },
+}
+
+impl From<WalError> for DiskError {
+    /// What a node is told; the remedy is the node's to say.
+    fn from(error: WalError) -> Self {
+        use WalError as E;
+        let fault = match &error {
+            E::NoSpace { .. } => DiskFault::Full,
+            E::Corrupt { .. } | E::Missing { .. } | E::ManifestMissing { .. } => DiskFault::Damaged,
+            _ => DiskFault::Failed,
+        };
+        let why = match &error {
+            E::Io { op, path, source } | E::NoSpace { op, path, source } => {
+                format!("cannot {op} {}: {source}", path.display())
+            }
+            E::Corrupt { file, offset, reason } => {
+                format!("{} is corrupt at byte {offset}: {reason}", file.display())
+            }
+            E::Missing { file } => format!("{} is missing", file.display()),
+            error => error.to_string(),
+        };
+        Self { fault, why }
+    }
 }
 
 impl WalError {

@@ -11,7 +11,7 @@ use crate::{
     node::{Restored, SnapshotWrite, Write},
     wal::{
         WalError, WalOptions, WalStatus,
-        chore::{self, Chore, ChoreDone, Scrub, Work},
+        chore::{self, Chore, ChoreDone, Scrub, SegmentScrub, SnapshotScrub, Work},
         fs::{Fs, FsFile},
         manifest::{Manifest, SNAPSHOTS_MAX, SnapshotFile},
         open,
@@ -205,8 +205,9 @@ impl Wal {
         Some(self.hand_out(work))
     }
 
-    /// A bounded piece of reading back what is full and at rest, against bit rot; the caller sets
-    /// the pace. `None` while the last piece is out, or when nothing is full yet.
+    /// A bounded piece of reading back what is at rest, against bit rot: full segments, and the
+    /// snapshots that are kept. The caller sets the pace. `None` while the last piece is out, or
+    /// when nothing is at rest yet.
     /// After a lack of space it tries again to make a spare segment first.
     pub fn scrub(&mut self) -> Option<Chore> {
         if std::mem::take(&mut self.no_space) {
@@ -216,11 +217,8 @@ impl Wal {
         if busy || self.poisoned.is_some() {
             return None;
         }
-        let full = self.segments.len().saturating_sub(1);
-        let next = self.scrub_next.take();
-        let place = next
-            .filter(|place| place.sequence >= self.manifest.first_segment)
-            .or_else(|| self.scrub_at(0, full))?;
+        let next = self.scrub_next.take().filter(|place| self.counts(place));
+        let place = next.or_else(|| self.scrub_segment(0)).or_else(|| self.scrub_snapshot(0))?;
         Some(self.hand_out(Work::Scrub(place)))
     }
 
@@ -241,9 +239,7 @@ impl Wal {
                 }
                 // The log moved on and dropped what was being read.
                 (Work::Verify(file), Err(_)) if !log.manifest.snapshots.contains(&file) => Ok(()),
-                (Work::Scrub(place), Err(_)) if place.sequence < log.manifest.first_segment => {
-                    Ok(())
-                }
+                (Work::Scrub(place), Err(_)) if !log.counts(&place) => Ok(()),
                 (_, Err(error)) => Err(error),
                 (Work::Prepare { name, length }, Ok(())) => {
                     log.spares.push(Spare { name, length });
@@ -624,24 +620,44 @@ impl Wal {
         Chore { fs: Arc::clone(&self.fs), dir: self.dir.clone(), store: self.manifest.store, work }
     }
 
+    /// Whether what a scrub reads still counts.
+    fn counts(&self, place: &Scrub) -> bool {
+        match place {
+            Scrub::Segment(place) => place.sequence >= self.manifest.first_segment,
+            Scrub::Snapshot(place) => self.manifest.snapshots.contains(&place.file),
+        }
+    }
+
     /// A scrub of the first full segment from `sequence` on.
-    fn scrub_at(&self, sequence: u64, full: usize) -> Option<Scrub> {
+    fn scrub_segment(&self, sequence: u64) -> Option<Scrub> {
+        let full = self.segments.len().saturating_sub(1);
         let mut segments = self.segments.iter().enumerate().take(full);
         let (nth, segment) = segments.find(|(_, segment)| segment.sequence >= sequence)?;
-        Some(Scrub {
+        Some(Scrub::Segment(SegmentScrub {
             sequence: segment.sequence,
             offset: 0,
             lsn: segment.first_lsn,
             chain: segment.first_chain,
             end_lsn: self.segments.get(nth + 1)?.first_lsn,
-        })
+        }))
+    }
+
+    /// A scrub of the oldest snapshot whose serial is at least this.
+    fn scrub_snapshot(&self, serial: u64) -> Option<Scrub> {
+        let snapshots = self.manifest.snapshots.iter().filter(|file| file.serial >= serial);
+        let file = *snapshots.min_by_key(|file| file.serial)?;
+        Some(Scrub::Snapshot(SnapshotScrub { file, at: 0, crc: 0 }))
     }
 
     fn scrub_after(&self, place: Scrub) -> Option<Scrub> {
-        if place.lsn < place.end_lsn {
-            return Some(place);
+        match place {
+            Scrub::Segment(it) if it.lsn < it.end_lsn => Some(place),
+            Scrub::Segment(it) => {
+                self.scrub_segment(it.sequence + 1).or_else(|| self.scrub_snapshot(0))
+            }
+            Scrub::Snapshot(it) if it.at < it.file.length => Some(place),
+            Scrub::Snapshot(it) => self.scrub_snapshot(it.file.serial + 1),
         }
-        self.scrub_at(place.sequence + 1, self.segments.len().saturating_sub(1))
     }
 }
 

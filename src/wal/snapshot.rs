@@ -103,8 +103,33 @@ pub(super) fn read(
     dir: &Path,
     store: StoreId,
     expected: &SnapshotFile,
-    mut keep: impl FnMut(Bytes),
+    keep: impl FnMut(Bytes),
 ) -> Result<(), WalError> {
+    let (file, path) = open(fs, dir, store, expected)?;
+    read_on(&*file, &path, expected, (&mut 0, &mut 0), u64::MAX, keep)
+}
+
+/// Checks at most `bytes_max` bytes of a finished snapshot from a place on, with the checksum of
+/// what is before it, and moves both on; the last piece shows whether all of it holds.
+pub(super) fn read_piece(
+    fs: &dyn Fs,
+    dir: &Path,
+    store: StoreId,
+    expected: &SnapshotFile,
+    place: (&mut u64, &mut u32),
+    bytes_max: u64,
+) -> Result<(), WalError> {
+    let (file, path) = open(fs, dir, store, expected)?;
+    read_on(&*file, &path, expected, place, bytes_max, drop)
+}
+
+/// Opens a finished snapshot whose length and header are those in the manifest.
+fn open(
+    fs: &dyn Fs,
+    dir: &Path,
+    store: StoreId,
+    expected: &SnapshotFile,
+) -> Result<(Box<dyn FsFile>, PathBuf), WalError> {
     let path = dir.join(file_name(expected));
     let file = match fs.open(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -125,23 +150,34 @@ pub(super) fn read(
         let reason = "the header is not that of the snapshot in the manifest";
         return Err(WalError::corrupt(&path, 0, reason));
     }
-    let mut at = 0;
-    let mut crc = 0;
-    while at < expected.length {
-        let mut piece = vec![0; (expected.length - at).min(PIECE_BYTES) as usize];
-        let count =
-            file.read_at(&mut piece, HEADER as u64 + at).map_err(|error| io("read", error))?;
+    Ok((file, path))
+}
+
+fn read_on(
+    file: &dyn FsFile,
+    path: &Path,
+    expected: &SnapshotFile,
+    (at, crc): (&mut u64, &mut u32),
+    bytes_max: u64,
+    mut keep: impl FnMut(Bytes),
+) -> Result<(), WalError> {
+    let end = expected.length.min(at.saturating_add(bytes_max));
+    while *at < end {
+        let mut piece = vec![0; (end - *at).min(PIECE_BYTES) as usize];
+        let count = file
+            .read_at(&mut piece, HEADER as u64 + *at)
+            .map_err(|error| WalError::io("read", path, error))?;
         if count < piece.len() {
             let reason = "ends before the length it had";
-            return Err(WalError::corrupt(&path, at, reason));
+            return Err(WalError::corrupt(path, *at, reason));
         }
-        crc = crc32c::crc32c_append(crc, &piece);
-        at += count as u64;
+        *crc = crc32c::crc32c_append(*crc, &piece);
+        *at += count as u64;
         keep(piece.into());
     }
-    if crc != expected.crc {
+    if *at == expected.length && *crc != expected.crc {
         let reason = format!("the checksum is {crc:08x}, expected {:08x}", expected.crc);
-        return Err(WalError::corrupt(&path, HEADER as u64, reason));
+        return Err(WalError::corrupt(path, HEADER as u64, reason));
     }
     Ok(())
 }

@@ -23,7 +23,10 @@ use thiserror::Error;
 pub(crate) use self::entry::ENTRIES_MAX;
 pub use self::entry::{EntryKind, HardState, LogEntry};
 use crate::{
+    config::SIZE_BYTES_MAX,
     id::{Boot, ClusterId, Incarnation, NodeId, StoreId},
+    op::Txn,
+    path::Path,
     proto,
     record::put_delimited,
 };
@@ -555,6 +558,13 @@ fn checksum(frame: &[u8]) -> u32 {
 
 /// Bytes before the body.
 pub(crate) const HEADER_BYTES: usize = 80;
+/// No member sends a longer frame, whatever its limits are; they may differ from the receiver's.
+/// It is one command, the largest: a payload, its path, and all guards on paths as long.
+#[cfg_attr(not(feature = "tcp"), expect(dead_code, reason = "a transport asks for it"))]
+pub(crate) const FRAME_BYTES_MAX: usize =
+    SIZE_BYTES_MAX + (1 + Txn::GUARDS_MAX) * (Path::BYTES_MAX + RECORD_BYTES) + 8 * RECORD_BYTES;
+/// What stands around a field or a record at most.
+const RECORD_BYTES: usize = 128;
 /// The version of the frame format.
 pub(crate) const FRAME_VERSION: u16 = 1;
 const MAGIC: &[u8; 4] = b"QRF1";

@@ -127,6 +127,11 @@ fn nothing_is_left_over() {
 }
 
 #[test]
+fn the_oldest_rust_can_read_it() {
+    report(all_code().iter().flat_map(texts::let_chains).collect());
+}
+
+#[test]
 fn sources_and_documents_are_ascii_and_name_no_machine() {
     let sources: Vec<_> = all_code().into_iter().chain(documents()).collect();
     report(sources.iter().flat_map(texts::ascii).collect());

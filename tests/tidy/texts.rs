@@ -31,6 +31,46 @@ pub(super) fn leftovers(file: &Source) -> Vec<Finding> {
     found
 }
 
+/// `let` chains, which came after the oldest Rust that we support.
+pub(super) fn let_chains(file: &Source) -> Vec<Finding> {
+    let starts = |at: &usize| match file.word(*at) {
+        "&" => file.word(at + 1) == "&" && file.word(at + 2) == "let",
+        "if" | "while" => file.word(at + 1) == "let" && goes_on(file, at + 2),
+        _ => false,
+    };
+    let finding = |at| Finding {
+        file: file.path.clone(),
+        line: file.line(at),
+        what: "a `let` chain needs Rust 1.88: nest it, or use `filter` or `matches!`".to_owned(),
+    };
+    (0..file.tokens.len()).filter(starts).map(finding).collect()
+}
+
+/// Whether an `&&` follows in the condition whose pattern starts at `from`.
+fn goes_on(file: &Source, from: usize) -> bool {
+    let (mut at, mut depth, mut in_pattern) = (from, 0, true);
+    while at < file.tokens.len() {
+        match file.word(at) {
+            "(" | "[" => depth += 1,
+            ")" | "]" => depth -= 1,
+            "{" if depth == 0 && !in_pattern => return false,
+            "{" => at = file.closing(at),
+            "=" if depth == 0 && file.word(at - 1) != "." => in_pattern = false,
+            "&" if depth == 0 && !in_pattern && file.word(at + 1) == "&" => {
+                // Behind a value it is `and`, else a reference to a reference.
+                let before = file.word(at - 1);
+                let value = |c: char| c.is_ascii_alphanumeric() || "_)]}?".contains(c);
+                if before.ends_with(value) {
+                    return true;
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    false
+}
+
 /// Characters beyond ASCII.
 pub(super) fn ascii(file: &Source) -> Vec<Finding> {
     let wide = |(at, line): (usize, &str)| {
@@ -110,6 +150,33 @@ mod tests {
             "f();\ntodo!();\n// FIXME later\n#[ignore]\nunimplemented!(\"x\");\nlet todo = 1;";
         assert_eq!(lines(leftovers(&Source::new("src/a.rs", text))), [2, 4, 5, 3]);
         assert!(leftovers(&Source::new("src/a.rs", "// \"todo!\" is banned")).is_empty());
+    }
+
+    #[test]
+    fn let_chains_are_seen() {
+        let bad = [
+            "if let Some(x) = y && z {}",
+            "if a && let Some(x) = y {}",
+            "if let Some(x) = y\n    && let Some(z) = x {}",
+            "while let Some(x) = y.next() && x > 1 {}",
+            "if let A { b, .. } = f(|x| x && y)? && c {}",
+            "if let 1..=5 = x && y {}",
+            "} else if let [a, b] = it[..] && a == b {}",
+        ];
+        for text in bad {
+            assert!(!let_chains(&Source::new("src/a.rs", text)).is_empty(), "{text}");
+        }
+        let good = [
+            "if let Some(x) = f(|y| y && z) { a && b }",
+            "if let Some(x) = &&y {} if c && d {}",
+            "if let A { b: &&c, .. } = x { let d = a && b; }",
+            "while let Some(x) = match y { z => a && b } {}",
+            "let Some(x) = y.filter(|_| a && b) else { return };",
+            "// if let Some(x) = y && z {}",
+        ];
+        for text in good {
+            assert!(let_chains(&Source::new("src/a.rs", text)).is_empty(), "{text}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     Limits,
     client::{Completion, Written},
-    node::Ended,
+    node::{DiskFault, Ended},
     wal::{Fault, Fs, MemoryFs, Wal, WalOptions},
 };
 
@@ -44,7 +44,7 @@ fn ended(trio: &Trio, n: u64) -> Option<Ended> {
 
 fn reason(trio: &mut Trio, n: u64) -> String {
     match trio.until("it ends", |it| ended(it, n)) {
-        Ended::DiskFailed { why } => why,
+        Ended::DiskFailed { why, .. } => why,
         other => panic!("{other:?}"),
     }
 }
@@ -67,6 +67,13 @@ fn a_disk_that_fails_ends_its_host_and_the_others_go_on() {
         let waiting: Vec<_> = (0..5).map(|n| make(&client, &format!("/w{n}"), 1)).collect();
         let why = reason(&mut trio, leader);
         assert!(why.contains("/data/"), "names the file: {why}");
+        let (kind, remedy) = match fault {
+            Fault::NoSpace(_) => (DiskFault::Full, "free space"),
+            _ => (DiskFault::Failed, "on the same data"),
+        };
+        let told = ended(&trio, leader).expect("it has");
+        assert!(matches!(&told, Ended::DiskFailed { fault, .. } if *fault == kind), "{told:?}");
+        assert!(told.to_string().contains(remedy), "{told}");
         for write in waiting {
             let error = trio.wait(write).expect_err("nothing was acknowledged");
             assert!(error.outcome_unknown(), "{fault:?}: {error:?}");
@@ -166,6 +173,10 @@ fn rot_at_rest_ends_the_node_though_nobody_writes() {
     let why = reason(&mut trio, 2);
     let place = format!("{} is corrupt at byte 512", file.display());
     assert!(why.contains(&place), "{why}");
+    let told = ended(&trio, 2).expect("it has");
+    assert!(matches!(told, Ended::DiskFailed { fault: DiskFault::Damaged, .. }), "{told:?}");
+    let remedy = told.to_string();
+    assert!(remedy.contains("under a new id") && !remedy.contains("same data"), "{remedy}");
     assert_eq!((ended(&trio, 1), ended(&trio, 3)), (None, None));
 }
 
@@ -198,7 +209,9 @@ fn a_driver_says_why_its_node_has_ended() {
     assert!(told, "{error:?}");
     while driver.is_running() {}
     let cause = driver.stop();
-    assert!(matches!(cause, Some(Ended::DiskFailed { why }) if why.contains("the sync failed")));
+    assert!(
+        matches!(cause, Some(Ended::DiskFailed { why, .. }) if why.contains("the sync failed"))
+    );
 }
 
 #[test]
@@ -232,4 +245,46 @@ fn too_many_writes_are_refused_in_order_and_it_recovers() {
     for n in 8..13 {
         trio.wait(write(n)).expect("seen, so it goes on");
     }
+}
+
+#[test]
+fn rule_7_a_full_inbox_leaves_no_hole_in_a_session() {
+    let (board, now) = (Switchboard::new(), Arc::new(Mutex::new(Duration::ZERO)));
+    let host = |n| {
+        let boot = Boot { counter: 1, nonce: n };
+        let restored = Restored::new(StoreId::from_bytes([n as u8; 16]), boot);
+        let inbox = Inbox::bounded(16_384, 256 << 20, 2);
+        Some(host_in(inbox, (Log::Memory, restored), n, (&board, &now), |config| config))
+    };
+    let hosts = (1..=3).map(host).collect();
+    let mut trio = Trio { hosts, board, now };
+    trio.run(Duration::from_secs(3));
+    let session = trio.session(1);
+    let write = |n: usize| session.create(&path(&format!("/n{n}")), "", CreateMode::Persistent);
+    let taken = [write(0), write(1)];
+    let mut full = write(2);
+    let behind = write(3);
+    trio.run(Duration::from_millis(100));
+    // There is room again, but nobody has seen the refusal.
+    let unseen = write(4);
+    trio.run(Duration::from_millis(100));
+    for write in taken {
+        trio.wait(write).expect("it came before the refusal");
+    }
+    let error = full.try_take().expect("at once").expect_err("no room");
+    assert_eq!(error, Error::Full { max: 2 });
+    let seen = write(5);
+    trio.wait(seen).expect("seen, so it goes on");
+    for withheld in [behind, unseen] {
+        let error = trio.wait(withheld).expect_err("it would leave a hole");
+        assert_eq!(error, Error::Withheld);
+    }
+    // To look at a refusal of the inbox is not to look at one of the node.
+    let big = session.create(&path("/big"), vec![0; 2 << 20], CreateMode::Persistent);
+    let (_room, full) = (write(6), write(7));
+    trio.run(Duration::from_millis(100));
+    assert_eq!(trio.wait(full).expect_err("no room"), Error::Full { max: 2 });
+    assert_eq!(trio.wait(write(8)).expect_err("the big one failed before"), Error::Withheld);
+    trio.wait(big).expect_err("too big");
+    trio.wait(write(9)).expect("all is seen");
 }

@@ -1,6 +1,7 @@
 //! Nodes of one cluster, driven by hand: a network that loses what it is told to, and disks that
 //! hold exactly what was persisted.
 
+mod cut_tail;
 mod hostile;
 mod identity;
 mod leases;
@@ -8,6 +9,7 @@ mod members;
 mod run_loop;
 mod sessions;
 mod snapshots;
+mod transfers;
 mod watches;
 
 use std::{
@@ -50,7 +52,11 @@ pub(super) struct Disk {
     pub(super) entries: Vec<LogEntry>,
     pub(super) snapshot: Option<(u64, u64, Vec<Bytes>)>,
     staged: Option<(u64, u64, Vec<Bytes>)>,
+    /// How many snapshots were begun.
+    pub(super) begun: usize,
     pub(super) writes: usize,
+    /// Whether its last record was cut off, and may have been acknowledged.
+    pub(super) tail_cut: bool,
 }
 
 impl Disk {
@@ -64,7 +70,9 @@ impl Disk {
             entries: Vec::new(),
             snapshot: None,
             staged: None,
+            begun: 0,
             writes: 0,
+            tail_cut: false,
         }
     }
 
@@ -74,6 +82,7 @@ impl Disk {
             match step {
                 SnapshotWrite::Begin { index, term } => {
                     self.staged = Some((*index, *term, Vec::new()));
+                    self.begun += 1;
                 }
                 SnapshotWrite::Chunk { offset, bytes } => {
                     let staged = &mut self.staged.as_mut().expect("begun").2;
@@ -96,6 +105,7 @@ impl Disk {
                 SnapshotWrite::Discard => self.staged = None,
             }
         }
+        self.tail_cut &= write.local.is_none();
         self.local = write.local.clone().or(self.local.take());
         if let Some(first) = write.entries.first() {
             self.entries.retain(|entry| entry.index < first.index);
@@ -103,6 +113,8 @@ impl Disk {
         }
         self.hard_state = write.hard_state.or(self.hard_state);
         if let Some(to) = write.compact_to {
+            let covered = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.0);
+            assert!(to <= covered, "the log up to {to} goes, and the snapshot ends at {covered}");
             self.entries.retain(|entry| entry.index > to);
         }
     }
@@ -115,6 +127,7 @@ impl Disk {
         restored.local = self.local.clone();
         restored.hard_state = self.hard_state;
         restored.entries = self.entries.clone();
+        restored.tail_cut = self.tail_cut;
         let snapshot = self.snapshot.clone();
         restored.snapshot =
             snapshot.map(|(index, term, chunks)| RestoredSnapshot::new(index, term, chunks));
@@ -134,6 +147,9 @@ pub(super) struct Cluster {
     pub(super) limits: Limits,
     pub(super) sent: Vec<Bytes>,
     pub(super) record: bool,
+    pub(super) accept_cut_tail: bool,
+    /// Things that came out to be dropped elsewhere.
+    pub(super) garbage: usize,
 }
 
 pub(super) const TICK: Duration = Duration::from_millis(50);
@@ -156,6 +172,8 @@ impl Cluster {
             limits,
             sent: Vec::new(),
             record: false,
+            accept_cut_tail: false,
+            garbage: 0,
         };
         for id in founders {
             let store = u8::try_from(id.as_u64()).expect("few");
@@ -195,6 +213,7 @@ impl Cluster {
             true => Config::founding(cluster, member, self.founders.iter().copied()),
             false => Config::joining(cluster, member),
         };
+        let builder = builder.accept_cut_tail(self.accept_cut_tail);
         builder.limits(self.limits.clone()).build().expect("a valid set-up")
     }
 
@@ -234,6 +253,7 @@ impl Cluster {
         let mut messages = Vec::new();
         while let Some(ready) = node.ready() {
             messages.extend(ready.messages);
+            self.garbage += ready.garbage.items.len();
             if let Some((write, token)) = ready.write {
                 self.disks.get_mut(&member).expect("a disk").persist(&write);
                 messages.extend(node.persisted(token).expect("its own token"));

@@ -6,7 +6,7 @@ use super::*;
 use crate::{id::Zxid, op::Filter, wire::Body};
 
 /// The log in memory holds next to nothing, so whoever lags needs a snapshot.
-fn small() -> Limits {
+pub(super) fn small() -> Limits {
     Limits {
         log_tail_bytes_max: 2_000,
         snapshot_chunk_bytes: 512,
@@ -16,13 +16,13 @@ fn small() -> Limits {
     }
 }
 
-fn cluster() -> Cluster {
+pub(super) fn cluster() -> Cluster {
     let mut cluster = Cluster::with_limits(3, small());
     cluster.elect();
     cluster
 }
 
-fn fill(cluster: &mut Cluster, at: NodeId, name: &str, count: usize) {
+pub(super) fn fill(cluster: &mut Cluster, at: NodeId, name: &str, count: usize) {
     for n in 0..count {
         cluster.write(at, create(&format!("/{name}-{n}"))).expect("written");
     }
@@ -34,7 +34,7 @@ fn watch_all(credit: u32) -> Watch {
 }
 
 /// A follower that has missed more than the log holds.
-fn lagging(cluster: &mut Cluster) -> (NodeId, NodeId) {
+pub(super) fn lagging(cluster: &mut Cluster) -> (NodeId, NodeId) {
     let leader = cluster.leader().expect("elected");
     let lagging = (1..=3).map(id).find(|&it| it != leader).expect("a follower");
     cluster.kill(lagging);

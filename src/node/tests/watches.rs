@@ -211,3 +211,33 @@ fn filters_tell_what_they_name() {
     );
     assert!(of(ended).is_empty());
 }
+
+#[test]
+fn watches_that_catch_up_leave_time_for_ticks() {
+    let mut cluster = Cluster::elected(1);
+    let at = id(1);
+    for n in 0..2_000 {
+        cluster.write(at, create(&format!("/n{n}"))).expect("written");
+    }
+    let watches: Vec<WatchId> = (0..30)
+        .map(|_| cluster.node(at).watch(subtree("/", Some(Zxid::ZERO), 10_000)).expect("armed").id)
+        .collect();
+    let mut drains = 0;
+    loop {
+        let before = cluster.outputs[&at].len();
+        cluster.drain(at);
+        let events = cluster.outputs[&at].len() - before;
+        assert!(events <= 16_384, "{events} events in one drain");
+        drains += 1;
+        cluster.now += TICK;
+        let now = Now { mono: cluster.now, wall_ms: 1 };
+        cluster.node(at).tick(now).expect("drained, so it is ticked in between");
+        if !cluster.nodes[&at].has_more() {
+            break;
+        }
+    }
+    assert!(drains > 3, "{drains}");
+    for watch in watches {
+        assert_eq!(told(&cluster, at, watch).len(), 2_000, "none left out");
+    }
+}

@@ -204,6 +204,58 @@ fn s12_a_scrub_finds_rot_in_full_segments() {
 }
 
 #[test]
+fn s12_a_scrub_finds_rot_in_the_snapshots_that_are_kept() {
+    for (rotten, byte) in [(0, 700), (1, 700), (1, 9 << 20)] {
+        let fs = MemoryFs::new();
+        let (mut wal, _) = open_small(&fs).expect("a new store");
+        wal.persist(&entries(1..=9, 1)).expect("a sound disk");
+        for index in [4, 8] {
+            let state = vec![index as u8; 10 << 20];
+            wal.persist(&installed(index, 1, &state, false)).expect("a sound disk");
+            run_chores(&mut wal);
+        }
+        let mut rounds = 0;
+        for _ in 0..40 {
+            match wal.scrub() {
+                Some(chore) => wal.chore_done(chore.run()).expect("nothing is rotten"),
+                None => rounds += 1,
+            }
+        }
+        assert_eq!(rounds, 0, "a snapshot is always at rest");
+        let names = fs.list(dir()).expect("a sound disk");
+        let mut snapshots: Vec<_> = names.iter().filter(|it| it.ends_with(".snap")).collect();
+        snapshots.sort();
+        let path = dir().join(snapshots[rotten]);
+        let mut bytes = fs.contents(&path).expect("it is there");
+        bytes[byte] ^= 1;
+        fs.put(&path, &bytes);
+        let found = (0..20).any(|_| {
+            let chore = wal.scrub().map(crate::wal::Chore::run);
+            chore.is_some_and(|done| wal.chore_done(done).is_err())
+        });
+        assert!(found, "snapshot {rotten}, byte {byte}");
+        let poisoned = wal.status().poisoned.expect("it cannot be relied on");
+        assert!(poisoned.contains(snapshots[rotten]), "{poisoned}");
+    }
+}
+
+#[test]
+fn s12_a_snapshot_that_is_dropped_while_it_is_scrubbed_is_no_error() {
+    let fs = MemoryFs::new();
+    let (mut wal, _) = open_small(&fs).expect("a new store");
+    wal.persist(&entries(1..=9, 1)).expect("a sound disk");
+    wal.persist(&installed(2, 1, b"two", false)).expect("a sound disk");
+    run_chores(&mut wal);
+    let chore = wal.scrub().expect("a snapshot is at rest");
+    for index in [4, 8] {
+        wal.persist(&installed(index, 1, b"later", false)).expect("a sound disk");
+        run_chores(&mut wal);
+    }
+    wal.chore_done(chore.run()).expect("nobody needs it any more");
+    assert_eq!(wal.status().poisoned, None);
+}
+
+#[test]
 fn s13_the_store_knows_whose_it_is() {
     let fs = MemoryFs::new();
     let (wal, _) = open_small(&fs).expect("a new store");

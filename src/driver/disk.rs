@@ -1,0 +1,284 @@
+//! Where a host's writes become durable: within its turn, or on a thread of their own.
+//!
+//! On the thread, all that came while the last fsync ran becomes durable with the next one.
+//! Invariant: jobs are done, and their ends told, in the order in which they came.
+
+use std::{collections::VecDeque, mem, sync::Arc};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::{
+    client::mailbox::Mailbox,
+    driver::Log,
+    node::{DiskError, Token, Write},
+    wal::{Chore, ChoreDone},
+};
+
+/// A host's side of its log.
+#[derive(Debug)]
+pub(super) enum Disk {
+    Here(Worker, VecDeque<End>),
+    Away(Away),
+}
+
+/// The queue of the thread that writes, which ends with it.
+#[derive(Debug)]
+pub(super) struct Away(Arc<Queue>);
+
+/// What the log is to do.
+#[derive(Debug)]
+pub(super) enum Job {
+    Write(Write, Token),
+    ChoreDone(ChoreDone),
+    Scrub,
+}
+
+/// What came of a job.
+#[derive(Debug)]
+pub(super) enum End {
+    Durable(Token),
+    Failed(Token, DiskError),
+    /// A chore failed, and the log with it.
+    Broken(DiskError),
+    Chore(Chore),
+}
+
+/// The log, and who does its jobs.
+#[derive(Debug)]
+pub(super) struct Worker {
+    log: Log,
+    short_of_space: bool,
+}
+
+/// Between a host and the thread that writes for it.
+#[derive(Debug)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Bounded by the writes that a node has out, and by the chores that a log hands out.
+    jobs: Vec<Job>,
+    ends: VecDeque<End>,
+    short_of_space: bool,
+    closed: bool,
+}
+
+impl Disk {
+    pub(super) fn new(log: Log) -> Self {
+        Self::Here(Worker { log, short_of_space: false }, VecDeque::new())
+    }
+
+    /// From now on somebody else does the jobs: calls [`Queue::work`] with the worker.
+    pub(super) fn move_away(&mut self) -> Option<(Arc<Queue>, Worker)> {
+        let queue = Arc::new(Queue { state: Mutex::default(), changed: Condvar::new() });
+        match mem::replace(self, Self::Away(Away(Arc::clone(&queue)))) {
+            Self::Here(worker, _) if !matches!(worker.log, Log::Memory) => Some((queue, worker)),
+            before => {
+                *self = before;
+                None
+            }
+        }
+    }
+
+    /// Gives a job; its end comes out of [`ended`](Self::ended).
+    pub(super) fn give(&mut self, job: Job) {
+        match self {
+            Self::Here(worker, ends) => worker.run([job], ends),
+            Self::Away(Away(queue)) => {
+                queue.state.lock().jobs.push(job);
+                queue.changed.notify_one();
+            }
+        }
+    }
+
+    /// What has ended since the last call, in order.
+    pub(super) fn ended(&mut self) -> VecDeque<End> {
+        match self {
+            Self::Here(_, ends) => mem::take(ends),
+            Self::Away(Away(queue)) => mem::take(&mut queue.state.lock().ends),
+        }
+    }
+
+    /// Whether the disk is short of space.
+    pub(super) fn is_short_of_space(&self) -> bool {
+        match self {
+            Self::Here(worker, _) => worker.short_of_space,
+            Self::Away(Away(queue)) => queue.state.lock().short_of_space,
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn log(&self) -> Option<&Log> {
+        match self {
+            Self::Here(worker, _) => Some(&worker.log),
+            Self::Away(_) => None,
+        }
+    }
+}
+
+impl Drop for Away {
+    fn drop(&mut self) {
+        self.0.state.lock().closed = true;
+        self.0.changed.notify_one();
+    }
+}
+
+impl Queue {
+    /// Does what comes, until the host is gone; `mailbox` is nudged when there is news for it.
+    pub(super) fn work(&self, mut worker: Worker, mailbox: &Mailbox) {
+        let mut ends = VecDeque::new();
+        loop {
+            let mut state = self.state.lock();
+            state.ends.append(&mut ends);
+            state.short_of_space = worker.short_of_space;
+            if !state.ends.is_empty() {
+                drop(state);
+                mailbox.nudge();
+                state = self.state.lock();
+            }
+            while state.jobs.is_empty() && !state.closed {
+                self.changed.wait(&mut state);
+            }
+            if state.closed {
+                return;
+            }
+            let jobs = mem::take(&mut state.jobs);
+            drop(state);
+            worker.run(jobs, &mut ends);
+        }
+    }
+}
+
+impl Worker {
+    /// Does the jobs; writes that follow each other share an fsync where they can.
+    fn run(&mut self, jobs: impl IntoIterator<Item = Job>, ends: &mut VecDeque<End>) {
+        let mut jobs = jobs.into_iter().peekable();
+        while let Some(job) = jobs.next() {
+            match job {
+                Job::Write(mut write, token) => {
+                    let mut tokens = vec![token];
+                    while let Some(next) = jobs.next_if(|next| match next {
+                        Job::Write(next, _) => write.takes(next),
+                        _ => false,
+                    }) {
+                        if let Job::Write(next, token) = next {
+                            write.append(next);
+                            tokens.push(token);
+                        }
+                    }
+                    self.persist(&write, tokens, ends);
+                }
+                Job::ChoreDone(done) => {
+                    let result = self.log.chore_done(done);
+                    ends.extend(result.err().map(End::Broken));
+                }
+                Job::Scrub => ends.extend(self.log.scrub().map(End::Chore)),
+            }
+        }
+        while let Some(chore) = self.log.chore() {
+            ends.push_back(End::Chore(chore));
+        }
+        self.short_of_space = self.log.is_short_of_space(self.short_of_space);
+    }
+
+    fn persist(&mut self, write: &Write, tokens: Vec<Token>, ends: &mut VecDeque<End>) {
+        let result = self.log.persist(write);
+        for token in tokens {
+            ends.push_back(match &result {
+                Ok(()) => End::Durable(token),
+                Err(why) => End::Failed(token, why.clone()),
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{path::Path, sync::atomic::AtomicBool};
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        id::{Boot, ClusterId, NodeId},
+        node::{SnapshotWrite, Write},
+        wal::{Fault, MemoryFs},
+        wire::{EntryKind, LogEntry},
+    };
+
+    fn worker(fs: &MemoryFs) -> Worker {
+        let (cluster, node) = (ClusterId::named("disk"), NodeId::new(1).unwrap());
+        let opened = Log::open(Arc::new(fs.clone()), Path::new("/d"), cluster, node);
+        Worker { log: opened.unwrap().0, short_of_space: false }
+    }
+
+    fn job(number: u64, write: Write) -> Job {
+        let boot = Boot { counter: 1, nonce: 1 };
+        let dropped = Arc::new(AtomicBool::new(false));
+        Job::Write(write, Token::new(NodeId::new(1).unwrap(), boot, number, dropped))
+    }
+
+    fn entries(from: u64, to: u64) -> Write {
+        let entry = |index| LogEntry::new(index, 2, EntryKind::Normal, Bytes::from_static(b"x"));
+        Write { entries: (from..=to).map(entry).collect(), ..Write::default() }
+    }
+
+    fn syncs(worker: &Worker) -> u64 {
+        match &worker.log {
+            Log::Wal(wal) => wal.status().syncs,
+            Log::Memory => 0,
+        }
+    }
+
+    fn told(ends: VecDeque<End>) -> Vec<String> {
+        let tell = |end| match end {
+            End::Durable(token) => {
+                let told = format!("durable {}", token.number);
+                token.spend();
+                Some(told)
+            }
+            End::Failed(token, _) => {
+                let told = format!("failed {}", token.number);
+                token.spend();
+                Some(told)
+            }
+            End::Broken(_) => Some("broken".into()),
+            End::Chore(_) => None,
+        };
+        ends.into_iter().filter_map(tell).collect()
+    }
+
+    #[test]
+    fn writes_that_follow_each_other_share_an_fsync_and_others_do_not() {
+        let fs = MemoryFs::new();
+        let mut worker = worker(&fs);
+        let mut ends = VecDeque::new();
+        let snapshot = vec![SnapshotWrite::Begin { index: 9, term: 2 }];
+        let step = Write { snapshot, ..Write::default() };
+        let local = Write { local: Some("me".into()), ..Write::default() };
+        let jobs = [entries(1, 2), entries(3, 3), entries(4, 6), step, local, entries(7, 7)];
+        let jobs = jobs.into_iter().zip(1..).map(|(write, number)| job(number, write));
+        worker.run(jobs.collect::<Vec<_>>(), &mut ends);
+        assert_eq!(syncs(&worker), 3, "1 to 6; the record; 7");
+        let in_order: Vec<_> = (1..=6).map(|number| format!("durable {number}")).collect();
+        assert_eq!(told(ends), in_order);
+        // What replaces the end of the log is no continuation of it.
+        let mut ends = VecDeque::new();
+        worker.run([job(7, entries(8, 9)), job(8, entries(9, 9))], &mut ends);
+        assert_eq!((syncs(&worker), told(ends).len()), (5, 2));
+    }
+
+    #[test]
+    fn a_failed_fsync_fails_all_that_shared_it_and_all_that_follows() {
+        let fs = MemoryFs::new();
+        let mut worker = worker(&fs);
+        fs.arm(&[Fault::FailSync(1)]);
+        let mut ends = VecDeque::new();
+        worker.run([job(1, entries(1, 1)), job(2, entries(2, 2))], &mut ends);
+        worker.run([job(3, entries(3, 3))], &mut ends);
+        assert_eq!(told(ends), ["failed 1", "failed 2", "failed 3"]);
+    }
+}
