@@ -78,7 +78,7 @@ impl Node {
             && ready.write.is_none()
             && ready.outputs.is_empty()
             && ready.garbage.is_empty();
-        if quiet && self.held_write.is_none() {
+        if quiet && self.held_write.is_none() && !self.may_answer_from_snapshot() {
             self.undrained = false;
             self.catch_up_left = CATCH_UP_MAX;
             return None;
@@ -218,8 +218,7 @@ impl Node {
     /// drain lets watches that lag read on within a bound. Tick if it is time, and drain again at
     /// once.
     pub fn has_more(&self) -> bool {
-        let behind = self.cursors.wants_catch_up() || self.unanswered_before.is_some();
-        self.ended.is_none() && !self.is_blocked() && behind
+        self.ended.is_none() && !self.is_blocked() && self.cursors.wants_catch_up()
     }
 
     /// Notices that the leader or the term has changed.

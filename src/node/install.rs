@@ -57,9 +57,15 @@ impl Node {
         }
     }
 
+    /// Whether a snapshot was installed and the watches have read on.
+    pub(super) fn may_answer_from_snapshot(&self) -> bool {
+        let waits = self.unanswered_before.is_some() && self.ended.is_none();
+        waits && !self.cursors.wants_catch_up()
+    }
+
     /// Answers what was submitted before the last install, once the watches have read on.
     pub(super) fn answer_from_snapshot(&mut self) {
-        if self.ended.is_some() || self.cursors.wants_catch_up() {
+        if !self.may_answer_from_snapshot() {
             return;
         }
         let Some(before) = self.unanswered_before.take() else {
