@@ -15,7 +15,7 @@ use crate::{
         request::{Output, RequestError, Unknown},
         transfer::{Outgoing, Source},
     },
-    wire::{Body, SnapshotMeta},
+    wire::{Body, FRAME_BYTES_MAX, SnapshotMeta},
 };
 
 /// What a write that is out will have made durable.
@@ -285,7 +285,6 @@ impl Node {
 
     /// Proposes what waits, with the keep-alives and the expiries that are due.
     fn propose_waiting(&mut self) {
-        let frame_bytes_max = self.frame_bytes_max();
         let Some(leadership) = &mut self.leadership else {
             return;
         };
@@ -302,7 +301,7 @@ impl Node {
         let (bytes_max, wall_ms) = (self.config.limits.entry_bytes_max, self.now.wall_ms);
         while let Some(entry) = leadership.take_entry(bytes_max, wall_ms, clock_due) {
             clock_due = false;
-            debug_assert!(entry.len() < frame_bytes_max / 2, "a follower takes its frame");
+            debug_assert!(entry.len() < FRAME_BYTES_MAX, "a follower takes its frame");
             if self.consensus.propose(entry.clone()).is_err() {
                 // The ticks are lost; the commands wait for room, or for the next leader.
                 if let Ok(Entry { commands: Batch(commands), .. }) = Entry::decode(entry) {

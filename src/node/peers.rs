@@ -15,7 +15,9 @@ use crate::{
     consensus::Rejected,
     id::NodeId,
     node::ready::SnapshotWrite,
-    wire::{Body, Chunk, Frame, FrameError, Hello, RaftMessage, Refusal, SnapshotMeta},
+    wire::{
+        Body, Chunk, FRAME_BYTES_MAX, Frame, FrameError, Hello, RaftMessage, Refusal, SnapshotMeta,
+    },
 };
 
 /// Why a frame was not taken. Nothing of it had an effect.
@@ -86,7 +88,8 @@ impl Node {
 
     fn take_frame(&mut self, peer: NodeId, bytes: &Bytes) -> Result<(), StepError> {
         let here = self.config.id;
-        let frame = Frame::decode(bytes, self.frame_bytes_max())?;
+        // The sender's limits may be other than this member's.
+        let frame = Frame::decode(bytes, FRAME_BYTES_MAX)?;
         if frame.cluster != self.config.cluster {
             return Err(StepError::OtherCluster);
         }
@@ -209,13 +212,6 @@ impl Node {
             Body::Hello(_) | Body::Raft(_) | Body::Refused { .. } => {}
         }
         Ok(())
-    }
-
-    /// The longest frame that a member of this configuration sends: more than two entries.
-    pub(super) fn frame_bytes_max(&self) -> usize {
-        let limits = &self.config.limits;
-        let entry = limits.entry_bytes_max.max(limits.payload_bytes_max + (64 << 10));
-        limits.message_bytes_max.max(entry) + entry + (64 << 10)
     }
 
     fn refuse(&mut self, from: NodeId, reason: Refusal) -> StepError {

@@ -560,7 +560,6 @@ fn checksum(frame: &[u8]) -> u32 {
 pub(crate) const HEADER_BYTES: usize = 80;
 /// No member sends a longer frame, whatever its limits are; they may differ from the receiver's.
 /// It is one command, the largest: a payload, its path, and all guards on paths as long.
-#[cfg_attr(not(feature = "tcp"), expect(dead_code, reason = "a transport asks for it"))]
 pub(crate) const FRAME_BYTES_MAX: usize =
     SIZE_BYTES_MAX + (1 + Txn::GUARDS_MAX) * (Path::BYTES_MAX + RECORD_BYTES) + 8 * RECORD_BYTES;
 /// What stands around a field or a record at most.

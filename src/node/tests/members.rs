@@ -226,3 +226,25 @@ fn the_same_inputs_give_the_same_bytes() {
     assert!(first.len() > 500, "{}", first.len());
     assert!(first == second, "every byte that was sent is the same");
 }
+
+#[test]
+fn a_member_takes_what_others_send_whatever_its_own_limits_are() {
+    let limits = Limits { payload_bytes_max: 1_000, ..Limits::default() };
+    let mut cluster = Cluster::with_limits(3, limits.clone());
+    let leader = cluster.elect();
+    let at = (1..=3).map(id).find(|&it| it != leader).expect("a follower");
+    cluster.limits = Limits { message_bytes_max: 1 << 10, entry_bytes_max: 1 << 10, ..limits };
+    cluster.restart(at);
+    cluster.run(5);
+    // One entry of half a megabyte, in one message.
+    for n in 0..600 {
+        let path = crate::Path::sequential_prefix(&format!("/n{n}")).expect("valid");
+        let data = Bytes::from(vec![7; 900]);
+        let txn = Op::Create { path, data, mode: CreateMode::Persistent }.into();
+        cluster.submit(leader, Request::Txn { seq: None, txn });
+    }
+    cluster.run(20);
+    assert!(cluster.exists(at, "/n599"), "{:?}", cluster.nodes[&at].status());
+    assert_eq!(cluster.nodes[&at].status().refused_frames, 0);
+    cluster.assert_agreement();
+}
