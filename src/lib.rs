@@ -111,8 +111,8 @@ pub use config::{Config, ConfigBuilder, ConfigError, Limits};
 pub use id::{Boot, ClusterId, Incarnation, NodeId, Secret, SessionId, StoreId, Zxid};
 pub use namespace::View;
 pub use op::{
-    Check, CreateMode, Event, EventKind, Filter, Guard, LimitName, Op, OpError, Outcome, Reply,
-    Stat, Txn,
+    Check, Child, Children, CreateMode, Event, EventKind, Field, Filter, Guard, Lifetime,
+    LimitName, List, Op, OpError, Outcome, Page, Relation, Reply, Stat, Txn,
 };
 pub use path::{Path, PathError, PathPrefix};
 pub use time::Now;

@@ -18,7 +18,7 @@ pub struct EntryRecord {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CommandRecord {
-    #[prost(oneof = "command_record::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "command_record::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     pub kind: ::core::option::Option<command_record::Kind>,
 }
 /// Nested message and enum types in `CommandRecord`.
@@ -41,6 +41,8 @@ pub mod command_record {
         ExpireSession(super::ExpireSession),
         #[prost(message, tag = "8")]
         PinStore(super::PinStore),
+        #[prost(message, tag = "9")]
+        ReapNode(super::ReapNode),
     }
 }
 /// A transaction of a session, exactly once and in sequence.
@@ -81,7 +83,7 @@ pub struct TxnRecord {
     /// Length-delimited GuardRecord.
     #[prost(bytes = "bytes", tag = "1")]
     pub guards: ::prost::bytes::Bytes,
-    #[prost(oneof = "txn_record::Op", tags = "2, 3, 4")]
+    #[prost(oneof = "txn_record::Op", tags = "2, 3, 4, 5, 6")]
     pub op: ::core::option::Option<txn_record::Op>,
 }
 /// Nested message and enum types in `TxnRecord`.
@@ -94,18 +96,78 @@ pub mod txn_record {
         Set(super::SetRecord),
         #[prost(message, tag = "4")]
         Delete(super::DeleteRecord),
+        /// Any other operation alone.
+        #[prost(message, tag = "5")]
+        Other(super::OpRecord),
+        #[prost(message, tag = "6")]
+        Branches(super::BranchesRecord),
     }
+}
+/// Several operations, and what happens instead if the guards do not hold.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BranchesRecord {
+    /// Length-delimited OpRecord.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub then: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", optional, tag = "2")]
+    pub otherwise: ::core::option::Option<::prost::bytes::Bytes>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OpRecord {
+    #[prost(oneof = "op_record::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    pub kind: ::core::option::Option<op_record::Kind>,
+}
+/// Nested message and enum types in `OpRecord`.
+pub mod op_record {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "1")]
+        Create(super::CreateRecord),
+        #[prost(message, tag = "2")]
+        Set(super::SetRecord),
+        #[prost(message, tag = "3")]
+        Delete(super::DeleteRecord),
+        /// The topmost path.
+        #[prost(bytes, tag = "4")]
+        DeleteTree(::prost::bytes::Bytes),
+        #[prost(message, tag = "5")]
+        Check(super::GuardRecord),
+        #[prost(bytes, tag = "6")]
+        Get(::prost::bytes::Bytes),
+        #[prost(bytes, tag = "7")]
+        Exists(::prost::bytes::Bytes),
+        #[prost(message, tag = "8")]
+        List(super::ListRecord),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListRecord {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub path: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", optional, tag = "2")]
+    pub after: ::core::option::Option<::prost::bytes::Bytes>,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub prefix: ::prost::bytes::Bytes,
+    /// 0 all, 1 persistent, 2 ephemeral.
+    #[prost(uint32, tag = "4")]
+    pub only: u32,
+    #[prost(uint32, tag = "5")]
+    pub limit: u32,
+    #[prost(bool, tag = "6")]
+    pub with_stat: bool,
+    #[prost(bool, tag = "7")]
+    pub with_data: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GuardRecord {
     #[prost(bytes = "bytes", tag = "1")]
     pub path: ::prost::bytes::Bytes,
-    #[prost(oneof = "guard_record::Kind", tags = "2, 3, 4, 5")]
+    #[prost(oneof = "guard_record::Kind", tags = "2, 3, 4, 5, 6, 7")]
     pub kind: ::core::option::Option<guard_record::Kind>,
 }
 /// Nested message and enum types in `GuardRecord`.
 pub mod guard_record {
-    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Kind {
         #[prost(bool, tag = "2")]
         Exists(bool),
@@ -115,7 +177,29 @@ pub mod guard_record {
         Czxid(u64),
         #[prost(uint64, tag = "5")]
         Owner(u64),
+        #[prost(message, tag = "6")]
+        Compare(super::CompareRecord),
+        #[prost(message, tag = "7")]
+        Value(super::ValueRecord),
     }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CompareRecord {
+    /// 0 version, 1 cversion, 2 aversion, 3 czxid, 4 mzxid, 5 pzxid, 6 children, 7 data length.
+    #[prost(uint32, tag = "1")]
+    pub field: u32,
+    /// 0 equal, 1 not equal, 2 less, 3 greater.
+    #[prost(uint32, tag = "2")]
+    pub relation: u32,
+    #[prost(uint64, tag = "3")]
+    pub to: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ValueRecord {
+    #[prost(uint32, tag = "1")]
+    pub relation: u32,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub to: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateRecord {
@@ -123,9 +207,12 @@ pub struct CreateRecord {
     pub path: ::prost::bytes::Bytes,
     #[prost(bytes = "bytes", tag = "2")]
     pub data: ::prost::bytes::Bytes,
-    /// CreateMode: 0 persistent, 1 ephemeral, 2 persistent sequential, 3 ephemeral sequential.
+    /// CreateMode: 0 persistent, 1 ephemeral, 2 persistent sequential, 3 ephemeral sequential,
+    /// 4 container, 5 with a time to live, 6 sequential with a time to live.
     #[prost(uint32, tag = "3")]
     pub mode: u32,
+    #[prost(uint64, tag = "4")]
+    pub ttl_ms: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SetRecord {
@@ -197,6 +284,14 @@ pub struct ExpireSession {
     #[prost(uint64, tag = "1")]
     pub session: u64,
 }
+/// Takes effect only if the node is still the one of this czxid, and due at apply.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReapNode {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub path: ::prost::bytes::Bytes,
+    #[prost(uint64, tag = "2")]
+    pub czxid: u64,
+}
 /// Records the store id of a member whose store is not known yet.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PinStore {
@@ -229,12 +324,17 @@ pub struct StatRecord {
     pub data_length: u64,
     #[prost(uint64, tag = "11")]
     pub children: u64,
+    /// 0 unlimited, 1 container, 2 time to live.
+    #[prost(uint32, tag = "12")]
+    pub lifetime: u32,
+    #[prost(uint64, tag = "13")]
+    pub ttl_ms: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReplyRecord {
     #[prost(uint64, tag = "1")]
     pub zxid: u64,
-    #[prost(oneof = "reply_record::Result", tags = "2, 3, 4, 5, 6")]
+    #[prost(oneof = "reply_record::Result", tags = "2, 3, 4, 5, 6, 7")]
     pub result: ::core::option::Option<reply_record::Result>,
 }
 /// Nested message and enum types in `ReplyRecord`.
@@ -251,7 +351,78 @@ pub mod reply_record {
         Closed(bool),
         #[prost(message, tag = "6")]
         Error(super::OpErrorRecord),
+        #[prost(message, tag = "7")]
+        Other(super::OutcomeRecord),
     }
+}
+/// An outcome that a single write does not have.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OutcomeRecord {
+    #[prost(oneof = "outcome_record::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    pub kind: ::core::option::Option<outcome_record::Kind>,
+}
+/// Nested message and enum types in `OutcomeRecord`.
+pub mod outcome_record {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(uint64, tag = "1")]
+        DeletedTree(u64),
+        #[prost(bool, tag = "2")]
+        Checked(bool),
+        #[prost(message, tag = "3")]
+        Node(super::NodeOutcome),
+        #[prost(message, tag = "4")]
+        Exists(super::ExistsOutcome),
+        #[prost(message, tag = "5")]
+        Listed(super::PageRecord),
+        #[prost(message, tag = "6")]
+        Txn(super::TxnOutcome),
+        #[prost(message, tag = "7")]
+        Created(super::CreatedRecord),
+        #[prost(message, tag = "8")]
+        Set(super::StatRecord),
+        #[prost(bool, tag = "9")]
+        Deleted(bool),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NodeOutcome {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub data: ::prost::bytes::Bytes,
+    #[prost(message, optional, tag = "2")]
+    pub stat: ::core::option::Option<StatRecord>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExistsOutcome {
+    #[prost(message, optional, tag = "1")]
+    pub stat: ::core::option::Option<StatRecord>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PageRecord {
+    /// Length-delimited ChildRecord.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub children: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", optional, tag = "2")]
+    pub resume: ::core::option::Option<::prost::bytes::Bytes>,
+    #[prost(message, optional, tag = "3")]
+    pub stat: ::core::option::Option<StatRecord>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ChildRecord {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub name: ::prost::bytes::Bytes,
+    #[prost(message, optional, tag = "2")]
+    pub stat: ::core::option::Option<StatRecord>,
+    #[prost(bytes = "bytes", optional, tag = "3")]
+    pub data: ::core::option::Option<::prost::bytes::Bytes>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TxnOutcome {
+    #[prost(bool, tag = "1")]
+    pub held: bool,
+    /// Length-delimited OutcomeRecord.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub results: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreatedRecord {
@@ -272,6 +443,9 @@ pub struct OpErrorRecord {
     pub b: u64,
     #[prost(bytes = "bytes", tag = "5")]
     pub name: ::prost::bytes::Bytes,
+    /// Of an operation of a transaction: which one, from 1.
+    #[prost(uint64, tag = "6")]
+    pub operation: u64,
 }
 /// One length-delimited record of a snapshot, in canonical order.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -348,6 +522,12 @@ pub struct ParametersRecord {
     pub history_bytes_max: u64,
     #[prost(uint64, tag = "11")]
     pub sessions_max: u64,
+    #[prost(uint64, tag = "12")]
+    pub txn_ops_max: u64,
+    #[prost(uint64, tag = "13")]
+    pub subtree_nodes_max: u64,
+    #[prost(uint64, tag = "14")]
+    pub container_grace_us: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MemberRecord {
@@ -399,6 +579,9 @@ pub struct ZnodeRecord {
     pub stat: ::core::option::Option<StatRecord>,
     #[prost(uint64, tag = "4")]
     pub next_sequence: u64,
+    /// From when on the node's lifetime counts, on the replicated clock.
+    #[prost(uint64, tag = "5")]
+    pub since_us: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ChangeRecord {

@@ -15,7 +15,8 @@ use crate::{
     command::KeepAlive,
     config::Parameters,
     id::{SecretHash, SessionId, Zxid},
-    op::{LimitName, OpError, Outcome, Reply},
+    namespace::list::child_bytes,
+    op::{LimitName, OpError, Outcome, Reply, Txn},
     path::Path,
 };
 
@@ -261,14 +262,14 @@ impl Session {
         }
     }
 
-    /// What becomes of a command (rule 7). `acked` is the client's watermark; a close has none, and
-    /// is held back by no window, for it keeps no reply.
+    /// What becomes of a command (rule 7). `keeps` is the client's watermark, and the room that the
+    /// reply may need; a close has none, and is held back by no window, for it keeps no reply.
     pub(super) fn admit(
         &mut self,
         id: SessionId,
         epoch: u64,
         seq: u64,
-        acked: Option<u64>,
+        keeps: Option<(u64, u64)>,
         parameters: &Parameters,
     ) -> Admission {
         if epoch != self.epoch {
@@ -278,7 +279,7 @@ impl Session {
         if seq > expected {
             return Admission::Refuse(OpError::Gap { expected, actual: seq });
         }
-        if let Some(acked) = acked {
+        if let Some((acked, _)) = keeps {
             self.acknowledge(acked);
         }
         if seq < expected {
@@ -287,8 +288,8 @@ impl Session {
                 None => Admission::Refuse(OpError::AlreadyAcknowledged { seq }),
             };
         }
-        match acked {
-            Some(_) => self.check_window(parameters),
+        match keeps {
+            Some((_, room_bytes)) => self.check_window(room_bytes, parameters),
             None => Admission::Next,
         }
     }
@@ -345,7 +346,7 @@ impl Session {
         }
     }
 
-    fn check_window(&self, parameters: &Parameters) -> Admission {
+    fn check_window(&self, room_bytes: u64, parameters: &Parameters) -> Admission {
         let count = self.window_count() + 1;
         if count > parameters.window_count_max {
             return Admission::Refuse(OpError::Limit {
@@ -355,7 +356,7 @@ impl Session {
             });
         }
         // The reply is not known yet, so there must be room for the largest.
-        let bytes = self.reply_bytes + REPLY_BYTES_MAX;
+        let bytes = self.reply_bytes + room_bytes;
         if bytes > parameters.window_bytes_max {
             return Admission::Refuse(OpError::Limit {
                 limit: LimitName::WindowBytes,
@@ -394,22 +395,55 @@ pub(crate) struct SessionState {
     pub(crate) window_bytes: u64,
 }
 
+/// Room that the largest reply to a transaction needs.
+pub(super) fn room_bytes(txn: &Txn, parameters: &Parameters) -> u64 {
+    match txn.is_verbose() {
+        true => REPLY_BYTES_MAX.max(REPLY_BYTES + parameters.window_bytes_max / 2),
+        false => REPLY_BYTES_MAX,
+    }
+}
+
 /// What a reply counts for against `window_bytes_max`.
 fn weight(reply: &Reply) -> u64 {
-    let path = match &reply.result {
-        Ok(Outcome::Created { path, .. }) => path.as_str().len(),
-        Ok(_) => 0,
-        Err(
-            OpError::NoNode { path }
-            | OpError::NodeExists { path }
-            | OpError::BadVersion { path, .. }
-            | OpError::NotEmpty { path, .. }
-            | OpError::NoChildrenForEphemerals { path }
-            | OpError::GuardFailed { path, .. },
-        ) => path.as_str().len(),
-        Err(_) => 0,
+    let bytes = match &reply.result {
+        Ok(outcome) => outcome_bytes(outcome),
+        Err(error) => error_bytes(error),
     };
-    REPLY_BYTES + path as u64
+    REPLY_BYTES + bytes
+}
+
+/// What an outcome counts for beyond the reply that it stands in.
+pub(super) fn outcome_bytes(outcome: &Outcome) -> u64 {
+    match outcome {
+        Outcome::Created { path, .. } => path.as_str().len() as u64,
+        Outcome::Node { data, .. } => data.len() as u64,
+        Outcome::Listed(page) => {
+            let children = page.children.iter().map(child_bytes).sum::<usize>();
+            children as u64 + page.resume.as_ref().map_or(0, |it| it.len() as u64)
+        }
+        Outcome::Txn { results, .. } => {
+            results.iter().map(|result| REPLY_BYTES + outcome_bytes(result)).sum()
+        }
+        Outcome::Set { .. }
+        | Outcome::Deleted
+        | Outcome::DeletedTree { .. }
+        | Outcome::Checked
+        | Outcome::Exists(_)
+        | Outcome::Closed => 0,
+    }
+}
+
+fn error_bytes(error: &OpError) -> u64 {
+    match error {
+        OpError::NoNode { path }
+        | OpError::NodeExists { path }
+        | OpError::BadVersion { path, .. }
+        | OpError::NotEmpty { path, .. }
+        | OpError::NoChildrenForEphemerals { path }
+        | OpError::GuardFailed { path, .. } => path.as_str().len() as u64,
+        OpError::InTxn { cause, .. } => error_bytes(cause),
+        _ => 0,
+    }
 }
 
 /// About what a reply takes in memory beyond its path's text.

@@ -5,6 +5,7 @@
 //! is never iterated: whoever walks the tree goes from a node to its children, in byte order.
 //!
 //! Invariants:
+//! - `due` has one entry for each node with a [`Znode::deadline`], and no other.
 //! - The root exists. Every other node's parent exists, is not ephemeral, and lists it.
 //! - An operation that fails has changed nothing.
 
@@ -17,45 +18,48 @@ use imbl::{GenericHashMap, OrdSet, shared_ptr::DefaultSharedPtr};
 use crate::{
     id::{SessionId, Zxid},
     namespace::limit,
-    op::{Event, EventKind, LimitName, OpError, Outcome, Stat},
+    op::{Event, EventKind, Lifetime, LimitName, OpError, Outcome, Stat},
     path::{Path, PathPrefix},
+    time::as_micros,
 };
 
 /// All znodes; a clone is O(1).
 #[derive(Clone)]
 pub(super) struct Tree {
     nodes: GenericHashMap<Arc<str>, Arc<Znode>, FixedState, DefaultSharedPtr>,
+    /// The nodes that the cluster is to remove, by the moment from which on it may.
+    due: OrdSet<(u64, Arc<str>)>,
+    /// How long a container lives after its last child has gone.
+    grace_us: u64,
 }
 
 impl Tree {
     /// The root alone.
-    pub(super) fn new() -> Self {
-        let mut tree = Self::empty();
+    pub(super) fn new(grace_us: u64) -> Self {
+        let mut tree = Self::empty(grace_us);
         tree.place(Arc::from("/"), Znode::default());
         tree
     }
 
     /// No node at all: the start of a decoder, which ends with a root or not at all.
-    pub(super) fn empty() -> Self {
-        Self { nodes: GenericHashMap::with_hasher(FixedState::default()) }
+    pub(super) fn empty(grace_us: u64) -> Self {
+        let nodes = GenericHashMap::with_hasher(FixedState::default());
+        Self { nodes, due: OrdSet::new(), grace_us }
     }
 
     /// Puts a node that its parent lists, or that is the root.
     pub(super) fn place(&mut self, path: Arc<str>, znode: Znode) {
+        if let Some(deadline_us) = znode.deadline(self.grace_us) {
+            self.due.insert((deadline_us, Arc::clone(&path)));
+        }
         self.nodes.insert(path, Arc::new(znode));
     }
 
     /// Makes a node below an existing parent, and lists it there.
-    pub(super) fn create(
-        &mut self,
-        prefix: &PathPrefix,
-        sequential: bool,
-        data: &[u8],
-        owner: Option<SessionId>,
-        at: Stamp,
-    ) -> Result<Change, OpError> {
+    pub(super) fn create(&mut self, new: &New<'_>, at: Stamp) -> Result<Change, OpError> {
+        let prefix = new.prefix;
         let parent_path = prefix.parent_str();
-        if !sequential && prefix.as_str() == "/" {
+        if !new.sequential && prefix.as_str() == "/" {
             return Err(OpError::Root);
         }
         let parent =
@@ -63,7 +67,7 @@ impl Tree {
         if parent.owner.is_some() {
             return Err(OpError::NoChildrenForEphemerals { path: checked(parent_path) });
         }
-        let (path, next_sequence) = if sequential {
+        let (path, next_sequence) = if new.sequential {
             self.next_in_sequence(prefix, parent.next_sequence)?
         } else {
             // The codec refuses a prefix that is no path by itself.
@@ -75,25 +79,27 @@ impl Tree {
             return Err(OpError::NodeExists { path });
         }
         let znode = Znode {
-            data: own(data),
+            data: own(new.data),
             czxid: at.zxid,
             mzxid: at.zxid,
             pzxid: at.zxid,
             ctime_ms: at.wall_ms,
             mtime_ms: at.wall_ms,
-            owner,
+            owner: new.owner,
+            special: Special::new(new.lifetime, at.clock_us),
             ..Znode::default()
         };
         let stat = znode.stat();
         self.place(Arc::clone(path.shared()), znode);
-        let parent = self.get_mut(parent_path).expect("the parent was found");
-        parent.next_sequence = next_sequence;
-        parent.children.insert(Arc::clone(path.shared()));
-        parent.children_changed(at);
+        self.change(parent_path, |parent| {
+            parent.next_sequence = next_sequence;
+            parent.children.insert(Arc::clone(path.shared()));
+            parent.children_changed(at);
+        });
         Ok(Change {
             outcome: Outcome::Created { path: path.clone(), stat },
             event: Event { zxid: at.zxid, kind: EventKind::Created, path, czxid: at.zxid },
-            owner,
+            owner: new.owner,
         })
     }
 
@@ -108,16 +114,22 @@ impl Tree {
         if let Some(version) = version {
             self.check_version(&path, version)?;
         }
-        let Some(znode) = self.get_mut(path.as_str()) else {
+        let changed = self.change(path.as_str(), |znode| {
+            znode.data = own(data);
+            znode.version += 1;
+            znode.mzxid = at.zxid;
+            znode.mtime_ms = at.wall_ms;
+            if matches!(znode.lifetime(), Lifetime::Ttl(_)) {
+                znode.count_from(at.clock_us);
+            }
+            (znode.stat(), znode.czxid)
+        });
+        let Some((stat, czxid)) = changed else {
             return Err(OpError::NoNode { path });
         };
-        znode.data = own(data);
-        znode.version += 1;
-        znode.mzxid = at.zxid;
-        znode.mtime_ms = at.wall_ms;
         Ok(Change {
-            outcome: Outcome::Set { stat: znode.stat() },
-            event: Event { zxid: at.zxid, kind: EventKind::DataChanged, path, czxid: znode.czxid },
+            outcome: Outcome::Set { stat },
+            event: Event { zxid: at.zxid, kind: EventKind::DataChanged, path, czxid },
             owner: None,
         })
     }
@@ -143,7 +155,8 @@ impl Tree {
             return Err(OpError::NotEmpty { path, children });
         }
         let (czxid, owner) = (znode.czxid, znode.owner);
-        self.unlink(path.as_str(), at);
+        self.remove(path.as_str());
+        self.unlist(path.as_str(), at);
         Ok(Change {
             outcome: Outcome::Deleted,
             event: Event { zxid: at.zxid, kind: EventKind::Deleted, path, czxid },
@@ -151,16 +164,73 @@ impl Tree {
         })
     }
 
+    /// Removes a node and all below it, at most `max` nodes; each after those below it.
+    pub(super) fn delete_tree(
+        &mut self,
+        path: &Path,
+        max: u64,
+        at: Stamp,
+    ) -> Result<Vec<Change>, OpError> {
+        if path.is_root() {
+            return Err(OpError::Root);
+        }
+        if self.get(path.as_str()).is_none() {
+            return Err(OpError::NoNode { path: path.clone() });
+        }
+        let mut paths = vec![Arc::clone(path.shared())];
+        while let Some((next, _)) = paths.last().and_then(|last| self.next_depth_first(last)) {
+            if !is_below(next, path.as_str()) {
+                break;
+            }
+            if paths.len() as u64 >= max {
+                let value = max.saturating_add(1);
+                return Err(OpError::Limit { limit: LimitName::SubtreeNodes, value, max });
+            }
+            paths.push(Arc::clone(next));
+        }
+        let mut changes = Vec::with_capacity(paths.len());
+        for path in paths.into_iter().rev() {
+            let Some(znode) = self.remove(&path) else {
+                continue;
+            };
+            let (czxid, path) = (znode.czxid, Path::from_shared_checked(path));
+            changes.push(Change {
+                outcome: Outcome::Deleted,
+                event: Event { zxid: at.zxid, kind: EventKind::Deleted, path, czxid },
+                owner: znode.owner,
+            });
+        }
+        self.unlist(path.as_str(), at);
+        Ok(changes)
+    }
+
     /// Removes an ephemeral node whose session ends.
     pub(super) fn remove_owned(&mut self, path: Arc<str>, at: Stamp) -> Event {
-        let czxid = self.get(&path).map_or(Zxid::ZERO, |znode| znode.czxid);
-        self.unlink(&path, at);
-        Event {
-            zxid: at.zxid,
-            kind: EventKind::Deleted,
-            path: Path::from_shared_checked(path),
-            czxid,
-        }
+        let czxid = self.remove(&path).map_or(Zxid::ZERO, |znode| znode.czxid);
+        self.unlist(&path, at);
+        let path = Path::from_shared_checked(path);
+        Event { zxid: at.zxid, kind: EventKind::Deleted, path, czxid }
+    }
+
+    /// The nodes that may be removed at `clock_us`, those that waited longest first.
+    pub(super) fn due(&self, clock_us: u64) -> impl Iterator<Item = &Arc<str>> {
+        self.due
+            .iter()
+            .take_while(move |(deadline_us, _)| *deadline_us <= clock_us)
+            .map(|(_, path)| path)
+    }
+
+    /// Whether any node waits to be removed.
+    pub(super) fn has_deadlines(&self) -> bool {
+        !self.due.is_empty()
+    }
+
+    /// Whether this very node may be removed at `clock_us`.
+    pub(super) fn is_due(&self, path: &Path, czxid: Zxid, clock_us: u64) -> bool {
+        self.get(path.as_str()).is_some_and(|znode| {
+            znode.czxid == czxid
+                && znode.deadline(self.grace_us).is_some_and(|deadline| deadline <= clock_us)
+        })
     }
 
     /// The node at `path`.
@@ -186,8 +256,65 @@ impl Tree {
         Some((next, self.get(next)?))
     }
 
-    fn get_mut(&mut self, path: &str) -> Option<&mut Znode> {
-        self.nodes.get_mut(path).map(Arc::make_mut)
+    /// Changes a node, and keeps the list of deadlines.
+    fn change<T>(&mut self, path: &str, change: impl FnOnce(&mut Znode) -> T) -> Option<T> {
+        let znode = Arc::make_mut(self.nodes.get_mut(path)?);
+        if znode.special.is_none() {
+            return Some(change(znode));
+        }
+        let before = znode.deadline(self.grace_us);
+        let result = change(znode);
+        let after = znode.deadline(self.grace_us);
+        if before != after {
+            let path: Arc<str> = Arc::from(path);
+            if let Some(before) = before {
+                self.due.remove(&(before, Arc::clone(&path)));
+            }
+            if let Some(after) = after {
+                self.due.insert((after, path));
+            }
+        }
+        Some(result)
+    }
+
+    /// Takes a node out; its parent still lists it.
+    fn remove(&mut self, path: &str) -> Option<Arc<Znode>> {
+        let znode = self.nodes.remove(path)?;
+        if let Some(deadline_us) = znode.deadline(self.grace_us) {
+            self.due.remove(&(deadline_us, Arc::from(path)));
+        }
+        Some(znode)
+    }
+
+    /// Takes a node off its parent's list.
+    fn unlist(&mut self, path: &str, at: Stamp) {
+        let Some(parent) = parent(path) else {
+            return;
+        };
+        self.change(parent, |parent| {
+            parent.children.remove(path);
+            parent.children_changed(at);
+            if parent.children.is_empty() && parent.lifetime() == Lifetime::Container {
+                parent.count_from(at.clock_us);
+            }
+        });
+    }
+
+    /// How many nodes lie below a node, at most `max`, and whether there are more.
+    pub(super) fn descendants(&self, path: &Path, max: u64) -> Option<(u64, bool)> {
+        self.get(path.as_str())?;
+        let (mut count, mut at) = (0, path.as_str());
+        while let Some((next, _)) = self.next_depth_first(at) {
+            if !path.is_root() && !is_below(next, path.as_str()) {
+                break;
+            }
+            if count == max {
+                return Some((count, true));
+            }
+            count += 1;
+            at = next;
+        }
+        Some((count, false))
     }
 
     fn check_version(&self, path: &Path, expected: u64) -> Result<(), OpError> {
@@ -222,14 +349,6 @@ impl Tree {
         }
         Err(OpError::NodeExists { path: numbered(prefix, sequence)? })
     }
-
-    fn unlink(&mut self, path: &str, at: Stamp) {
-        self.nodes.remove(path);
-        if let Some(parent) = parent(path).and_then(|parent| self.get_mut(parent)) {
-            parent.children.remove(path);
-            parent.children_changed(at);
-        }
-    }
 }
 
 /// One node; its path is the map's key.
@@ -250,12 +369,56 @@ pub(super) struct Znode {
     pub(super) next_sequence: u64,
     /// Full paths, shared with the map's keys.
     pub(super) children: OrdSet<Arc<str>>,
+    /// What few nodes have. Invariant: none that says nothing.
+    pub(super) special: Option<Arc<Special>>,
+}
+
+/// What few nodes have.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Special {
+    pub(super) lifetime: Lifetime,
+    /// From when on the lifetime counts, on the replicated clock: of a container, since its last
+    /// child has gone; else since the data was replaced.
+    pub(super) since_us: u64,
+}
+
+impl Special {
+    pub(super) fn new(lifetime: Lifetime, since_us: u64) -> Option<Arc<Self>> {
+        (lifetime != Lifetime::Unlimited).then(|| Arc::new(Self { lifetime, since_us }))
+    }
 }
 
 impl Znode {
     fn children_changed(&mut self, at: Stamp) {
         self.cversion += 1;
         self.pzxid = at.zxid;
+    }
+
+    pub(super) fn lifetime(&self) -> Lifetime {
+        self.special.as_ref().map_or(Lifetime::Unlimited, |it| it.lifetime)
+    }
+
+    /// The lifetime starts anew.
+    fn count_from(&mut self, clock_us: u64) {
+        if let Some(special) = self.special.as_mut() {
+            Arc::make_mut(special).since_us = clock_us;
+        }
+    }
+
+    /// From when on the cluster may remove the node, if it may.
+    pub(super) fn deadline(&self, grace_us: u64) -> Option<u64> {
+        let special = self.special.as_ref()?;
+        if !self.children.is_empty() {
+            return None;
+        }
+        let after_us = match special.lifetime {
+            Lifetime::Unlimited => return None,
+            // It is left alone until it had a child.
+            Lifetime::Container if self.cversion == 0 => return None,
+            Lifetime::Container => grace_us,
+            Lifetime::Ttl(ttl) => as_micros(ttl),
+        };
+        Some(special.since_us.saturating_add(after_us))
     }
 
     /// What is told of the node.
@@ -271,6 +434,7 @@ impl Znode {
             // There are no access control lists yet that could change.
             aversion: 0,
             owner: self.owner,
+            lifetime: self.lifetime(),
             data_length: self.data.len() as u64,
             children: self.children.len() as u64,
         }
@@ -287,6 +451,16 @@ impl Znode {
 pub(super) struct Stamp {
     pub(super) zxid: Zxid,
     pub(super) wall_ms: u64,
+    pub(super) clock_us: u64,
+}
+
+/// A node to be made.
+pub(super) struct New<'a> {
+    pub(super) prefix: &'a PathPrefix,
+    pub(super) sequential: bool,
+    pub(super) data: &'a [u8],
+    pub(super) owner: Option<SessionId>,
+    pub(super) lifetime: Lifetime,
 }
 
 /// What an operation did.
@@ -312,6 +486,11 @@ pub(super) fn parent(path: &str) -> Option<&str> {
         Some(0) | None => Some("/"),
         Some(at) => Some(&path[..at]),
     }
+}
+
+/// Whether `path` lies below `top`, which is not the root.
+fn is_below(path: &str, top: &str) -> bool {
+    path.strip_prefix(top).is_some_and(|rest| rest.starts_with('/'))
 }
 
 fn numbered(prefix: &PathPrefix, sequence: u64) -> Result<Path, OpError> {

@@ -70,7 +70,7 @@ use crate::{
         cursors::Cursors, drain::InFlight, identity::Identity, leader::Leadership,
         membership::Membership, origin::Origin, reads::Reads, transfer::Transfers,
     },
-    op::{LimitName, Op, Txn},
+    op::{Op, Txn},
     path::Path,
     time::{Now, as_micros},
     wire::{Body, Frame},
@@ -426,26 +426,22 @@ impl Node {
     }
 
     fn check_txn(&self, txn: &Txn) -> Result<(), SubmitError> {
-        if self.disk_full && !matches!(txn.op(), Op::Delete { .. }) {
+        let grows = |op: &Op| matches!(op, Op::Create { .. } | Op::Set { .. });
+        if self.disk_full && txn.ops().any(grows) {
             return Err(SubmitError::DiskFull);
         }
-        let check = |limit, value: usize, max: u64| match value as u64 {
-            value if value > max => Err(SubmitError::Limit { limit, value, max }),
-            _ => Ok(()),
-        };
-        check(LimitName::Guards, txn.guards().len(), Txn::GUARDS_MAX as u64)?;
-        let payload = match txn.op() {
-            Op::Create { path, data, mode } => {
-                // What stands before a number may end in '/'; a whole path may not.
+        for op in txn.ops() {
+            // What stands before a number may end in '/'; a whole path may not.
+            if let Op::Create { path, mode, .. } = op {
                 if !mode.is_sequential() {
                     Path::new(path.as_str())?;
                 }
-                data.len()
             }
-            Op::Set { data, .. } => data.len(),
-            Op::Delete { .. } => 0,
-        };
-        check(LimitName::PayloadBytes, payload, self.namespace.parameters().payload_bytes_max)
+        }
+        match txn.excess(self.namespace.parameters()) {
+            Some((limit, value, max)) => Err(SubmitError::Limit { limit, value, max }),
+            None => Ok(()),
+        }
     }
 
     fn check_loop(&self) -> Result<(), Misuse> {

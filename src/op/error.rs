@@ -60,6 +60,14 @@ pub enum OpError {
         /// The node it looks at.
         path: Path,
     },
+    /// An operation of a transaction was refused, and with it the whole transaction.
+    #[error("operation {index} of the transaction: {cause}")]
+    InTxn {
+        /// Which operation of the branch that was taken, from 0.
+        index: u64,
+        /// Why.
+        cause: Box<OpError>,
+    },
     /// A limit of the cluster was passed.
     #[error("{limit} is limited to {max}, not {value}")]
     Limit {
@@ -122,6 +130,16 @@ pub enum LimitName {
     Sessions,
     /// Guards of one transaction.
     Guards,
+    /// Operations of one transaction, both branches together.
+    Operations,
+    /// Bytes that a transaction brings along, beside its paths.
+    TxnBytes,
+    /// Bytes of a transaction's results.
+    ResultBytes,
+    /// Nodes that one operation removes or counts.
+    SubtreeNodes,
+    /// Milliseconds that a node lives without a change.
+    NodeTtl,
 }
 
 impl LimitName {
@@ -140,6 +158,11 @@ impl fmt::Display for LimitName {
             Self::WindowBytes => "unacknowledged reply bytes",
             Self::Sessions => "sessions",
             Self::Guards => "guards",
+            Self::Operations => "operations",
+            Self::TxnBytes => "bytes of a transaction",
+            Self::ResultBytes => "bytes of a transaction's results",
+            Self::SubtreeNodes => "nodes of one operation",
+            Self::NodeTtl => "milliseconds of a node's time to live",
         })
     }
 }

@@ -23,9 +23,9 @@ use crate::{
             COUNTER_MAX, HEAD_BYTES_MAX, PAYLOAD_BYTES_MAX, SNAPSHOT_VERSION, SnapshotError,
             record_bytes_max,
         },
-        tree::{Tree, Znode, own},
+        tree::{Special, Tree, Znode, own},
     },
-    op::Stat,
+    op::{Lifetime, Stat},
     proto::{self, snapshot_record::Kind},
     record::put_delimited,
 };
@@ -213,7 +213,7 @@ impl Body {
                 zxid: Zxid::new(head.zxid),
                 clock_us: head.clock_us,
                 wall_ms: head.wall_ms,
-                tree: Tree::empty(),
+                tree: Tree::empty(parameters.container_grace_us),
                 sessions: Sessions::starting_at(head.next_session),
                 history: History::new(Zxid::new(head.history_floor)),
             },
@@ -389,6 +389,7 @@ impl Body {
                 cversion: stat.cversion,
                 owner: stat.owner,
                 next_sequence: record.next_sequence,
+                special: Special::new(stat.lifetime, record.since_us),
                 ..Znode::default()
             },
         });
@@ -421,6 +422,12 @@ impl Body {
         check(
             counters.into_iter().all(|counter| counter < COUNTER_MAX) && stat.aversion == 0,
             "the node's counters are not valid",
+        )?;
+        check(
+            record.since_us <= state.clock_us
+                && (record.since_us == 0 || stat.lifetime != Lifetime::Unlimited)
+                && (stat.lifetime == Lifetime::Unlimited || (stat.owner.is_none() && !is_root)),
+            "the node's lifetime is not valid",
         )?;
         let Some(owner) = stat.owner else {
             return Ok(());

@@ -1,10 +1,12 @@
 //! The promises of the state machine, one by one.
 
+mod lifetime;
 mod model;
 mod random;
 mod session;
 mod snapshot;
 mod tree;
+mod txn;
 
 use bytes::Bytes;
 
@@ -12,7 +14,7 @@ use super::*;
 use crate::{
     config::Config,
     id::{ClusterId, NodeId, Secret},
-    op::{CreateMode, EventKind, Stat},
+    op::{CreateMode, EventKind, Op, Stat},
     path::Path,
 };
 
@@ -165,14 +167,19 @@ pub(super) fn check_indexes(ns: &Namespace) {
     secrets.sort();
     owned.sort();
     assert_eq!(state.sessions.indexes(), (deadlines, secrets));
-    let (mut count, mut owners) = (1, Vec::new());
+    let (mut count, mut owners, mut due) = (1, Vec::new(), Vec::new());
     let mut at = "/".to_string();
     while let Some((path, znode)) = state.tree.next_depth_first(&at) {
         count += 1;
+        let deadline_us = znode.deadline(state.parameters.container_grace_us);
+        due.extend(deadline_us.map(|deadline_us| (deadline_us, path.to_string())));
         owners.extend(znode.owner.map(|owner| (path.to_string(), owner)));
         at = path.to_string();
     }
     owners.sort();
+    due.sort();
+    let named: Vec<_> = due.into_iter().map(|(_, path)| path).collect();
+    assert!(state.tree.due(u64::MAX).map(|path| path.to_string()).eq(named));
     assert_eq!(owned, owners);
     assert_eq!(state.tree.len(), count);
 }

@@ -1,5 +1,7 @@
 //! Random commands against the naive model, and against other replicas.
 
+use std::time::Duration;
+
 use super::{
     super::{Namespace, tests::*},
     model::Model,
@@ -7,7 +9,7 @@ use super::{
 use crate::{
     command::{Command, KeepAlive},
     id::{SessionId, Zxid},
-    op::{Check, CreateMode, Guard, Txn},
+    op::{Check, Children, CreateMode, Field, Guard, List, Op, Relation, Txn},
 };
 
 /// Replies, changes, tree, sessions and history are those of the model, and a state that goes
@@ -38,9 +40,9 @@ fn two_hundred_thousand_random_commands_do_what_the_model_does() {
         }
     }
     // The generator reaches what it is to reach.
-    assert!(model.zxid > 50_000, "{}", model.zxid);
+    assert!(model.zxid > 40_000, "{}", model.zxid);
     assert!(model.next_session > 1_000, "{}", model.next_session);
-    assert!(model.floor.as_u64() > 40_000, "{:?}", model.floor);
+    assert!(model.floor.as_u64() > 39_000, "{:?}", model.floor);
 }
 
 /// A replica that starts from another's snapshot halfway ends with the same bytes.
@@ -117,11 +119,17 @@ fn compare(ns: &Namespace, model: &Model, random: &mut Random) {
             more = page.1;
         }
         assert_eq!(names, model.children(text));
+        let below = model.subtree(text).len() as u64 - 1;
+        assert_eq!(view.descendants(&path, u64::MAX), Some((below, false)));
+        let list = random.list(text);
+        assert_eq!(view.list(&list), Some(model.list(&list)));
     }
     assert_eq!(ns.state.tree.len(), model.nodes.len());
     assert_eq!(ns.state.sessions.len(), model.sessions.len());
     for (id, lease) in &model.sessions {
         assert_eq!(ns.session(*id), model.session(*id));
+        let owned = model.ephemerals(*id).iter().map(|it| path(it)).collect();
+        assert_eq!(view.owned(*id, None), Some((owned, false)));
         for seq in 0..lease.last_seq + 2 {
             assert_eq!(ns.cached_reply(*id, seq), lease.replies.get(&seq).cloned());
         }
@@ -132,7 +140,15 @@ fn compare(ns: &Namespace, model: &Model, random: &mut Random) {
     due.truncate(2);
     let due: Vec<_> = due.into_iter().map(|it| it.1).collect();
     assert_eq!(ns.due(model.clock_us, 2), due);
-    assert_eq!(ns.has_deadlines(), !model.sessions.is_empty());
+    let deadline = |path: &String| Some((model.node_deadline(path)?, path.clone()));
+    let mut due: Vec<_> = model.nodes.keys().filter_map(deadline).collect();
+    assert_eq!(ns.has_deadlines(), !model.sessions.is_empty() || !due.is_empty());
+    due.retain(|it| it.0 <= model.clock_us);
+    due.sort();
+    due.truncate(3);
+    let czxid = |path: &String| model.stat(path).unwrap().czxid;
+    let due: Vec<_> = due.iter().map(|it| (path(&it.1), czxid(&it.1))).collect();
+    assert_eq!(ns.due_nodes(model.clock_us, 3), due);
     assert_eq!(ns.history_floor(), model.floor);
     for back in 0..3 {
         let zxid = Zxid::new(model.zxid.saturating_sub(back * 9));
@@ -217,7 +233,13 @@ impl Random {
                     })
                     .collect(),
             ),
-            6 | 7 => Command::ExpireSession { session },
+            6 => Command::ExpireSession { session },
+            7 => {
+                let at = self.node(model);
+                let czxid = model.stat(&at).unwrap_or_default().czxid.as_u64();
+                let czxid = Zxid::new(czxid + u64::from(self.one_in(9)));
+                Command::ReapNode { path: path(&at), czxid }
+            }
             8..=15 => {
                 Command::PlainTxn { origin: origin(self.below(100)), txn: self.txn(model, session) }
             }
@@ -226,21 +248,52 @@ impl Random {
     }
 
     fn txn(&mut self, model: &Model, session: SessionId) -> Txn {
+        let mut txn = if self.one_in(3) {
+            let mut txn = Txn::all(self.ops(model));
+            if self.one_in(3) {
+                txn = txn.or_else(self.ops(model));
+            }
+            txn
+        } else {
+            Txn::new(self.op(model, 18))
+        };
+        while self.one_in(6) {
+            txn = txn.guard(self.guard(model, session));
+        }
+        txn
+    }
+
+    fn ops(&mut self, model: &Model) -> Vec<Op> {
+        (0..self.below(5)).map(|_| self.op(model, 6)).collect()
+    }
+
+    fn op(&mut self, model: &Model, bytes: u64) -> Op {
         let version = |random: &mut Self| random.one_in(4).then(|| random.below(3));
-        let data = "0123456789abcdefg"[..self.below(18) as usize].to_string();
+        let data = "0123456789abcdefg"[..self.below(bytes) as usize].to_string();
         let at = self.node(model);
         let crowded = model.nodes.len() > 60;
-        let op = match self.below(if crowded { 5 } else { 10 }) {
-            0..=1 => set(&at, &data, version(self)),
-            2..=4 => delete(&at, version(self)),
+        match self.below(if crowded { 10 } else { 20 }) {
+            0..=2 => set(&at, &data, version(self)),
+            3..=5 => delete(&at, version(self)),
+            6 if self.one_in(3) => Op::DeleteTree { path: path(&at) },
+            6 => Op::Check(self.guard(model, SessionId::new(1).unwrap())),
+            7 => Op::Get { path: path(&at) },
+            8 => Op::Exists { path: path(&at) },
+            9 => Op::List(self.list(&at)),
             kind => {
+                let ttl = Duration::from_millis(self.below(3));
                 let mode = [
                     CreateMode::Persistent,
                     CreateMode::Persistent,
+                    CreateMode::Persistent,
+                    CreateMode::Ephemeral,
                     CreateMode::Ephemeral,
                     CreateMode::PersistentSequential,
                     CreateMode::EphemeralSequential,
-                ][kind as usize - 5];
+                    CreateMode::Container,
+                    CreateMode::Ttl(ttl),
+                    CreateMode::SequentialTtl(ttl),
+                ][kind as usize - 10];
                 let name = NAMES[self.below(NAMES.len() as u64) as usize];
                 let at = format!("{}/{name}", at.trim_end_matches('/'));
                 if at.matches('/').count() > 4 {
@@ -251,21 +304,52 @@ impl Random {
                     create(&at, &data, mode)
                 }
             }
-        };
-        let mut txn = Txn::new(op);
-        while self.one_in(6) {
-            let at = self.node(model);
-            let stat = model.stat(&at).unwrap_or_default();
-            let check = match self.below(6) {
-                0 => Check::Exists(false),
-                1 | 2 => Check::Exists(true),
-                3 => Check::Version(stat.version),
-                4 => Check::Czxid(stat.czxid),
-                _ => Check::Owner(stat.owner.unwrap_or(session)),
-            };
-            txn = txn.guard(Guard { path: path(&at), check });
         }
-        txn
+    }
+
+    fn guard(&mut self, model: &Model, session: SessionId) -> Guard {
+        let at = self.node(model);
+        let stat = model.stat(&at).unwrap_or_default();
+        let relations = [Relation::Equal, Relation::NotEqual, Relation::Less, Relation::Greater];
+        let is = relations[self.below(4) as usize];
+        let fields = [
+            (Field::Version, stat.version),
+            (Field::Cversion, stat.cversion),
+            (Field::Aversion, stat.aversion),
+            (Field::Czxid, stat.czxid.as_u64()),
+            (Field::Mzxid, stat.mzxid.as_u64()),
+            (Field::Pzxid, stat.pzxid.as_u64()),
+            (Field::Children, stat.children),
+            (Field::DataLength, stat.data_length),
+        ];
+        let check = match self.below(9) {
+            0 => Check::Exists(false),
+            1 | 2 => Check::Exists(true),
+            3 => Check::Version(stat.version),
+            4 => Check::Czxid(stat.czxid),
+            5 => Check::Owner(stat.owner.unwrap_or(session)),
+            6 => Check::Value { is, to: "012"[..self.below(4) as usize].to_string().into() },
+            _ => {
+                let (field, value) = fields[self.below(8) as usize];
+                Check::Compare { field, is, to: (value + self.below(3)).saturating_sub(1) }
+            }
+        };
+        Guard { path: path(&at), check }
+    }
+
+    fn list(&mut self, at: &str) -> List {
+        let mut list = List::of(path(at)).limit(1 + self.below(4) as u32);
+        if self.one_in(2) {
+            list = list.prefix(["a", "a-", "b", "zz"][self.below(4) as usize]);
+        }
+        if self.one_in(2) {
+            list = list.after(["a", "a-0000000001", "b.", "zz"][self.below(4) as usize]);
+        }
+        list.only =
+            [Children::All, Children::Persistent, Children::Ephemeral][self.below(3) as usize];
+        list.with_stat = self.one_in(2);
+        list.with_data = self.one_in(2);
+        list
     }
 
     /// Mostly one that exists.
@@ -293,6 +377,9 @@ fn tight() -> crate::config::Parameters {
         history_count_max: 30,
         history_bytes_max: 30 * 72,
         sessions_max: 6,
+        txn_ops_max: 6,
+        subtree_nodes_max: 8,
+        container_grace_us: 300,
     }
 }
 
