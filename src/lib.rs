@@ -111,8 +111,9 @@ pub use config::{Config, ConfigBuilder, ConfigError, Limits};
 pub use id::{Boot, ClusterId, Incarnation, NodeId, Secret, SessionId, StoreId, Zxid};
 pub use namespace::View;
 pub use op::{
-    Check, Child, Children, CreateMode, Event, EventKind, Field, Filter, Guard, Lifetime,
-    LimitName, List, Op, OpError, Outcome, Page, Relation, Reply, Stat, Txn,
+    AccessError, Acl, Check, Child, Children, CreateMode, DigestId, Event, EventKind, Field,
+    Filter, Grant, Guard, Identities, Identity, Lifetime, LimitName, List, Op, OpError, Outcome,
+    Page, Principal, Quota, Relation, Reply, Rights, Stat, Subject, Txn, Usage,
 };
 pub use path::{Path, PathError, PathPrefix};
 pub use time::Now;

@@ -67,6 +67,9 @@ pub struct PlainTxn {
     pub origin: ::core::option::Option<Origin>,
     #[prost(message, optional, tag = "2")]
     pub txn: ::core::option::Option<TxnRecord>,
+    /// Length-delimited IdentityRecord.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub identities: ::prost::bytes::Bytes,
 }
 /// The submission that a reply outside any sequence belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -114,7 +117,7 @@ pub struct BranchesRecord {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OpRecord {
-    #[prost(oneof = "op_record::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "op_record::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub kind: ::core::option::Option<op_record::Kind>,
 }
 /// Nested message and enum types in `OpRecord`.
@@ -138,6 +141,101 @@ pub mod op_record {
         Exists(::prost::bytes::Bytes),
         #[prost(message, tag = "8")]
         List(super::ListRecord),
+        #[prost(message, tag = "9")]
+        SetAcl(super::SetAclRecord),
+        #[prost(bytes, tag = "10")]
+        GetAcl(::prost::bytes::Bytes),
+        #[prost(message, tag = "11")]
+        SetQuota(super::SetQuotaRecord),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetAclRecord {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub path: ::prost::bytes::Bytes,
+    /// Length-delimited GrantRecord; not empty.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub acl: ::prost::bytes::Bytes,
+    #[prost(uint64, optional, tag = "3")]
+    pub version: ::core::option::Option<u64>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetQuotaRecord {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub path: ::prost::bytes::Bytes,
+    /// Absent: none.
+    #[prost(message, optional, tag = "2")]
+    pub quota: ::core::option::Option<QuotaRecord>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct QuotaRecord {
+    #[prost(uint64, optional, tag = "1")]
+    pub nodes_hard: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "2")]
+    pub bytes_hard: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "3")]
+    pub nodes_soft: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "4")]
+    pub bytes_soft: ::core::option::Option<u64>,
+}
+/// Rights of one principal in an access control list.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GrantRecord {
+    /// 1 read, 2 write, 4 create, 8 delete, 16 admin.
+    #[prost(uint32, tag = "1")]
+    pub rights: u32,
+    #[prost(oneof = "grant_record::Principal", tags = "2, 3, 4, 5, 6")]
+    pub principal: ::core::option::Option<grant_record::Principal>,
+}
+/// Nested message and enum types in `GrantRecord`.
+pub mod grant_record {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Principal {
+        #[prost(bool, tag = "2")]
+        World(bool),
+        #[prost(bool, tag = "3")]
+        Auth(bool),
+        #[prost(message, tag = "4")]
+        Digest(super::DigestRecord),
+        #[prost(message, tag = "5")]
+        Ip(super::IpRecord),
+        #[prost(bytes, tag = "6")]
+        X509(::prost::bytes::Bytes),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DigestRecord {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub user: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub hash: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IpRecord {
+    /// 4 or 16 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub addr: ::prost::bytes::Bytes,
+    #[prost(uint32, tag = "2")]
+    pub bits: u32,
+}
+/// Who a client is.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IdentityRecord {
+    #[prost(oneof = "identity_record::Kind", tags = "1, 2, 3, 4")]
+    pub kind: ::core::option::Option<identity_record::Kind>,
+}
+/// Nested message and enum types in `IdentityRecord`.
+pub mod identity_record {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "1")]
+        Digest(super::DigestRecord),
+        #[prost(bytes, tag = "2")]
+        Ip(::prost::bytes::Bytes),
+        #[prost(bytes, tag = "3")]
+        X509(::prost::bytes::Bytes),
+        #[prost(bool, tag = "4")]
+        Super(bool),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -213,6 +311,9 @@ pub struct CreateRecord {
     pub mode: u32,
     #[prost(uint64, tag = "4")]
     pub ttl_ms: u64,
+    /// Length-delimited GrantRecord; empty: as the parent's.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub acl: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SetRecord {
@@ -239,6 +340,9 @@ pub struct OpenSession {
     pub secret_hash: ::prost::bytes::Bytes,
     #[prost(uint64, tag = "3")]
     pub ttl_us: u64,
+    /// Length-delimited IdentityRecord.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub identities: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AttachSession {
@@ -250,6 +354,9 @@ pub struct AttachSession {
     pub secret_hash: ::prost::bytes::Bytes,
     #[prost(uint64, tag = "4")]
     pub epoch: u64,
+    /// Length-delimited IdentityRecord.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub identities: ::prost::bytes::Bytes,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CloseSession {
@@ -358,7 +465,7 @@ pub mod reply_record {
 /// An outcome that a single write does not have.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OutcomeRecord {
-    #[prost(oneof = "outcome_record::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "outcome_record::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
     pub kind: ::core::option::Option<outcome_record::Kind>,
 }
 /// Nested message and enum types in `OutcomeRecord`.
@@ -383,7 +490,21 @@ pub mod outcome_record {
         Set(super::StatRecord),
         #[prost(bool, tag = "9")]
         Deleted(bool),
+        #[prost(message, tag = "10")]
+        Acl(super::AclOutcome),
+        #[prost(message, tag = "11")]
+        AclSet(super::StatRecord),
+        #[prost(bool, tag = "12")]
+        QuotaSet(bool),
     }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AclOutcome {
+    /// Length-delimited GrantRecord.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub acl: ::prost::bytes::Bytes,
+    #[prost(message, optional, tag = "2")]
+    pub stat: ::core::option::Option<StatRecord>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NodeOutcome {
@@ -559,6 +680,9 @@ pub struct SessionRecord {
     pub keep_alive: u64,
     #[prost(uint64, tag = "9")]
     pub opened_zxid: u64,
+    /// Length-delimited IdentityRecord.
+    #[prost(bytes = "bytes", tag = "10")]
+    pub identities: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CachedReply {
@@ -582,6 +706,16 @@ pub struct ZnodeRecord {
     /// From when on the node's lifetime counts, on the replicated clock.
     #[prost(uint64, tag = "5")]
     pub since_us: u64,
+    /// Length-delimited GrantRecord; empty: everything for everybody.
+    #[prost(bytes = "bytes", tag = "6")]
+    pub acl: ::prost::bytes::Bytes,
+    #[prost(message, optional, tag = "7")]
+    pub quota: ::core::option::Option<QuotaRecord>,
+    /// What the node and all below it hold, if there is a quota.
+    #[prost(uint64, tag = "8")]
+    pub usage_nodes: u64,
+    #[prost(uint64, tag = "9")]
+    pub usage_bytes: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ChangeRecord {
@@ -593,6 +727,10 @@ pub struct ChangeRecord {
     pub path: ::prost::bytes::Bytes,
     #[prost(uint64, tag = "4")]
     pub czxid: u64,
+    /// The access control list in force, before a deletion and after anything else: length-delimited
+    /// GrantRecord; empty: everything for everybody.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub acl: ::prost::bytes::Bytes,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SnapshotEnd {

@@ -28,7 +28,9 @@ pub(super) fn encode(command: &Command) -> Option<Bytes> {
         return None;
     };
     let (number, path, data, last) = match op {
-        Op::Create { path, data, mode } if !matches!(mode.lifetime(), Lifetime::Ttl(_)) => {
+        Op::Create { path, data, mode, acl: None }
+            if !matches!(mode.lifetime(), Lifetime::Ttl(_)) =>
+        {
             let mode = Some(mode_code(*mode).into()).filter(|&mode| mode != 0);
             (2, path.as_str(), data.as_ref(), mode.map(|mode| (3, mode)))
         }
@@ -118,7 +120,7 @@ fn op(record: &Bytes, txn: &mut Fields<'_>) -> Option<Op> {
             true => PathPrefix::from_bytes(path).ok()?,
             false => Path::from_bytes(path).ok()?.into(),
         };
-        return Some(Op::Create { path, data: record.slice_ref(data), mode });
+        return Some(Op::Create { path, data: record.slice_ref(data), mode, acl: None });
     }
     if let Some(set) = txn.bytes(3) {
         let mut it = Fields::new(set);
@@ -195,7 +197,7 @@ mod tests {
     use super::*;
     use crate::{
         id::SessionId,
-        op::{Check, CreateMode, Guard},
+        op::{Acl, Check, CreateMode, Guard},
         proto,
     };
 
@@ -222,8 +224,13 @@ mod tests {
             Op::Set { path: path.clone(), data: Bytes::new(), version: Some(0) },
             Op::Delete { path: path.clone(), version: None },
             Op::Delete { path: path.clone(), version },
-            Op::Create { path: path.into(), data, mode: CreateMode::Ephemeral },
-            Op::Create { path: prefix, data: Bytes::new(), mode: CreateMode::PersistentSequential },
+            Op::Create { path: path.into(), data, mode: CreateMode::Ephemeral, acl: None },
+            Op::Create {
+                path: prefix,
+                data: Bytes::new(),
+                mode: CreateMode::PersistentSequential,
+                acl: None,
+            },
         ];
         let numbers = [[1, 1, 1, 0], [(1 << 56) - 1, 1 << 40, (1 << 62) + 5, 77]];
         let each = |op: &Op| numbers.map(|numbers| record(op.clone(), &[], numbers));
@@ -248,14 +255,20 @@ mod tests {
         let path = || Path::new("/app/config").expect("valid");
         let ttl = CreateMode::Ttl(std::time::Duration::from_millis(3));
         let slow = [
-            Op::Create { path: path().into(), data: Bytes::new(), mode: ttl },
+            Op::Create { path: path().into(), data: Bytes::new(), mode: ttl, acl: None },
+            Op::Create {
+                path: path().into(),
+                data: Bytes::new(),
+                mode: CreateMode::Persistent,
+                acl: Some(Acl::open()),
+            },
             Op::Get { path: path() },
             Op::DeleteTree { path: path() },
         ];
         let slow = slow.map(|op| (record(op, &[], [1; 4]), false));
         let mut quick: Vec<_> = records().into_iter().map(|record| (record, true)).collect();
         let mode = CreateMode::Container;
-        let container = Op::Create { path: path().into(), data: Bytes::from_static(b"c"), mode };
+        let container = Op::Create { path: path().into(), data: Bytes::new(), mode, acl: None };
         quick.push((record(container, &[], [1; 4]), true));
         quick.extend(slow);
         for (record, is_quick) in quick {

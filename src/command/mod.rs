@@ -3,6 +3,7 @@
 //! An entry is a version, the time by which the replicated clock advances, and a batch of commands
 //! that is read lazily. Decoding checks everything, so the namespace takes only what it can apply.
 
+pub(crate) mod access;
 mod fast;
 mod txn;
 
@@ -15,13 +16,16 @@ use thiserror::Error;
 
 use crate::{
     id::{NodeId, Origin, SecretHash, SessionId, StoreId, Zxid},
-    op::Txn,
+    op::{Identities, Txn},
     path::Path,
     proto::{self, command_record::Kind},
     record::put_delimited,
 };
 
-use self::txn::{txn_from_record, txn_to_record};
+use self::{
+    access::{identities_from_bytes, identities_to_bytes},
+    txn::{txn_from_record, txn_to_record},
+};
 
 /// The content of a normal log entry; an entry without any data is a leader's empty one.
 #[derive(Clone, PartialEq, Debug)]
@@ -52,18 +56,22 @@ pub(crate) enum Command {
     /// A transaction outside any session.
     PlainTxn {
         origin: Origin,
+        identities: Identities,
         txn: Txn,
     },
     OpenSession {
         origin: Origin,
         secret: SecretHash,
         ttl_us: u64,
+        identities: Identities,
     },
     AttachSession {
         origin: Origin,
         session: SessionId,
         secret: SecretHash,
         epoch: u64,
+        /// They take the place of those before.
+        identities: Identities,
     },
     CloseSession {
         session: SessionId,
@@ -197,21 +205,26 @@ impl Command {
                     txn: Some(txn_to_record(txn)),
                 })
             }
-            Self::PlainTxn { origin, txn } => Kind::PlainTxn(proto::PlainTxn {
+            Self::PlainTxn { origin, identities, txn } => Kind::PlainTxn(proto::PlainTxn {
                 origin: Some(origin_to_record(origin)),
                 txn: Some(txn_to_record(txn)),
+                identities: identities_to_bytes(identities),
             }),
-            Self::OpenSession { origin, secret, ttl_us } => Kind::OpenSession(proto::OpenSession {
-                origin: Some(origin_to_record(origin)),
-                secret_hash: Bytes::copy_from_slice(&secret.0),
-                ttl_us: *ttl_us,
-            }),
-            Self::AttachSession { origin, session, secret, epoch } => {
+            Self::OpenSession { origin, secret, ttl_us, identities } => {
+                Kind::OpenSession(proto::OpenSession {
+                    origin: Some(origin_to_record(origin)),
+                    secret_hash: Bytes::copy_from_slice(&secret.0),
+                    ttl_us: *ttl_us,
+                    identities: identities_to_bytes(identities),
+                })
+            }
+            Self::AttachSession { origin, session, secret, epoch, identities } => {
                 Kind::AttachSession(proto::AttachSession {
                     origin: Some(origin_to_record(origin)),
                     session: session.as_u64(),
                     secret_hash: Bytes::copy_from_slice(&secret.0),
                     epoch: *epoch,
+                    identities: identities_to_bytes(identities),
                 })
             }
             Self::CloseSession { session, epoch, seq } => Kind::CloseSession(proto::CloseSession {
@@ -250,19 +263,23 @@ impl Command {
                 acked: it.acked,
                 txn: txn_from_record(it.txn)?,
             },
-            Kind::PlainTxn(it) => {
-                Self::PlainTxn { origin: origin(it.origin)?, txn: txn_from_record(it.txn)? }
-            }
+            Kind::PlainTxn(it) => Self::PlainTxn {
+                origin: origin(it.origin)?,
+                identities: identities_from_bytes(it.identities)?,
+                txn: txn_from_record(it.txn)?,
+            },
             Kind::OpenSession(it) => Self::OpenSession {
                 origin: origin(it.origin)?,
                 secret: secret(&it.secret_hash)?,
                 ttl_us: it.ttl_us,
+                identities: identities_from_bytes(it.identities)?,
             },
             Kind::AttachSession(it) => Self::AttachSession {
                 origin: origin(it.origin)?,
                 session: session(it.session)?,
                 secret: secret(&it.secret_hash)?,
                 epoch: it.epoch,
+                identities: identities_from_bytes(it.identities)?,
             },
             Kind::CloseSession(it) => {
                 Self::CloseSession { session: session(it.session)?, epoch: it.epoch, seq: it.seq }

@@ -5,7 +5,11 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use prost::Message as _;
 
-use super::{CommandError, path, session};
+use super::{
+    CommandError,
+    access::{acl_from_bytes, acl_to_bytes, quota_from_record, quota_to_record},
+    path, session,
+};
 use crate::{
     config::TXN_OPS_MAX,
     id::Zxid,
@@ -92,7 +96,7 @@ fn ops_from_bytes(mut bytes: Bytes, before: usize) -> Result<Vec<Op>, CommandErr
 fn op_to_record(op: &Op) -> op_record::Kind {
     use op_record::Kind as Record;
     match op {
-        Op::Create { path, data, mode } => Record::Create(proto::CreateRecord {
+        Op::Create { path, data, mode, acl } => Record::Create(proto::CreateRecord {
             path: text(path.as_str()),
             data: data.clone(),
             mode: mode_code(*mode),
@@ -100,6 +104,7 @@ fn op_to_record(op: &Op) -> op_record::Kind {
                 Lifetime::Ttl(ttl) => u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX),
                 Lifetime::Unlimited | Lifetime::Container => 0,
             },
+            acl: acl.as_ref().map(acl_to_bytes).unwrap_or_default(),
         }),
         Op::Set { path, data, version } => Record::Set(proto::SetRecord {
             path: text(path.as_str()),
@@ -125,6 +130,16 @@ fn op_to_record(op: &Op) -> op_record::Kind {
             limit: list.limit,
             with_stat: list.with_stat,
             with_data: list.with_data,
+        }),
+        Op::SetAcl { path, acl, version } => Record::SetAcl(proto::SetAclRecord {
+            path: text(path.as_str()),
+            acl: acl_to_bytes(acl),
+            version: *version,
+        }),
+        Op::GetAcl { path } => Record::GetAcl(text(path.as_str())),
+        Op::SetQuota { path, quota } => Record::SetQuota(proto::SetQuotaRecord {
+            path: text(path.as_str()),
+            quota: quota.as_ref().map(quota_to_record),
         }),
     }
 }
@@ -154,6 +169,13 @@ fn op_from_record(record: op_record::Kind) -> Result<Op, CommandError> {
             list.with_data = it.with_data;
             Op::List(list)
         }
+        Record::SetAcl(it) => {
+            Op::SetAcl { path: path(&it.path)?, acl: acl_from_bytes(it.acl)?, version: it.version }
+        }
+        Record::GetAcl(it) => Op::GetAcl { path: path(&it)? },
+        Record::SetQuota(it) => {
+            Op::SetQuota { path: path(&it.path)?, quota: it.quota.as_ref().map(quota_from_record) }
+        }
     })
 }
 
@@ -164,7 +186,8 @@ fn create(it: proto::CreateRecord) -> Result<Op, CommandError> {
     } else {
         path(&it.path)?.into()
     };
-    Ok(Op::Create { path, data: it.data, mode })
+    let acl = (!it.acl.is_empty()).then(|| acl_from_bytes(it.acl)).transpose()?;
+    Ok(Op::Create { path, data: it.data, mode, acl })
 }
 
 pub(super) fn mode_code(mode: CreateMode) -> u32 {
@@ -277,7 +300,10 @@ const FIELDS: [Field; 8] = [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::SessionId;
+    use crate::{
+        id::SessionId,
+        op::{Acl, Quota},
+    };
 
     fn path(text: &str) -> Path {
         text.parse().unwrap()
@@ -285,7 +311,7 @@ mod tests {
 
     /// One of every operation; a new one does not compile without a row.
     fn operations() -> Vec<Op> {
-        let data = Bytes::from_static(b"data");
+        let (data, nodes_hard) = (Bytes::from_static(b"data"), Some(0));
         let path = || path("/a/b");
         let mut ops = vec![
             Op::Set { path: path(), data: data.clone(), version: Some(0) },
@@ -293,6 +319,12 @@ mod tests {
             Op::DeleteTree { path: path() },
             Op::Get { path: path() },
             Op::Exists { path: path() },
+            Op::GetAcl { path: path() },
+            Op::SetAcl { path: path(), acl: Acl::open(), version: None },
+            Op::SetAcl { path: path(), acl: Acl::creator(), version: Some(4) },
+            Op::SetQuota { path: path(), quota: None },
+            Op::SetQuota { path: path(), quota: Some(Quota::default()) },
+            Op::SetQuota { path: path(), quota: Some(Quota { nodes_hard, ..Quota::default() }) },
             Op::List(List::of(path())),
             Op::List(List::of(path()).after("x").prefix("y").only(Children::Ephemeral).with_stat()),
             Op::List(List::of(path()).only(Children::Persistent).limit(7).with_data()),
@@ -307,13 +339,17 @@ mod tests {
             CreateMode::Ttl(ttl),
             CreateMode::SequentialTtl(ttl),
         ] {
-            ops.push(Op::Create { path: path().into(), data: data.clone(), mode });
+            for acl in [None, Some(Acl::creator())] {
+                let (path, data) = (path().into(), data.clone());
+                ops.push(Op::Create { path, data, mode, acl });
+            }
         }
         ops.extend(guards().into_iter().map(Op::Check));
         for op in &ops {
             match op {
                 Op::Create { .. } | Op::Set { .. } | Op::Delete { .. } => {}
                 Op::DeleteTree { .. } | Op::Check(_) => {}
+                Op::SetAcl { .. } | Op::GetAcl { .. } | Op::SetQuota { .. } => {}
                 Op::Get { .. } | Op::Exists { .. } | Op::List(_) => {}
             }
         }

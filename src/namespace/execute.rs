@@ -2,29 +2,26 @@
 
 use crate::{
     config::Parameters,
-    id::SessionId,
     namespace::{
         Frozen, Namespace,
+        access::Actor,
         session::outcome_bytes,
         tree::{Change, New, Stamp, Tree},
     },
     op::{
-        Body, Check, CreateMode, Event, Field, Guard, LimitName, Op, OpError, Outcome, Stat, Txn,
+        Acl, Body, Check, CreateMode, Event, Field, Guard, Identities, LimitName, Op, OpError,
+        Outcome, Rights, Stat, Txn,
     },
     path::PathPrefix,
 };
 
 impl Namespace {
     /// Guards, then the operations of the branch that they choose; on failure nothing has changed.
-    pub(super) fn execute(
-        &mut self,
-        txn: &Txn,
-        actor: Option<SessionId>,
-    ) -> Result<Outcome, OpError> {
+    pub(super) fn execute(&mut self, txn: &Txn, actor: &Actor) -> Result<Outcome, OpError> {
         if let Some((limit, value, max)) = txn.excess(&self.state.parameters) {
             return Err(OpError::Limit { limit, value, max });
         }
-        let failed = failed_guard(&self.state.tree, txn.guards());
+        let failed = failed_guard(&self.state.tree, txn.guards(), &actor.who)?;
         let (then, otherwise) = match txn.body() {
             Body::One(op) => {
                 failed.map_or(Ok(()), Err)?;
@@ -56,14 +53,14 @@ impl Namespace {
 struct Run<'a> {
     state: &'a mut Frozen,
     changes: &'a mut Vec<Event>,
-    actor: Option<SessionId>,
+    actor: &'a Actor,
     at: Stamp,
     /// Whether anything was written.
     wrote: bool,
 }
 
 impl<'a> Run<'a> {
-    fn new(namespace: &'a mut Namespace, actor: Option<SessionId>) -> Self {
+    fn new(namespace: &'a mut Namespace, actor: &'a Actor) -> Self {
         let at = namespace.stamp();
         let Namespace { state, changes, .. } = namespace;
         Self { state, changes, actor, at, wrote: false }
@@ -84,21 +81,21 @@ impl<'a> Run<'a> {
 
     /// One operation; if it fails, it has changed nothing.
     fn step(&mut self, op: &Op) -> Result<Outcome, OpError> {
-        let state = &mut *self.state;
+        let (state, who) = (&mut *self.state, &self.actor.who);
         match op {
-            Op::Create { path, data, mode } => self.create(path, data, *mode),
+            Op::Create { path, data, mode, acl } => self.create(path, data, *mode, acl.as_ref()),
             Op::Set { path, data, version } => {
-                let change = state.tree.set(path.clone(), data, *version, self.at)?;
+                let change = state.tree.set(path.clone(), data, *version, who, self.at)?;
                 Ok(self.changed(change))
             }
             Op::Delete { path, version } => {
-                let change = state.tree.delete(path.clone(), *version, self.at)?;
+                let change = state.tree.delete(path, *version, who, self.at)?;
                 self.disown(&change);
                 Ok(self.changed(change))
             }
             Op::DeleteTree { path } => {
                 let max = state.parameters.subtree_nodes_max;
-                let changes = state.tree.delete_tree(path, max, self.at)?;
+                let changes = state.tree.delete_tree(path, max, who, self.at)?;
                 let nodes = changes.len() as u64;
                 for change in changes {
                     self.disown(&change);
@@ -106,22 +103,36 @@ impl<'a> Run<'a> {
                 }
                 Ok(Outcome::DeletedTree { nodes })
             }
-            Op::Check(guard) => match holds(&state.tree, guard) {
+            Op::SetAcl { path, acl, version } => {
+                let outcome = state.tree.set_acl(path, acl, *version, who)?;
+                self.wrote = true;
+                Ok(outcome)
+            }
+            Op::SetQuota { path, quota } => {
+                let max = state.parameters.subtree_nodes_max;
+                state.tree.set_quota(path, *quota, max, who)?;
+                self.wrote = true;
+                Ok(Outcome::QuotaSet)
+            }
+            Op::Check(guard) => match holds(&state.tree, guard, who)? {
                 true => Ok(Outcome::Checked),
                 false => Err(OpError::GuardFailed { index: 0, path: guard.path.clone() }),
             },
             Op::Get { path } => {
-                let znode = state.tree.get(path.as_str());
-                let znode = znode.ok_or_else(|| OpError::NoNode { path: path.clone() })?;
+                let znode = state.tree.readable(path, who)?;
                 Ok(Outcome::Node { data: znode.data.clone(), stat: znode.stat() })
             }
-            Op::Exists { path } => {
-                Ok(Outcome::Exists(state.tree.get(path.as_str()).map(|it| it.stat())))
-            }
+            Op::Exists { path } => match state.tree.readable(path, who) {
+                Ok(znode) => Ok(Outcome::Exists(Some(znode.stat()))),
+                Err(OpError::NoNode { .. }) => Ok(Outcome::Exists(None)),
+                Err(error) => Err(error),
+            },
             Op::List(list) => {
-                let page = state.tree.list(list);
+                state.tree.readable(&list.path, who)?;
+                let page = state.tree.list(list, who);
                 page.map(Outcome::Listed).ok_or_else(|| OpError::NoNode { path: list.path.clone() })
             }
+            Op::GetAcl { path } => state.tree.acl(path, who),
         }
     }
 
@@ -130,15 +141,16 @@ impl<'a> Run<'a> {
         prefix: &PathPrefix,
         data: &[u8],
         mode: CreateMode,
+        acl: Option<&Acl>,
     ) -> Result<Outcome, OpError> {
-        let owner = match (mode.is_ephemeral(), self.actor) {
+        let owner = match (mode.is_ephemeral(), self.actor.session) {
             (false, _) => None,
             (true, Some(actor)) => Some(actor),
             (true, None) => return Err(OpError::EphemeralWithoutSession),
         };
         let (sequential, lifetime) = (mode.is_sequential(), mode.lifetime());
-        let new = New { prefix, sequential, data, owner, lifetime };
-        let change = self.state.tree.create(&new, self.at)?;
+        let new = New { prefix, sequential, data, owner, lifetime, acl };
+        let change = self.state.tree.create(&new, &self.actor.who, self.at)?;
         if let Some(owner) = owner {
             self.state.sessions.own(owner, change.event.path.shared());
         }
@@ -167,18 +179,26 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The error of the first guard that does not hold.
-fn failed_guard(tree: &Tree, guards: &[Guard]) -> Option<OpError> {
-    let (index, guard) = (0..).zip(guards).find(|(_, guard)| !holds(tree, guard))?;
-    Some(OpError::GuardFailed { index, path: guard.path.clone() })
+/// The error of the first guard that does not hold; one that may not be asked is refused.
+fn failed_guard(
+    tree: &Tree,
+    guards: &[Guard],
+    who: &Identities,
+) -> Result<Option<OpError>, OpError> {
+    for (index, guard) in (0..).zip(guards) {
+        if !holds(tree, guard, who)? {
+            return Ok(Some(OpError::GuardFailed { index, path: guard.path.clone() }));
+        }
+    }
+    Ok(None)
 }
 
-fn holds(tree: &Tree, guard: &Guard) -> bool {
-    let znode = tree.get(guard.path.as_str());
-    if let Check::Exists(exists) = guard.check {
-        return znode.is_some() == exists;
-    }
-    znode.is_some_and(|znode| match &guard.check {
+fn holds(tree: &Tree, guard: &Guard, who: &Identities) -> Result<bool, OpError> {
+    let Some(znode) = tree.get(guard.path.as_str()) else {
+        return Ok(guard.check == Check::Exists(false));
+    };
+    znode.require(guard.path.as_str(), who, Rights::READ)?;
+    Ok(match &guard.check {
         Check::Exists(exists) => *exists,
         Check::Version(version) => znode.version == *version,
         Check::Czxid(czxid) => znode.czxid == *czxid,

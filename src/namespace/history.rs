@@ -9,7 +9,11 @@
 
 use imbl::Vector;
 
-use crate::{config::Parameters, id::Zxid, op::Event};
+use crate::{
+    config::Parameters,
+    id::Zxid,
+    op::{Acl, Event},
+};
 
 /// The last changes; a clone is O(1).
 #[derive(Clone)]
@@ -98,7 +102,8 @@ impl History {
 
 /// What an event counts for against `history_bytes_max`.
 fn weight(event: &Event) -> u64 {
-    EVENT_BYTES + event.path.as_str().len() as u64
+    let acl = event.acl.as_ref().map_or(0, Acl::bytes);
+    EVENT_BYTES + (event.path.as_str().len() + acl) as u64
 }
 
 /// About what an event takes in memory beyond its path's text.

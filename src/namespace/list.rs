@@ -4,15 +4,16 @@ use std::{ops::Bound, sync::Arc};
 
 use crate::{
     namespace::tree::{Tree, Znode},
-    op::{Child, Children, List, Page},
+    op::{Child, Children, Identities, List, Page, Rights},
 };
 
 impl Tree {
     /// A page of a node's children; `None` if there is no such node.
     ///
+    /// Children that may not be read are only names, and only where all children are asked for.
     /// It ends after `limit` children, after [`List::BYTES_MAX`], or when it has looked at
     /// [`LOOKS_MAX`] of them.
-    pub(super) fn list(&self, list: &List) -> Option<Page> {
+    pub(super) fn list(&self, list: &List, who: &Identities) -> Option<Page> {
         let parent = self.get(list.path.as_str())?;
         // Every child's path starts so, and is longer.
         let base = if list.path.is_root() { "/".into() } else { format!("{}/", list.path) };
@@ -28,7 +29,7 @@ impl Tree {
                 break;
             }
             last = Some(name);
-            if let Some(child) = self.child(path, name, list) {
+            if let Some(child) = self.child(path, name, list, who) {
                 bytes += child_bytes(&child);
                 page.children.push(child);
             }
@@ -36,21 +37,23 @@ impl Tree {
         Some(page)
     }
 
-    fn child(&self, path: &str, name: &str, list: &List) -> Option<Child> {
-        let plain = list.only == Children::All && !list.with_stat && !list.with_data;
-        // Names alone need no look at the child.
-        let znode = if plain { None } else { Some(self.get(path)?) };
-        let owned = znode.is_some_and(|it| it.owner.is_some());
+    fn child(&self, path: &str, name: &str, list: &List, who: &Identities) -> Option<Child> {
+        let mut child = Child { name: name.to_string(), stat: None, data: None };
+        if list.only == Children::All && !list.with_stat && !list.with_data {
+            // Names alone need no look at the child.
+            return Some(child);
+        }
+        let znode = self.get(path)?;
+        let readable = znode.allows(who, Rights::READ);
+        let owned = znode.owner.is_some();
         let wanted = match list.only {
             Children::All => true,
-            Children::Persistent => !owned,
-            Children::Ephemeral => owned,
+            Children::Persistent => readable && !owned,
+            Children::Ephemeral => readable && owned,
         };
-        wanted.then(|| Child {
-            name: name.to_string(),
-            stat: znode.filter(|_| list.with_stat).map(Znode::stat),
-            data: znode.filter(|_| list.with_data).map(|it| it.data.clone()),
-        })
+        child.stat = (list.with_stat && readable).then(|| znode.stat());
+        child.data = (list.with_data && readable).then(|| znode.data.clone());
+        wanted.then_some(child)
     }
 }
 

@@ -9,9 +9,11 @@
 //! - All that one command changed carries one zxid.
 //! - Every part is persistent (structural sharing), so that a view or a frozen state is O(1).
 
+mod access;
 mod execute;
 mod history;
 mod list;
+mod quota;
 mod record;
 mod session;
 mod snapshot;
@@ -33,11 +35,12 @@ use crate::{
     command::{Command, KeepAlive},
     config::Parameters,
     id::{Origin, SecretHash, SessionId, Zxid},
-    op::{Event, LimitName, OpError, Outcome, Reply, Txn},
+    op::{Event, Identities, LimitName, OpError, Outcome, Reply, Txn},
     path::Path,
 };
 
 use self::{
+    access::Actor,
     history::History,
     session::{Admission, Sessions},
     tree::{Stamp, Tree},
@@ -91,18 +94,18 @@ impl Namespace {
                 reply: self.apply_session_txn(session, epoch, seq, acked, txn),
                 ended: false,
             },
-            Command::PlainTxn { origin, txn } => {
-                let result = self.execute(&txn, None);
+            Command::PlainTxn { origin, identities, txn } => {
+                let result = self.execute(&txn, &Actor { session: None, who: identities });
                 let reply = self.reply(result);
                 Applied::Plain { origin, reply }
             }
-            Command::OpenSession { origin, secret, ttl_us } => {
-                let result = self.open_session(secret, ttl_us);
+            Command::OpenSession { origin, secret, ttl_us, identities } => {
+                let result = self.open_session(secret, ttl_us, identities);
                 self.session_applied(origin, result, None)
             }
-            Command::AttachSession { origin, session, secret, epoch } => {
+            Command::AttachSession { origin, session, secret, epoch, identities } => {
                 let (deadline_us, sessions) = (self.deadline_base(), &mut self.state.sessions);
-                match sessions.attach(session, secret, epoch, deadline_us) {
+                match sessions.attach(session, secret, (epoch, identities), deadline_us) {
                     Ok((attached, old)) => self.session_applied(origin, Ok(attached), Some(old)),
                     Err(error) => self.session_applied(origin, Err(error), None),
                 }
@@ -207,8 +210,10 @@ impl Namespace {
         txn: Txn,
     ) -> Reply {
         let state = &mut self.state;
+        let mut who = Identities::none();
         let admission = match state.sessions.get_mut(id) {
             Some(session) => {
+                who = session.identities.clone();
                 let room_bytes = session::room_bytes(&txn, &state.parameters);
                 session.admit(id, epoch, seq, Some((acked, room_bytes)), &state.parameters)
             }
@@ -218,7 +223,7 @@ impl Namespace {
             Admission::Refuse(error) => self.reply(Err(error)),
             Admission::Cached(reply) => reply,
             Admission::Next => {
-                let result = self.execute(&txn, Some(id));
+                let result = self.execute(&txn, &Actor { session: Some(id), who });
                 let reply = self.reply(result);
                 self.state.sessions.record(id, reply.clone());
                 reply
@@ -226,14 +231,20 @@ impl Namespace {
         }
     }
 
-    fn open_session(&mut self, secret: SecretHash, ttl_us: u64) -> Result<SessionState, OpError> {
+    fn open_session(
+        &mut self,
+        secret: SecretHash,
+        ttl_us: u64,
+        identities: Identities,
+    ) -> Result<SessionState, OpError> {
         let base_us = self.deadline_base();
         let state = &mut self.state;
         if let Some(id) = state.sessions.with_secret(secret) {
             return state.sessions.reopen(id, base_us);
         }
         let zxid = state.zxid.next();
-        let opened = state.sessions.open(secret, ttl_us, base_us, zxid, &state.parameters)?;
+        let opened =
+            state.sessions.open((secret, identities), ttl_us, base_us, zxid, &state.parameters)?;
         state.zxid = zxid;
         Ok(opened)
     }
@@ -274,10 +285,10 @@ impl Namespace {
     fn reap_node(&mut self, path: Path, czxid: Zxid) -> Applied {
         let at = self.stamp();
         let due = self.state.tree.is_due(&path, czxid, at.clock_us);
-        let change = due.then(|| self.state.tree.delete(path.clone(), None, at));
-        let Some(Ok(change)) = change else {
+        if !due {
             return Applied::NotReaped { path };
-        };
+        }
+        let change = self.state.tree.remove_leaf(Arc::clone(path.shared()), at);
         self.publish(change.event);
         self.state.zxid = at.zxid;
         self.state.history.trim(&self.state.parameters);
@@ -288,8 +299,8 @@ impl Namespace {
     fn end_session(&mut self, id: SessionId) {
         let at = self.stamp();
         for path in self.state.sessions.remove(id) {
-            let event = self.state.tree.remove_owned(path, at);
-            self.publish(event);
+            let change = self.state.tree.remove_leaf(path, at);
+            self.publish(change.event);
         }
         self.state.zxid = at.zxid;
         self.state.history.trim(&self.state.parameters);

@@ -16,7 +16,7 @@ use crate::{
     config::Parameters,
     id::{SecretHash, SessionId, Zxid},
     namespace::list::child_bytes,
-    op::{LimitName, OpError, Outcome, Reply, Txn},
+    op::{Identities, LimitName, OpError, Outcome, Reply, Txn},
     path::Path,
 };
 
@@ -42,7 +42,7 @@ impl Sessions {
     /// Makes a session, attached with epoch 1.
     pub(super) fn open(
         &mut self,
-        secret: SecretHash,
+        (secret, identities): (SecretHash, Identities),
         ttl_us: u64,
         base_us: u64,
         zxid: Zxid,
@@ -59,7 +59,8 @@ impl Sessions {
         let id = SessionId::new(self.next).ok_or(full)?;
         self.next += 1;
         let ttl_us = ttl_us.min(parameters.ttl_us_max).max(parameters.ttl_us_min);
-        let session = Session::new(secret, ttl_us, base_us.saturating_add(ttl_us), zxid);
+        let mut session = Session::new(secret, ttl_us, base_us.saturating_add(ttl_us), zxid);
+        session.identities = identities;
         let state = session.state(id);
         self.insert(id, session);
         Ok(state)
@@ -88,7 +89,7 @@ impl Sessions {
         &mut self,
         id: SessionId,
         secret: SecretHash,
-        epoch: u64,
+        (epoch, identities): (u64, Identities),
         base_us: u64,
     ) -> Result<(SessionState, u64), OpError> {
         let session = self.get(id).ok_or(OpError::SessionEnded { session: id })?;
@@ -101,6 +102,7 @@ impl Sessions {
         }
         self.renew(id, base_us, |session| {
             session.epoch = epoch;
+            session.identities = identities;
             session.keep_alive = 0;
         });
         let session = self.get(id).ok_or(OpError::SessionEnded { session: id })?;
@@ -240,6 +242,8 @@ pub(super) struct Session {
     /// The number of the newest keep-alive of this attachment.
     pub(super) keep_alive: u64,
     pub(super) opened: Zxid,
+    /// As they were handed in with the attachment.
+    pub(super) identities: Identities,
     pub(super) ephemerals: OrdSet<Arc<str>>,
     replies: Vector<Arc<Reply>>,
     reply_bytes: u64,
@@ -256,6 +260,7 @@ impl Session {
             acked: 0,
             keep_alive: 0,
             opened,
+            identities: Identities::none(),
             ephemerals: OrdSet::new(),
             replies: Vector::new(),
             reply_bytes: 0,
@@ -424,7 +429,10 @@ pub(super) fn outcome_bytes(outcome: &Outcome) -> u64 {
         Outcome::Txn { results, .. } => {
             results.iter().map(|result| REPLY_BYTES + outcome_bytes(result)).sum()
         }
+        Outcome::Acl { acl, .. } => acl.bytes() as u64,
         Outcome::Set { .. }
+        | Outcome::AclSet { .. }
+        | Outcome::QuotaSet
         | Outcome::Deleted
         | Outcome::DeletedTree { .. }
         | Outcome::Checked
@@ -440,6 +448,9 @@ fn error_bytes(error: &OpError) -> u64 {
         | OpError::BadVersion { path, .. }
         | OpError::NotEmpty { path, .. }
         | OpError::NoChildrenForEphemerals { path }
+        | OpError::NoAuth { path, .. }
+        | OpError::InvalidAcl { path }
+        | OpError::Quota { path, .. }
         | OpError::GuardFailed { path, .. } => path.as_str().len() as u64,
         OpError::InTxn { cause, .. } => error_bytes(cause),
         _ => 0,

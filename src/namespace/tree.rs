@@ -9,16 +9,23 @@
 //! - The root exists. Every other node's parent exists, is not ephemeral, and lists it.
 //! - An operation that fails has changed nothing.
 
-use std::{ops::Bound, sync::Arc};
+use std::{mem, ops::Bound, sync::Arc};
 
 use bytes::Bytes;
 use foldhash::fast::FixedState;
-use imbl::{GenericHashMap, OrdSet, shared_ptr::DefaultSharedPtr};
+use imbl::{GenericHashMap, OrdMap, OrdSet, shared_ptr::DefaultSharedPtr};
 
 use crate::{
     id::{SessionId, Zxid},
-    namespace::limit,
-    op::{Event, EventKind, Lifetime, LimitName, OpError, Outcome, Stat},
+    namespace::{
+        access::special_of,
+        limit,
+        quota::{self, Metered},
+    },
+    op::{
+        Acl, Event, EventKind, Identities, Lifetime, LimitName, OpError, Outcome, Rights, Stat,
+        Usage,
+    },
     path::{Path, PathPrefix},
     time::as_micros,
 };
@@ -31,6 +38,8 @@ pub(super) struct Tree {
     due: OrdSet<(u64, Arc<str>)>,
     /// How long a container lives after its last child has gone.
     grace_us: u64,
+    /// By the path of the topmost node.
+    pub(super) quotas: OrdMap<Arc<str>, Metered>,
 }
 
 impl Tree {
@@ -44,7 +53,7 @@ impl Tree {
     /// No node at all: the start of a decoder, which ends with a root or not at all.
     pub(super) fn empty(grace_us: u64) -> Self {
         let nodes = GenericHashMap::with_hasher(FixedState::default());
-        Self { nodes, due: OrdSet::new(), grace_us }
+        Self { nodes, due: OrdSet::new(), grace_us, quotas: OrdMap::new() }
     }
 
     /// Puts a node that its parent lists, or that is the root.
@@ -56,7 +65,12 @@ impl Tree {
     }
 
     /// Makes a node below an existing parent, and lists it there.
-    pub(super) fn create(&mut self, new: &New<'_>, at: Stamp) -> Result<Change, OpError> {
+    pub(super) fn create(
+        &mut self,
+        new: &New<'_>,
+        who: &Identities,
+        at: Stamp,
+    ) -> Result<Change, OpError> {
         let prefix = new.prefix;
         let parent_path = prefix.parent_str();
         if !new.sequential && prefix.as_str() == "/" {
@@ -64,6 +78,7 @@ impl Tree {
         }
         let parent =
             self.get(parent_path).ok_or_else(|| OpError::NoNode { path: checked(parent_path) })?;
+        parent.require(parent_path, who, Rights::CREATE)?;
         if parent.owner.is_some() {
             return Err(OpError::NoChildrenForEphemerals { path: checked(parent_path) });
         }
@@ -78,6 +93,8 @@ impl Tree {
         if self.nodes.contains_key(path.as_str()) {
             return Err(OpError::NodeExists { path });
         }
+        let special = special_of(parent, new.acl, new.lifetime, (&path, who), at)?;
+        self.check_quotas(parent_path, quota::node(new.data.len()))?;
         let znode = Znode {
             data: own(new.data),
             czxid: at.zxid,
@@ -86,11 +103,12 @@ impl Tree {
             ctime_ms: at.wall_ms,
             mtime_ms: at.wall_ms,
             owner: new.owner,
-            special: Special::new(new.lifetime, at.clock_us),
+            special,
             ..Znode::default()
         };
-        let stat = znode.stat();
+        let (stat, acl) = (znode.stat(), znode.acl().cloned());
         self.place(Arc::clone(path.shared()), znode);
+        self.count(parent_path, quota::node(new.data.len()), Usage::default());
         self.change(parent_path, |parent| {
             parent.next_sequence = next_sequence;
             parent.children.insert(Arc::clone(path.shared()));
@@ -98,7 +116,7 @@ impl Tree {
         });
         Ok(Change {
             outcome: Outcome::Created { path: path.clone(), stat },
-            event: Event { zxid: at.zxid, kind: EventKind::Created, path, czxid: at.zxid },
+            event: Event { zxid: at.zxid, kind: EventKind::Created, path, czxid: at.zxid, acl },
             owner: new.owner,
         })
     }
@@ -109,27 +127,39 @@ impl Tree {
         path: Path,
         data: &[u8],
         version: Option<u64>,
+        who: &Identities,
         at: Stamp,
     ) -> Result<Change, OpError> {
-        if let Some(version) = version {
-            self.check_version(&path, version)?;
+        let check = |znode: &Znode| {
+            znode.require(path.as_str(), who, Rights::WRITE)?;
+            znode.check_version(&path, version)
+        };
+        if !self.quotas.is_empty() {
+            let znode = self.existing(&path)?;
+            check(znode)?;
+            let more = data.len().saturating_sub(znode.data.len());
+            self.check_quotas(path.as_str(), quota::data(more))?;
         }
         let changed = self.change(path.as_str(), |znode| {
-            znode.data = own(data);
+            check(znode)?;
+            let before = mem::replace(&mut znode.data, own(data)).len();
             znode.version += 1;
             znode.mzxid = at.zxid;
             znode.mtime_ms = at.wall_ms;
             if matches!(znode.lifetime(), Lifetime::Ttl(_)) {
                 znode.count_from(at.clock_us);
             }
-            (znode.stat(), znode.czxid)
+            Ok((znode.stat(), znode.acl().cloned(), before))
         });
-        let Some((stat, czxid)) = changed else {
+        let Some(changed) = changed else {
             return Err(OpError::NoNode { path });
         };
+        let (stat, acl, before) = changed?;
+        self.count(path.as_str(), quota::data(data.len()), quota::data(before));
+        let (zxid, czxid) = (at.zxid, stat.czxid);
         Ok(Change {
             outcome: Outcome::Set { stat },
-            event: Event { zxid: at.zxid, kind: EventKind::DataChanged, path, czxid },
+            event: Event { zxid, kind: EventKind::DataChanged, path, czxid, acl },
             owner: None,
         })
     }
@@ -137,31 +167,22 @@ impl Tree {
     /// Removes a node without children, and its parent's mention of it.
     pub(super) fn delete(
         &mut self,
-        path: Path,
+        path: &Path,
         version: Option<u64>,
+        who: &Identities,
         at: Stamp,
     ) -> Result<Change, OpError> {
         if path.is_root() {
             return Err(OpError::Root);
         }
-        if let Some(version) = version {
-            self.check_version(&path, version)?;
-        }
-        let Some(znode) = self.get(path.as_str()) else {
-            return Err(OpError::NoNode { path });
-        };
+        let znode = self.existing(path)?;
+        self.require_delete(path.as_str(), who)?;
+        znode.check_version(path, version)?;
         if !znode.children.is_empty() {
             let children = znode.children.len() as u64;
-            return Err(OpError::NotEmpty { path, children });
+            return Err(OpError::NotEmpty { path: path.clone(), children });
         }
-        let (czxid, owner) = (znode.czxid, znode.owner);
-        self.remove(path.as_str());
-        self.unlist(path.as_str(), at);
-        Ok(Change {
-            outcome: Outcome::Deleted,
-            event: Event { zxid: at.zxid, kind: EventKind::Deleted, path, czxid },
-            owner,
-        })
+        Ok(self.remove_leaf(Arc::clone(path.shared()), at))
     }
 
     /// Removes a node and all below it, at most `max` nodes; each after those below it.
@@ -169,47 +190,37 @@ impl Tree {
         &mut self,
         path: &Path,
         max: u64,
+        who: &Identities,
         at: Stamp,
     ) -> Result<Vec<Change>, OpError> {
         if path.is_root() {
             return Err(OpError::Root);
         }
-        if self.get(path.as_str()).is_none() {
-            return Err(OpError::NoNode { path: path.clone() });
-        }
+        self.existing(path)?;
+        self.require_delete(path.as_str(), who)?;
         let mut paths = vec![Arc::clone(path.shared())];
         while let Some((next, _)) = paths.last().and_then(|last| self.next_depth_first(last)) {
             if !is_below(next, path.as_str()) {
                 break;
             }
+            self.require_delete(next, who)?;
             if paths.len() as u64 >= max {
                 let value = max.saturating_add(1);
                 return Err(OpError::Limit { limit: LimitName::SubtreeNodes, value, max });
             }
             paths.push(Arc::clone(next));
         }
-        let mut changes = Vec::with_capacity(paths.len());
-        for path in paths.into_iter().rev() {
-            let Some(znode) = self.remove(&path) else {
-                continue;
-            };
-            let (czxid, path) = (znode.czxid, Path::from_shared_checked(path));
-            changes.push(Change {
-                outcome: Outcome::Deleted,
-                event: Event { zxid: at.zxid, kind: EventKind::Deleted, path, czxid },
-                owner: znode.owner,
-            });
-        }
+        let removed = |path: Arc<str>| self.remove(path, at);
+        let changes = paths.into_iter().rev().map(removed).collect();
         self.unlist(path.as_str(), at);
         Ok(changes)
     }
 
-    /// Removes an ephemeral node whose session ends.
-    pub(super) fn remove_owned(&mut self, path: Arc<str>, at: Stamp) -> Event {
-        let czxid = self.remove(&path).map_or(Zxid::ZERO, |znode| znode.czxid);
-        self.unlist(&path, at);
-        let path = Path::from_shared_checked(path);
-        Event { zxid: at.zxid, kind: EventKind::Deleted, path, czxid }
+    /// Removes a node that has no children, whoever owns it.
+    pub(super) fn remove_leaf(&mut self, path: Arc<str>, at: Stamp) -> Change {
+        let change = self.remove(path, at);
+        self.unlist(change.event.path.as_str(), at);
+        change
     }
 
     /// The nodes that may be removed at `clock_us`, those that waited longest first.
@@ -257,9 +268,13 @@ impl Tree {
     }
 
     /// Changes a node, and keeps the list of deadlines.
-    fn change<T>(&mut self, path: &str, change: impl FnOnce(&mut Znode) -> T) -> Option<T> {
+    pub(super) fn change<T>(
+        &mut self,
+        path: &str,
+        change: impl FnOnce(&mut Znode) -> T,
+    ) -> Option<T> {
         let znode = Arc::make_mut(self.nodes.get_mut(path)?);
-        if znode.special.is_none() {
+        if znode.lifetime() == Lifetime::Unlimited {
             return Some(change(znode));
         }
         let before = znode.deadline(self.grace_us);
@@ -278,12 +293,22 @@ impl Tree {
     }
 
     /// Takes a node out; its parent still lists it.
-    fn remove(&mut self, path: &str) -> Option<Arc<Znode>> {
-        let znode = self.nodes.remove(path)?;
+    fn remove(&mut self, path: Arc<str>, at: Stamp) -> Change {
+        let znode = self.nodes.remove(&*path).unwrap_or_default();
         if let Some(deadline_us) = znode.deadline(self.grace_us) {
-            self.due.remove(&(deadline_us, Arc::from(path)));
+            self.due.remove(&(deadline_us, Arc::clone(&path)));
         }
-        Some(znode)
+        if !self.quotas.is_empty() {
+            self.quotas.remove(&path);
+            self.count(&path, Usage::default(), quota::node(znode.data.len()));
+        }
+        let (czxid, acl) = (znode.czxid, znode.acl().cloned());
+        let path = Path::from_shared_checked(path);
+        Change {
+            outcome: Outcome::Deleted,
+            event: Event { zxid: at.zxid, kind: EventKind::Deleted, path, czxid, acl },
+            owner: znode.owner,
+        }
     }
 
     /// Takes a node off its parent's list.
@@ -315,20 +340,6 @@ impl Tree {
             at = next;
         }
         Some((count, false))
-    }
-
-    fn check_version(&self, path: &Path, expected: u64) -> Result<(), OpError> {
-        let Some(znode) = self.get(path.as_str()) else {
-            return Err(OpError::NoNode { path: path.clone() });
-        };
-        if znode.version != expected {
-            return Err(OpError::BadVersion {
-                path: path.clone(),
-                expected,
-                actual: znode.version,
-            });
-        }
-        Ok(())
     }
 
     /// The next free name, and the parent's counter after it.
@@ -374,8 +385,12 @@ pub(super) struct Znode {
 }
 
 /// What few nodes have.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Default)]
 pub(super) struct Special {
+    /// Invariant: none that grants everything to everybody.
+    pub(super) acl: Option<Acl>,
+    /// Changes of the list.
+    pub(super) aversion: u64,
     pub(super) lifetime: Lifetime,
     /// From when on the lifetime counts, on the replicated clock: of a container, since its last
     /// child has gone; else since the data was replaced.
@@ -383,12 +398,30 @@ pub(super) struct Special {
 }
 
 impl Special {
-    pub(super) fn new(lifetime: Lifetime, since_us: u64) -> Option<Arc<Self>> {
-        (lifetime != Lifetime::Unlimited).then(|| Arc::new(Self { lifetime, since_us }))
+    /// `None` if it says nothing.
+    pub(super) fn new(
+        acl: Option<Acl>,
+        aversion: u64,
+        lifetime: Lifetime,
+        since_us: u64,
+    ) -> Option<Self> {
+        let since_us = if lifetime == Lifetime::Unlimited { 0 } else { since_us };
+        let special = Self { acl, aversion, lifetime, since_us };
+        (special != Self::default()).then_some(special)
     }
 }
 
 impl Znode {
+    fn check_version(&self, path: &Path, expected: Option<u64>) -> Result<(), OpError> {
+        match expected {
+            Some(expected) if expected != self.version => {
+                let (path, actual) = (path.clone(), self.version);
+                Err(OpError::BadVersion { path, expected, actual })
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn children_changed(&mut self, at: Stamp) {
         self.cversion += 1;
         self.pzxid = at.zxid;
@@ -431,8 +464,7 @@ impl Znode {
             mtime_ms: self.mtime_ms,
             version: self.version,
             cversion: self.cversion,
-            // There are no access control lists yet that could change.
-            aversion: 0,
+            aversion: self.special.as_ref().map_or(0, |it| it.aversion),
             owner: self.owner,
             lifetime: self.lifetime(),
             data_length: self.data.len() as u64,
@@ -461,6 +493,8 @@ pub(super) struct New<'a> {
     pub(super) data: &'a [u8],
     pub(super) owner: Option<SessionId>,
     pub(super) lifetime: Lifetime,
+    /// Without it, the parent's.
+    pub(super) acl: Option<&'a Acl>,
 }
 
 /// What an operation did.
@@ -489,7 +523,7 @@ pub(super) fn parent(path: &str) -> Option<&str> {
 }
 
 /// Whether `path` lies below `top`, which is not the root.
-fn is_below(path: &str, top: &str) -> bool {
+pub(super) fn is_below(path: &str, top: &str) -> bool {
     path.strip_prefix(top).is_some_and(|rest| rest.starts_with('/'))
 }
 

@@ -6,8 +6,11 @@ use bytes::Bytes;
 
 use crate::{
     id::{SessionId, Zxid},
-    namespace::{session::Sessions, tree::Tree},
-    op::{List, Page, Stat},
+    namespace::{
+        session::Sessions,
+        tree::{Tree, Znode},
+    },
+    op::{Event, EventKind, Identities, List, Page, Quota, Rights, Stat, Usage},
     path::Path,
 };
 
@@ -54,7 +57,7 @@ impl View {
     /// ```no_run
     /// # fn all(view: &quorate::View, path: quorate::Path) -> Vec<String> {
     /// let (mut list, mut names) = (quorate::List::of(path).prefix("job-"), Vec::new());
-    /// while let Some(page) = view.list(&list) {
+    /// while let Some(page) = view.list(&list, &quorate::Identities::none()) {
     ///     names.extend(page.children.into_iter().map(|child| child.name));
     ///     let Some(resume) = page.resume else { break };
     ///     list = list.after(resume);
@@ -62,8 +65,31 @@ impl View {
     /// # names
     /// # }
     /// ```
-    pub fn list(&self, list: &List) -> Option<Page> {
-        self.tree.list(list)
+    ///
+    /// A child comes with its stat and data only if these identities may read it; whether they may
+    /// read the parent is asked of [`allows`](Self::allows).
+    pub fn list(&self, list: &List, who: &Identities) -> Option<Page> {
+        self.tree.list(list, who)
+    }
+
+    /// Whether a client with these identities has all of these rights on a node, or there is no
+    /// such node. The methods that read ask nobody.
+    pub fn allows(&self, path: &Path, who: &Identities, rights: Rights) -> bool {
+        self.tree.get(path.as_str()).is_none_or(|znode| znode.allows(who, rights))
+    }
+
+    /// Whether a client with these identities may learn of a change: it could read the node then,
+    /// and, if that very node still lives, it can now (ARCHITECTURE.md, rule 12).
+    pub fn may_learn(&self, event: &Event, who: &Identities) -> bool {
+        let then = event.acl.as_ref().is_none_or(|acl| acl.allows(who, Rights::READ));
+        let same = |znode: &&Znode| znode.czxid == event.czxid && event.kind != EventKind::Deleted;
+        let now = self.tree.get(event.path.as_str()).filter(same);
+        then && now.is_none_or(|znode| znode.allows(who, Rights::READ))
+    }
+
+    /// The quota that is set on a node, and what it counts.
+    pub fn quota(&self, path: &Path) -> Option<(Quota, Usage)> {
+        self.tree.metered(path.as_str()).map(|metered| (metered.quota, metered.usage))
     }
 
     /// How many nodes lie below a node, itself not counted, and whether there are more: it stops

@@ -70,7 +70,7 @@ use crate::{
         cursors::Cursors, drain::InFlight, identity::Identity, leader::Leadership,
         membership::Membership, origin::Origin, reads::Reads, transfer::Transfers,
     },
-    op::{Op, Txn},
+    op::{Identities, Op, Txn},
     path::Path,
     time::{Now, as_micros},
     wire::{Body, Frame},
@@ -207,18 +207,29 @@ impl Node {
             Request::Txn { seq: None, txn } => {
                 self.check_txn(&txn)?;
                 let origin = self.origin_id(ticket);
-                self.submit_plain(ticket, false, &Command::PlainTxn { origin, txn })?;
+                self.submit_plain(
+                    ticket,
+                    false,
+                    &Command::PlainTxn { origin, identities: Identities::none(), txn },
+                )?;
             }
             Request::OpenSession { .. } if self.disk_full => return Err(SubmitError::DiskFull),
             Request::OpenSession { secret, ttl } => {
                 let (origin, secret) = (self.origin_id(ticket), secret.hash());
                 let ttl_us = as_micros(ttl);
-                let command = Command::OpenSession { origin, secret, ttl_us };
+                let command =
+                    Command::OpenSession { origin, secret, ttl_us, identities: Identities::none() };
                 self.submit_plain(ticket, true, &command)?;
             }
             Request::Attach { session, secret, epoch } => {
                 let (origin, secret) = (self.origin_id(ticket), secret.hash());
-                let command = Command::AttachSession { origin, session, secret, epoch };
+                let command = Command::AttachSession {
+                    origin,
+                    session,
+                    secret,
+                    epoch,
+                    identities: Identities::none(),
+                };
                 self.submit_plain(ticket, true, &command)?;
             }
             Request::KeepAlive { session, epoch, acked } => {

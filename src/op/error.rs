@@ -4,7 +4,7 @@ use std::fmt;
 
 use thiserror::Error;
 
-use crate::{id::SessionId, path::Path};
+use crate::{id::SessionId, op::Rights, path::Path};
 
 /// Why a command changed nothing; decided at apply, alike on every replica.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
@@ -59,6 +59,32 @@ pub enum OpError {
         index: u64,
         /// The node it looks at.
         path: Path,
+    },
+    /// Nobody that the client is has this right on the node.
+    #[error("no right {right} on node {path}")]
+    NoAuth {
+        /// The node.
+        path: Path,
+        /// The right that is missing.
+        right: Rights,
+    },
+    /// The access control list names the setter, and nobody has verified who that is.
+    #[error("the access control list for {path} grants its setter, who has no verified identity")]
+    InvalidAcl {
+        /// The node that was to get it.
+        path: Path,
+    },
+    /// A subtree is at its bound.
+    #[error("{limit} below {path} are limited to {max}, not {value}")]
+    Quota {
+        /// The node that the quota is set on.
+        path: Path,
+        /// The bound.
+        limit: LimitName,
+        /// The value that was refused.
+        value: u64,
+        /// The bound's value.
+        max: u64,
     },
     /// An operation of a transaction was refused, and with it the whole transaction.
     #[error("operation {index} of the transaction: {cause}")]
@@ -140,6 +166,10 @@ pub enum LimitName {
     SubtreeNodes,
     /// Milliseconds that a node lives without a change.
     NodeTtl,
+    /// Nodes of a subtree with a quota.
+    QuotaNodes,
+    /// Bytes of data of a subtree with a quota.
+    QuotaBytes,
 }
 
 impl LimitName {
@@ -163,6 +193,8 @@ impl fmt::Display for LimitName {
             Self::ResultBytes => "bytes of a transaction's results",
             Self::SubtreeNodes => "nodes of one operation",
             Self::NodeTtl => "milliseconds of a node's time to live",
+            Self::QuotaNodes => "nodes",
+            Self::QuotaBytes => "bytes of data",
         })
     }
 }

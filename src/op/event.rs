@@ -1,6 +1,6 @@
 //! What a watch tells, and which nodes it looks at.
 
-use crate::{id::Zxid, path::Path};
+use crate::{id::Zxid, op::Acl, path::Path};
 
 /// What a watch tells of one node in one transaction.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -14,6 +14,9 @@ pub struct Event {
     pub path: Path,
     /// The transaction that created the node.
     pub czxid: Zxid,
+    /// The access control list in force: before a deletion, and after anything else. `None` grants
+    /// everything to everybody.
+    pub(crate) acl: Option<Acl>,
 }
 
 /// What happened to a node.

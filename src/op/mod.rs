@@ -3,6 +3,7 @@
 //! Everything here is data. An [`OpError`] is decided at apply, alike on every replica, and is
 //! cached like any other reply.
 
+mod access;
 mod error;
 mod event;
 mod txn;
@@ -18,6 +19,10 @@ use crate::{
 
 pub(crate) use self::txn::Body;
 pub use self::{
+    access::{
+        AccessError, Acl, DigestId, Grant, Identities, Identity, Principal, Quota, Rights, Subject,
+        Usage,
+    },
     error::{LimitName, OpError},
     event::{Event, EventKind, Filter},
     txn::{Check, Field, Guard, Relation, Txn},
@@ -35,6 +40,8 @@ pub enum Op {
         data: Bytes,
         /// How long it lives and how it is named.
         mode: CreateMode,
+        /// Who may do what; without it, as its parent's says at that moment.
+        acl: Option<Acl>,
     },
     /// Replaces a node's data.
     Set {
@@ -72,6 +79,28 @@ pub enum Op {
     },
     /// A page of a node's children.
     List(List),
+    /// Replaces a node's access control list.
+    SetAcl {
+        /// The node.
+        path: Path,
+        /// The new list.
+        acl: Acl,
+        /// If given, the node's list must be at this version.
+        version: Option<u64>,
+    },
+    /// A node's access control list; without [`Rights::ADMIN`] the hashes in it are masked.
+    GetAcl {
+        /// The node.
+        path: Path,
+    },
+    /// Bounds a node and everything below it; a right of whoever administers the node's parent.
+    SetQuota {
+        /// The topmost node, with at most
+        /// [`subtree_nodes_max`](crate::Limits::subtree_nodes_max) nodes at that moment.
+        path: Path,
+        /// The bounds; none takes them away. What is there already may be past them.
+        quota: Option<Quota>,
+    },
 }
 
 impl Op {
@@ -81,8 +110,14 @@ impl Op {
             Self::Create { .. }
             | Self::Set { .. }
             | Self::Delete { .. }
-            | Self::DeleteTree { .. } => true,
-            Self::Check(_) | Self::Get { .. } | Self::Exists { .. } | Self::List(_) => false,
+            | Self::DeleteTree { .. }
+            | Self::SetAcl { .. }
+            | Self::SetQuota { .. } => true,
+            Self::GetAcl { .. }
+            | Self::Check(_)
+            | Self::Get { .. }
+            | Self::Exists { .. }
+            | Self::List(_) => false,
         }
     }
 
@@ -91,7 +126,10 @@ impl Op {
         match self {
             Self::Create { data, .. } | Self::Set { data, .. } => data.len(),
             Self::Check(guard) => guard.check.data_bytes(),
-            Self::List(_)
+            Self::SetAcl { acl, .. } => acl.bytes(),
+            Self::GetAcl { .. }
+            | Self::SetQuota { .. }
+            | Self::List(_)
             | Self::Delete { .. }
             | Self::DeleteTree { .. }
             | Self::Get { .. }
@@ -360,6 +398,20 @@ pub enum Outcome {
     },
     /// The guard holds.
     Checked,
+    /// The access control list was replaced.
+    AclSet {
+        /// The stat after it.
+        stat: Stat,
+    },
+    /// Of [`Op::GetAcl`].
+    Acl {
+        /// The node's list.
+        acl: Acl,
+        /// Its stat.
+        stat: Stat,
+    },
+    /// The quota was set, or taken away.
+    QuotaSet,
     /// Of [`Op::Get`].
     Node {
         /// The node's data.

@@ -244,7 +244,12 @@ impl Txn {
             return op_excess(op, payload_max);
         }
         let guards = self.guards.iter().map(|guard| guard.check.data_bytes());
-        let bytes = guards.sum::<usize>() + self.ops().map(Op::data_bytes).sum::<usize>();
+        let lists = self.ops().map(|op| match op {
+            Op::Create { acl: Some(acl), .. } => acl.bytes(),
+            _ => 0,
+        });
+        let data = self.ops().map(Op::data_bytes);
+        let bytes = guards.chain(lists).chain(data).sum();
         above(LimitName::Guards, self.guards.len(), Self::GUARDS_MAX as u64)
             .or_else(|| above(LimitName::Operations, self.ops().count(), parameters.txn_ops_max))
             .or_else(|| self.ops().find_map(|op| op_excess(op, payload_max)))

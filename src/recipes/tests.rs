@@ -67,6 +67,7 @@ impl Model {
             kind,
             path: path.parse().expect("made from a path"),
             czxid,
+            acl: None,
         });
         self.history.push(self.nodes.clone());
     }
@@ -81,7 +82,7 @@ impl Model {
             }
         }
         match txn.ops().next().unwrap() {
-            Op::Create { path, data, mode } => self.create(session, path.as_str(), data, *mode),
+            Op::Create { path, data, mode, .. } => self.create(session, path.as_str(), data, *mode),
             Op::Set { path, data, .. } => {
                 let zxid = Zxid::new(self.zxid + 1);
                 let missing = OpError::NoNode { path: path.clone() };

@@ -9,10 +9,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::{
+    command::access::{acl_from_bytes, acl_to_bytes, identities_to_bytes, quota_to_record},
     config::Parameters,
     id::{SessionId, Zxid},
-    namespace::{session::Session, tree::Znode},
-    op::{Event, EventKind, Lifetime, Reply, Stat},
+    namespace::{quota::Metered, session::Session, tree::Znode},
+    op::{Acl, Event, EventKind, Lifetime, Principal, Reply, Stat},
     path::Path,
     proto,
 };
@@ -68,6 +69,7 @@ pub(super) fn session_to_record(id: SessionId, it: &Session) -> proto::SessionRe
         acked: it.acked,
         keep_alive: it.keep_alive,
         opened_zxid: it.opened.as_u64(),
+        identities: identities_to_bytes(&it.identities),
     }
 }
 
@@ -75,13 +77,21 @@ pub(super) fn cached_to_record(id: SessionId, seq: u64, reply: &Reply) -> proto:
     proto::CachedReply { session: id.as_u64(), seq, reply: Some(reply_to_record(reply)) }
 }
 
-pub(super) fn znode_to_record(path: &str, it: &Znode) -> proto::ZnodeRecord {
+pub(super) fn znode_to_record(
+    path: &str,
+    it: &Znode,
+    metered: Option<&Metered>,
+) -> proto::ZnodeRecord {
     proto::ZnodeRecord {
         path: text(path),
         data: it.data.clone(),
         stat: Some(stat_to_record(&it.stat())),
         next_sequence: it.next_sequence,
         since_us: it.special.as_ref().map_or(0, |special| special.since_us),
+        acl: it.acl().map(acl_to_bytes).unwrap_or_default(),
+        quota: metered.map(|it| quota_to_record(&it.quota)),
+        usage_nodes: metered.map_or(0, |it| it.usage.nodes),
+        usage_bytes: metered.map_or(0, |it| it.usage.bytes),
     }
 }
 
@@ -95,7 +105,18 @@ pub(super) fn event_to_record(it: &Event) -> proto::ChangeRecord {
         },
         path: text(it.path.as_str()),
         czxid: it.czxid.as_u64(),
+        acl: it.acl.as_ref().map(acl_to_bytes).unwrap_or_default(),
     }
+}
+
+/// The list in a record: none of those that grant everything to everybody, or their setter.
+pub(super) fn kept_acl(bytes: &Bytes) -> Option<Option<Acl>> {
+    if bytes.is_empty() {
+        return Some(None);
+    }
+    let acl = acl_from_bytes(bytes.clone()).ok()?;
+    let kept = acl.grants().iter().all(|grant| grant.principal != Principal::Auth);
+    (kept && !acl.is_open()).then_some(Some(acl))
 }
 
 pub(super) fn event_from_record(it: &proto::ChangeRecord) -> Option<Event> {
@@ -109,6 +130,7 @@ pub(super) fn event_from_record(it: &proto::ChangeRecord) -> Option<Event> {
         },
         path: path(&it.path)?,
         czxid: Zxid::new(it.czxid),
+        acl: kept_acl(&it.acl)?,
     })
 }
 

@@ -5,9 +5,10 @@ use prost::Message as _;
 
 use super::{path, stat_from_record, stat_to_record, text};
 use crate::{
+    command::access::{acl_from_bytes, acl_to_bytes},
     id::{SessionId, Zxid},
     namespace::tree::own,
-    op::{Child, LimitName, OpError, Outcome, Page, Reply},
+    op::{Child, LimitName, OpError, Outcome, Page, Reply, Rights},
     path::Path,
     proto::{self, outcome_record, reply_record},
     record::put_delimited,
@@ -56,6 +57,12 @@ fn outcome_to_record(outcome: &Outcome) -> proto::OutcomeRecord {
         Outcome::Deleted => Some(Record::Deleted(true)),
         Outcome::DeletedTree { nodes } => Some(Record::DeletedTree(*nodes)),
         Outcome::Checked => Some(Record::Checked(true)),
+        Outcome::AclSet { stat } => Some(Record::AclSet(stat_to_record(stat))),
+        Outcome::Acl { acl, stat } => Some(Record::Acl(proto::AclOutcome {
+            acl: acl_to_bytes(acl),
+            stat: Some(stat_to_record(stat)),
+        })),
+        Outcome::QuotaSet => Some(Record::QuotaSet(true)),
         Outcome::Node { data, stat } => Some(Record::Node(proto::NodeOutcome {
             data: data.clone(),
             stat: Some(stat_to_record(stat)),
@@ -90,6 +97,11 @@ fn outcome_from_record(it: proto::OutcomeRecord, alone: bool) -> Option<Outcome>
         Record::Deleted(_) => Outcome::Deleted,
         Record::DeletedTree(nodes) => Outcome::DeletedTree { nodes },
         Record::Checked(_) => Outcome::Checked,
+        Record::AclSet(stat) => Outcome::AclSet { stat: stat_from_record(&stat)? },
+        Record::Acl(it) => {
+            Outcome::Acl { acl: acl_from_bytes(it.acl).ok()?, stat: stat_from_record(&it.stat?)? }
+        }
+        Record::QuotaSet(_) => Outcome::QuotaSet,
         Record::Node(it) => {
             Outcome::Node { data: own(&it.data), stat: stat_from_record(&it.stat?)? }
         }
@@ -183,6 +195,12 @@ fn error_to_record(error: &OpError) -> proto::OpErrorRecord {
         OpError::BadSecret { session } => plain(12, session.as_u64(), 0),
         OpError::Gap { expected, actual } => plain(13, *expected, *actual),
         OpError::AlreadyAcknowledged { seq } => plain(14, *seq, 0),
+        OpError::NoAuth { path, right } => with_path(15, path, right.bits().into(), 0),
+        OpError::InvalidAcl { path } => with_path(16, path, 0, 0),
+        OpError::Quota { path, limit, value, max } => proto::OpErrorRecord {
+            name: Bytes::from_static(limit_name(*limit).as_bytes()),
+            ..with_path(17, path, *value, *max)
+        },
         OpError::InTxn { index, cause } => {
             proto::OpErrorRecord { operation: index + 1, ..error_to_record(cause) }
         }
@@ -204,18 +222,23 @@ fn error_from_record(it: &proto::OpErrorRecord) -> Option<OpError> {
         6 => OpError::Root,
         7 => OpError::EphemeralWithoutSession,
         8 => OpError::GuardFailed { index: it.a, path: path(&it.path)? },
-        9 => OpError::Limit {
-            limit: LIMIT_NAMES
-                .into_iter()
-                .find(|limit| limit_name(*limit).as_bytes() == it.name)?,
-            value: it.a,
-            max: it.b,
-        },
+        9 => OpError::Limit { limit: limit_named(&it.name)?, value: it.a, max: it.b },
         10 => OpError::SessionEnded { session: session()? },
         11 => OpError::Moved { session: session()?, epoch: it.b },
         12 => OpError::BadSecret { session: session()? },
         13 => OpError::Gap { expected: it.a, actual: it.b },
         14 => OpError::AlreadyAcknowledged { seq: it.a },
+        15 => OpError::NoAuth {
+            path: path(&it.path)?,
+            right: Rights::from_bits(u8::try_from(it.a).ok()?)?,
+        },
+        16 => OpError::InvalidAcl { path: path(&it.path)? },
+        17 => OpError::Quota {
+            path: path(&it.path)?,
+            limit: limit_named(&it.name)?,
+            value: it.a,
+            max: it.b,
+        },
         _ => return None,
     })
 }
@@ -234,10 +257,16 @@ fn limit_name(limit: LimitName) -> &'static str {
         LimitName::ResultBytes => "result_bytes",
         LimitName::SubtreeNodes => "subtree_nodes",
         LimitName::NodeTtl => "node_ttl",
+        LimitName::QuotaNodes => "quota_nodes",
+        LimitName::QuotaBytes => "quota_bytes",
     }
 }
 
-const LIMIT_NAMES: [LimitName; 11] = [
+fn limit_named(name: &[u8]) -> Option<LimitName> {
+    LIMIT_NAMES.into_iter().find(|limit| limit_name(*limit).as_bytes() == name)
+}
+
+const LIMIT_NAMES: [LimitName; 13] = [
     LimitName::PayloadBytes,
     LimitName::PathBytes,
     LimitName::WindowCount,
@@ -249,12 +278,14 @@ const LIMIT_NAMES: [LimitName; 11] = [
     LimitName::ResultBytes,
     LimitName::SubtreeNodes,
     LimitName::NodeTtl,
+    LimitName::QuotaNodes,
+    LimitName::QuotaBytes,
 ];
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::op::Stat;
+    use crate::op::{Acl, Stat};
 
     #[test]
     fn every_reply_comes_back_as_it_was() {
@@ -274,17 +305,55 @@ mod tests {
             Err(OpError::NoChildrenForEphemerals { path: path.clone() }),
             Err(OpError::Root),
             Err(OpError::EphemeralWithoutSession),
-            Err(OpError::GuardFailed { index: 2, path }),
+            Err(OpError::GuardFailed { index: 2, path: path.clone() }),
+            Err(OpError::NoAuth { path: path.clone(), right: Rights::READ }),
+            Err(OpError::InvalidAcl { path: path.clone() }),
+            Err(OpError::InTxn { index: 0, cause: Box::new(OpError::NoNode { path }) }),
             Err(OpError::SessionEnded { session }),
             Err(OpError::Moved { session, epoch: 3 }),
             Err(OpError::BadSecret { session }),
             Err(OpError::Gap { expected: 1, actual: 3 }),
             Err(OpError::AlreadyAcknowledged { seq: 9 }),
         ];
+        results.extend(longer(stat));
         results.extend(LIMIT_NAMES.map(|limit| Err(OpError::Limit { limit, value: 2, max: 1 })));
+        let path = Path::root();
+        let quota = |limit| OpError::Quota { path: path.clone(), limit, value: 2, max: 1 };
+        results.extend(LIMIT_NAMES.map(|limit| Err(quota(limit))));
         for result in results {
             let reply = Reply { zxid: Zxid::new(5), result };
             assert_eq!(reply_from_record(reply_to_record(&reply)), Some(reply.clone()));
         }
+    }
+
+    /// What a single write does not give: alone, and in a transaction's results.
+    fn longer(stat: Stat) -> Vec<Result<Outcome, OpError>> {
+        let child = |name: &str, stat, data| Child { name: name.into(), stat, data };
+        let children = vec![
+            child("a", None, None),
+            child("b", Some(stat), None),
+            child("c", None, Some(Bytes::new())),
+            child("d", Some(stat), Some(Bytes::from_static(b"data"))),
+        ];
+        let outcomes = vec![
+            Outcome::DeletedTree { nodes: 3 },
+            Outcome::Checked,
+            Outcome::AclSet { stat },
+            Outcome::Acl { acl: Acl::creator(), stat },
+            Outcome::QuotaSet,
+            Outcome::Node { data: Bytes::from_static(b"x"), stat },
+            Outcome::Exists(None),
+            Outcome::Exists(Some(stat)),
+            Outcome::Listed(Page { children, resume: Some("d".into()), stat }),
+            Outcome::Listed(Page { children: Vec::new(), resume: None, stat }),
+        ];
+        let mut results = outcomes.clone();
+        results.extend([
+            Outcome::Created { path: Path::root(), stat },
+            Outcome::Set { stat },
+            Outcome::Deleted,
+        ]);
+        let txns = [true, false].map(|held| Outcome::Txn { held, results: results.clone() });
+        outcomes.into_iter().chain(txns).map(Ok).collect()
     }
 }

@@ -89,13 +89,13 @@ impl Encoder {
             }
             Next::Znode(None) => {
                 if let Some(root) = state.tree.get(ROOT) {
-                    put(out, Kind::Znode(znode_to_record(ROOT, root)));
+                    put(out, Kind::Znode(znode_to_record(ROOT, root, state.tree.metered(ROOT))));
                 }
                 Next::Znode(Some(Arc::from(ROOT)))
             }
             Next::Znode(Some(after)) => match state.tree.next_depth_first(after) {
                 Some((path, znode)) => {
-                    put(out, Kind::Znode(znode_to_record(path, znode)));
+                    put(out, Kind::Znode(znode_to_record(path, znode, state.tree.metered(path))));
                     Next::Znode(Some(Arc::clone(path)))
                 }
                 None => Next::Change,

@@ -9,7 +9,10 @@ use super::{
 use crate::{
     command::{Command, KeepAlive},
     id::{SessionId, Zxid},
-    op::{Check, Children, CreateMode, Field, Guard, List, Op, Relation, Txn},
+    op::{
+        Acl, Check, Children, CreateMode, DigestId, Field, Grant, Guard, Identities, Identity,
+        List, Op, Principal, Quota, Relation, Rights, Txn,
+    },
 };
 
 /// Replies, changes, tree, sessions and history are those of the model, and a state that goes
@@ -40,9 +43,9 @@ fn two_hundred_thousand_random_commands_do_what_the_model_does() {
         }
     }
     // The generator reaches what it is to reach.
-    assert!(model.zxid > 40_000, "{}", model.zxid);
+    assert!(model.zxid > 30_000, "{}", model.zxid);
     assert!(model.next_session > 1_000, "{}", model.next_session);
-    assert!(model.floor.as_u64() > 39_000, "{:?}", model.floor);
+    assert!(model.floor.as_u64() > 29_000, "{:?}", model.floor);
 }
 
 /// A replica that starts from another's snapshot halfway ends with the same bytes.
@@ -122,7 +125,12 @@ fn compare(ns: &Namespace, model: &Model, random: &mut Random) {
         let below = model.subtree(text).len() as u64 - 1;
         assert_eq!(view.descendants(&path, u64::MAX), Some((below, false)));
         let list = random.list(text);
-        assert_eq!(view.list(&list), Some(model.list(&list)));
+        let who = random.identities();
+        assert_eq!(view.list(&list, &who), Some(model.list(&list, &who)));
+        let right = Rights::from_bits(1 << random.below(5)).unwrap();
+        assert_eq!(view.allows(&path, &who, right), model.right(text, &who, right).is_ok());
+        let quota = model.quota(text).map(|quota| (quota, model.usage(text)));
+        assert_eq!(view.quota(&path), quota);
     }
     assert_eq!(ns.state.tree.len(), model.nodes.len());
     assert_eq!(ns.state.sessions.len(), model.sessions.len());
@@ -212,6 +220,7 @@ impl Random {
                     _ => secret(self.next()),
                 },
                 ttl_us: self.below(3_000),
+                identities: self.identities(),
             },
             2 => Command::AttachSession {
                 origin: origin(self.below(100)),
@@ -221,6 +230,7 @@ impl Random {
                     _ => secret(0),
                 },
                 epoch: epoch + self.below(3),
+                identities: self.identities(),
             },
             3 if self.one_in(2) => Command::CloseSession { session, epoch, seq },
             4 | 5 => Command::KeepAlives(
@@ -240,9 +250,11 @@ impl Random {
                 let czxid = Zxid::new(czxid + u64::from(self.one_in(9)));
                 Command::ReapNode { path: path(&at), czxid }
             }
-            8..=15 => {
-                Command::PlainTxn { origin: origin(self.below(100)), txn: self.txn(model, session) }
-            }
+            8..=15 => Command::PlainTxn {
+                origin: origin(self.below(100)),
+                identities: self.identities(),
+                txn: self.txn(model, session),
+            },
             _ => Command::SessionTxn { session, epoch, seq, acked, txn: self.txn(model, session) },
         }
     }
@@ -275,6 +287,7 @@ impl Random {
         match self.below(if crowded { 10 } else { 20 }) {
             0..=2 => set(&at, &data, version(self)),
             3..=5 => delete(&at, version(self)),
+            _ if self.one_in(15) => self.access(&at),
             6 if self.one_in(3) => Op::DeleteTree { path: path(&at) },
             6 => Op::Check(self.guard(model, SessionId::new(1).unwrap())),
             7 => Op::Get { path: path(&at) },
@@ -297,14 +310,61 @@ impl Random {
                 let name = NAMES[self.below(NAMES.len() as u64) as usize];
                 let at = format!("{}/{name}", at.trim_end_matches('/'));
                 if at.matches('/').count() > 4 {
-                    set("/", &data, None)
-                } else if mode.is_sequential() && self.one_in(3) {
-                    create(&at[..at.len() - name.len()], &data, mode)
-                } else {
-                    create(&at, &data, mode)
+                    return set("/", &data, None);
+                }
+                let acl = self.one_in(5).then(|| self.acl());
+                let at = match mode.is_sequential() && self.one_in(3) {
+                    true => &at[..at.len() - name.len()],
+                    false => &at,
+                };
+                match create(at, &data, mode) {
+                    Op::Create { path, data, mode, .. } => Op::Create { path, data, mode, acl },
+                    other => other,
                 }
             }
         }
+    }
+
+    fn access(&mut self, at: &str) -> Op {
+        let path = path(at);
+        let some = |random: &mut Self, max| random.one_in(3).then(|| random.below(max));
+        match self.below(4) {
+            0 => Op::GetAcl { path },
+            1 => {
+                let quota = Quota {
+                    nodes_hard: some(self, 20),
+                    bytes_hard: some(self, 80),
+                    nodes_soft: some(self, 20),
+                    bytes_soft: None,
+                };
+                Op::SetQuota { path, quota: (!self.one_in(3)).then_some(quota) }
+            }
+            // The root stays open to somebody.
+            _ if at == "/" => Op::GetAcl { path },
+            _ => Op::SetAcl { path, acl: self.acl(), version: some(self, 3) },
+        }
+    }
+
+    fn acl(&mut self) -> Acl {
+        let grants = (0..=self.below(2)).map(|_| Grant {
+            principal: match self.below(6) {
+                0..=2 => Principal::World,
+                3 => Principal::Auth,
+                user => Principal::Digest(user_id(user)),
+            },
+            rights: Rights::from_bits(self.below(32) as u8 | self.below(32) as u8).unwrap(),
+        });
+        Acl::new(grants.collect::<Vec<_>>()).unwrap()
+    }
+
+    fn identities(&mut self) -> Identities {
+        let all = [
+            Identity::Digest(user_id(4)),
+            Identity::Digest(user_id(5)),
+            Identity::Ip([10, 0, 0, 1].into()),
+            Identity::Super,
+        ];
+        Identities::new(all.into_iter().filter(|_| self.one_in(3))).unwrap()
     }
 
     fn guard(&mut self, model: &Model, session: SessionId) -> Guard {
@@ -363,6 +423,10 @@ impl Random {
     }
 }
 
+fn user_id(user: u64) -> DigestId {
+    DigestId::new(["ann", "bob"][user as usize - 4], "hash").unwrap()
+}
+
 /// Limits that the generator meets often.
 fn tight() -> crate::config::Parameters {
     crate::config::Parameters {
@@ -371,11 +435,11 @@ fn tight() -> crate::config::Parameters {
         renewal_us: 50,
         ttl_us_min: 200,
         ttl_us_max: 2_000,
-        payload_bytes_max: 16,
+        payload_bytes_max: 150,
         window_count_max: 5,
         window_bytes_max: 4096 + 5 * 192 + 20,
         history_count_max: 30,
-        history_bytes_max: 30 * 72,
+        history_bytes_max: 30 * 90,
         sessions_max: 6,
         txn_ops_max: 6,
         subtree_nodes_max: 8,

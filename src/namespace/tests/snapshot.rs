@@ -57,7 +57,7 @@ fn a_torn_or_changed_snapshot_is_refused() {
             // A changed payload is a payload, too: the checksum is somebody else's.
             Ok(parts) => {
                 same += 1;
-                assert!(encode(parts) == bad, "another state has these bytes");
+                assert!(encode(parts) == bad, "another state has these bytes, bit {bit}");
             }
         }
     }

@@ -260,8 +260,9 @@ fn a_page_ends_by_count_and_by_bytes_and_says_where_to_go_on() {
         it.txn(id, n + 1, 0, create(&format!("/d/b{n}"), "", CreateMode::Ephemeral));
     }
     let view = it.ns.view();
+    let who = Identities::none();
     let names = |list: &List| {
-        let page = view.list(list).unwrap();
+        let page = view.list(list, &who).unwrap();
         let names = page.children.into_iter().map(|child| child.name).collect::<Vec<_>>();
         (names.join(" "), page.resume)
     };
@@ -275,11 +276,11 @@ fn a_page_ends_by_count_and_by_bytes_and_says_where_to_go_on() {
     assert_eq!(names(&only), ("b0".into(), Some("b0".into())));
     assert_eq!(names(&list().only(Children::Persistent)), ("a0 a1 a2 a3 a4".into(), None));
     assert_eq!(names(&list().with_data()), ("a0 a1 a2".into(), Some("a2".into())));
-    let page = view.list(&list().with_data().with_stat().after("a3").limit(1)).unwrap();
+    let page = view.list(&list().with_data().with_stat().after("a3").limit(1), &who).unwrap();
     let child = &page.children[0];
     assert_eq!(child.stat.map(|stat| stat.data_length), Some(400_000));
     assert_eq!(child.data.as_ref().map(Bytes::len), Some(400_000));
-    assert_eq!(view.list(&List::of(path("/none"))), None);
+    assert_eq!(view.list(&List::of(path("/none")), &who), None);
 }
 
 fn guard(at: &str, check: Check) -> Guard {

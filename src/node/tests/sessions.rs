@@ -219,6 +219,7 @@ fn rule_7_a_refused_number_must_be_submitted_again_before_later_ones() {
         path: crate::Path::new("/big").expect("valid").into(),
         data: vec![0; 2 << 20].into(),
         mode: CreateMode::Persistent,
+        acl: None,
     };
     let refused = cluster.submit_seq(at, session, 1, big.into());
     assert!(matches!(refused, Err(SubmitError::Limit { value: 2_097_152, max: 1_048_575, .. })));
@@ -339,6 +340,7 @@ fn forwarded_bytes_that_are_no_commands_never_reach_the_log() {
     let at = follower(&cluster);
     let good = Command::PlainTxn {
         origin: OriginId { node: at, boot_nonce: 1, counter: 1 },
+        identities: crate::Identities::none(),
         txn: create("/good"),
     }
     .encode();

@@ -9,7 +9,10 @@ use crate::{
     command::{Command, KeepAlive},
     config::Parameters,
     id::{SecretHash, SessionId, Zxid},
-    op::{Event, EventKind, Lifetime, LimitName, OpError, Outcome, Reply, Stat, Txn},
+    op::{
+        Acl, Event, EventKind, Grant, Identities, Lifetime, LimitName, OpError, Outcome, Quota,
+        Reply, Stat, Txn,
+    },
     path::Path,
 };
 
@@ -37,6 +40,9 @@ pub(super) struct Node {
     touched_us: u64,
     /// The replicated clock when the last child went.
     emptied_us: u64,
+    /// Who may do what; nothing is for everybody.
+    acl: Vec<Grant>,
+    quota: Option<Quota>,
 }
 
 #[derive(Clone)]
@@ -48,6 +54,7 @@ pub(super) struct Lease {
     pub(super) last_seq: u64,
     acked: u64,
     pub(super) keep_alive: u64,
+    identities: Identities,
     pub(super) replies: BTreeMap<u64, Reply>,
 }
 
@@ -78,7 +85,8 @@ impl Model {
                 let reply = match self.admit(session, epoch, seq, Some((acked, &txn))) {
                     Err(reply) => reply,
                     Ok(()) => {
-                        let result = self.execute(&txn, Some(session));
+                        let who = self.sessions[&session].identities.clone();
+                        let result = self.execute(&txn, Some(session), &who);
                         let reply = self.reply(result);
                         let lease = self.sessions.get_mut(&session).unwrap();
                         lease.last_seq = seq;
@@ -98,18 +106,18 @@ impl Model {
                 };
                 Applied::Sequenced { session, epoch, seq, reply, ended }
             }
-            Command::PlainTxn { origin, txn } => {
-                let result = self.execute(&txn, None);
+            Command::PlainTxn { origin, identities, txn } => {
+                let result = self.execute(&txn, None, &identities);
                 let reply = self.reply(result);
                 Applied::Plain { origin, reply }
             }
-            Command::OpenSession { origin, secret, ttl_us } => {
-                let result = self.open(secret, ttl_us);
+            Command::OpenSession { origin, secret, ttl_us, identities } => {
+                let result = self.open(secret, ttl_us, identities);
                 Applied::Session { origin, zxid: Zxid::new(self.zxid), result, moved_from: None }
             }
-            Command::AttachSession { origin, session, secret, epoch } => {
+            Command::AttachSession { origin, session, secret, epoch, identities } => {
                 let moved_from = self.sessions.get(&session).map(|it| it.epoch);
-                let result = self.attach(session, secret, epoch);
+                let result = self.attach(session, secret, epoch, identities);
                 Applied::Session {
                     origin,
                     zxid: Zxid::new(self.zxid),
@@ -141,6 +149,10 @@ impl Model {
             children: self.children(path).len() as u64,
             ..node.stat
         })
+    }
+
+    pub(super) fn quota(&self, path: &str) -> Option<Quota> {
+        self.nodes[path].quota
     }
 
     pub(super) fn children(&self, parent: &str) -> Vec<String> {
@@ -222,7 +234,7 @@ impl Model {
     }
 
     /// Takes a node out of the tree; the transaction is the next one.
-    fn unlink(&mut self, path: &str) -> Zxid {
+    fn unlink(&mut self, path: &str) -> (Zxid, Option<Acl>) {
         let node = self.nodes.remove(path).unwrap();
         if let Some(parent) = self.nodes.get_mut(before(path)) {
             parent.stat.cversion += 1;
@@ -231,7 +243,7 @@ impl Model {
         if self.children(before(path)).is_empty() {
             self.nodes.get_mut(before(path)).unwrap().emptied_us = self.clock_us;
         }
-        node.stat.czxid
+        (node.stat.czxid, acl_of(&node))
     }
 
     /// From when on the cluster may remove a node.
@@ -255,12 +267,17 @@ impl Model {
         if !due {
             return Applied::NotReaped { path };
         }
-        self.unlink(path.as_str());
-        self.commit(vec![(EventKind::Deleted, path.clone(), czxid)]);
+        let (_, acl) = self.unlink(path.as_str());
+        self.commit(vec![(EventKind::Deleted, path.clone(), czxid, acl)]);
         Applied::Reaped { path }
     }
 
-    fn open(&mut self, secret: SecretHash, ttl_us: u64) -> Result<SessionState, OpError> {
+    fn open(
+        &mut self,
+        secret: SecretHash,
+        ttl_us: u64,
+        identities: Identities,
+    ) -> Result<SessionState, OpError> {
         let base_us = self.clock_us + self.parameters.tick_us;
         let known = self.sessions.iter_mut().find(|it| it.1.secret == secret);
         if let Some((&id, lease)) = known {
@@ -289,6 +306,7 @@ impl Model {
             last_seq: 0,
             acked: 0,
             keep_alive: 0,
+            identities,
             replies: BTreeMap::new(),
         };
         self.sessions.insert(id, lease);
@@ -301,6 +319,7 @@ impl Model {
         id: SessionId,
         secret: SecretHash,
         epoch: u64,
+        identities: Identities,
     ) -> Result<SessionState, OpError> {
         let base_us = self.clock_us + self.parameters.tick_us;
         let Some(lease) = self.sessions.get_mut(&id) else {
@@ -313,6 +332,7 @@ impl Model {
             return Err(OpError::Moved { session: id, epoch: lease.epoch });
         }
         lease.epoch = epoch;
+        lease.identities = identities;
         lease.keep_alive = 0;
         lease.deadline_us = base_us + lease.ttl_us;
         Ok(self.session(id).unwrap())
@@ -337,23 +357,24 @@ impl Model {
             .ephemerals(id)
             .into_iter()
             .map(|path| {
-                let czxid = self.unlink(&path);
-                (EventKind::Deleted, path.parse().unwrap(), czxid)
+                let (czxid, acl) = self.unlink(&path);
+                (EventKind::Deleted, path.parse().unwrap(), czxid, acl)
             })
             .collect();
         self.commit(events);
     }
 
     /// One transaction: its events, and the history cut back to its bounds.
-    fn commit(&mut self, events: Vec<(EventKind, Path, Zxid)>) {
+    fn commit(&mut self, events: Vec<(EventKind, Path, Zxid, Option<Acl>)>) {
         self.zxid += 1;
-        for (kind, path, czxid) in events {
-            let event = Event { zxid: Zxid::new(self.zxid), kind, path, czxid };
+        for (kind, path, czxid, acl) in events {
+            let event = Event { zxid: Zxid::new(self.zxid), kind, path, czxid, acl };
             self.history.push(event.clone());
             self.changes.push(event);
         }
         let bytes = |history: &[Event]| -> u64 {
-            history.iter().map(|it| 64 + it.path.as_str().len() as u64).sum()
+            let acl = |it: &Event| it.acl.as_ref().map_or(0, Acl::bytes) as u64;
+            history.iter().map(|it| 64 + it.path.as_str().len() as u64 + acl(it)).sum()
         };
         while self.history.len() as u64 > self.parameters.history_count_max
             || bytes(&self.history) > self.parameters.history_bytes_max
@@ -369,6 +390,11 @@ impl Lease {
         self.acked = self.acked.max(acked.min(self.last_seq));
         self.replies.retain(|seq, _| *seq > self.acked);
     }
+}
+
+/// The list as it stands in an event.
+fn acl_of(node: &Node) -> Option<Acl> {
+    (!node.acl.is_empty()).then(|| Acl::new(node.acl.clone()).unwrap())
 }
 
 /// What stands before the last `/`: the parent of a path, or of a sequential prefix.
@@ -405,6 +431,7 @@ fn outcome_bytes(outcome: &Outcome) -> u64 {
             }
             bytes as u64
         }
+        Outcome::Acl { acl, .. } => acl.bytes() as u64,
         Outcome::Txn { results, .. } => results.iter().map(|it| 192 + outcome_bytes(it)).sum(),
         _ => 0,
     }
@@ -417,6 +444,9 @@ fn error_path(error: &OpError) -> u64 {
         | OpError::BadVersion { path, .. }
         | OpError::NotEmpty { path, .. }
         | OpError::NoChildrenForEphemerals { path }
+        | OpError::NoAuth { path, .. }
+        | OpError::InvalidAcl { path }
+        | OpError::Quota { path, .. }
         | OpError::GuardFailed { path, .. } => path.as_str().len() as u64,
         _ => 0,
     }

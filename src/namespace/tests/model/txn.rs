@@ -2,12 +2,13 @@
 
 use bytes::Bytes;
 
-use super::{Model, Node, before, outcome_bytes};
+use super::{Model, Node, acl_of, before, outcome_bytes};
 use crate::{
     id::{SessionId, Zxid},
     op::{
-        Body, Check, Child, Children, CreateMode, EventKind, Field, Guard, Lifetime, LimitName,
-        List, Op, OpError, Outcome, Page, Relation, Stat, Txn,
+        Acl, Body, Check, Child, Children, CreateMode, EventKind, Field, Grant, Guard, Identities,
+        Identity, Lifetime, LimitName, List, Op, OpError, Outcome, Page, Principal, Quota,
+        Relation, Rights, Stat, Txn, Usage,
     },
     path::Path,
 };
@@ -15,7 +16,9 @@ use crate::{
 /// What the operations of a transaction did so far.
 #[derive(Default)]
 struct Done {
-    events: Vec<(EventKind, Path, Zxid)>,
+    events: Vec<(EventKind, Path, Zxid, Option<Acl>)>,
+    /// Something was written that no event tells of.
+    quiet: bool,
 }
 
 impl Model {
@@ -23,9 +26,15 @@ impl Model {
         &mut self,
         txn: &Txn,
         actor: Option<SessionId>,
+        who: &Identities,
     ) -> Result<Outcome, OpError> {
         self.check_limits(txn)?;
-        let failed = txn.guards().iter().position(|guard| !self.holds(guard));
+        let mut failed = None;
+        for (index, guard) in txn.guards().iter().enumerate() {
+            if failed.is_none() && !self.asked(guard, who)? {
+                failed = Some(index);
+            }
+        }
         let refused = failed.map(|index| OpError::GuardFailed {
             index: index as u64,
             path: txn.guards()[index].path.clone(),
@@ -33,17 +42,17 @@ impl Model {
         let copy = self.clone();
         let mut done = Done::default();
         let result = match (txn.body(), refused) {
-            (Body::One(op), None) => self.step(op, actor, &mut done),
-            (Body::Many { then, .. }, None) => self.steps(then, true, actor, &mut done),
+            (Body::One(op), None) => self.step(op, actor, who, &mut done),
+            (Body::Many { then, .. }, None) => self.steps(then, true, (actor, who), &mut done),
             (Body::Many { otherwise: Some(ops), .. }, Some(_)) => {
-                self.steps(ops, false, actor, &mut done)
+                self.steps(ops, false, (actor, who), &mut done)
             }
             (_, Some(error)) => Err(error),
         };
         let result = result.and_then(|outcome| self.check_results(txn, outcome));
         match &result {
             Err(_) => *self = copy,
-            Ok(_) if done.events.is_empty() => {}
+            Ok(_) if done.events.is_empty() && !done.quiet => {}
             Ok(_) => self.commit(done.events),
         }
         result
@@ -53,12 +62,12 @@ impl Model {
         &mut self,
         ops: &[Op],
         held: bool,
-        actor: Option<SessionId>,
+        (actor, who): (Option<SessionId>, &Identities),
         done: &mut Done,
     ) -> Result<Outcome, OpError> {
         let mut results = Vec::new();
         for (index, op) in ops.iter().enumerate() {
-            match self.step(op, actor, done) {
+            match self.step(op, actor, who, done) {
                 Ok(outcome) => results.push(outcome),
                 Err(error) => {
                     let (index, cause) = (index as u64, Box::new(error));
@@ -90,6 +99,7 @@ impl Model {
             let bytes = match op {
                 Op::Create { data, .. } | Op::Set { data, .. } => data.len(),
                 Op::Check(guard) => value_bytes(guard),
+                Op::SetAcl { acl, .. } => acl.bytes(),
                 _ => 0,
             };
             check(LimitName::PayloadBytes, bytes, payload_max)?;
@@ -103,23 +113,27 @@ impl Model {
                 }
             }
             sum += bytes;
+            if let Op::Create { acl: Some(acl), .. } = op {
+                // Alone, it has a bound of its own.
+                sum += acl.bytes();
+            }
         }
         sum += txn.guards().iter().map(value_bytes).sum::<usize>();
-        check(LimitName::TxnBytes, sum, payload_max)
+        match txn.body() {
+            Body::One(_) if txn.guards().is_empty() => Ok(()),
+            _ => check(LimitName::TxnBytes, sum, payload_max),
+        }
     }
 
     fn step(
         &mut self,
         op: &Op,
         actor: Option<SessionId>,
+        who: &Identities,
         done: &mut Done,
     ) -> Result<Outcome, OpError> {
-        let exists = |model: &Self, path: &Path| match model.stat(path.as_str()) {
-            Some(stat) => Ok(stat),
-            None => Err(OpError::NoNode { path: path.clone() }),
-        };
         match op {
-            Op::Create { path, data, mode } => {
+            Op::Create { path, data, mode, acl } => {
                 if path.as_str() == "/" && !mode.is_sequential() {
                     return Err(OpError::Root);
                 }
@@ -127,10 +141,15 @@ impl Model {
                     return Err(OpError::EphemeralWithoutSession);
                 }
                 let owner = actor.filter(|_| mode.is_ephemeral());
-                self.create(path.as_str(), *mode, data, owner, done)
+                self.create((path.as_str(), *mode, data, owner), acl.as_ref(), who, done)
             }
             Op::Set { path, data, version } => {
+                self.existing(path)?;
+                self.right(path.as_str(), who, Rights::WRITE)?;
                 self.check_version(path, *version)?;
+                let before = self.nodes[path.as_str()].data.len();
+                let more = data.len().saturating_sub(before) as u64;
+                self.quotas(path.as_str(), (0, more))?;
                 let (zxid, wall_ms) = (self.zxid + 1, self.wall_ms);
                 let node = self.nodes.get_mut(path.as_str()).unwrap();
                 node.data = data.to_vec();
@@ -138,44 +157,104 @@ impl Model {
                 node.stat.version += 1;
                 node.stat.mzxid = Zxid::new(zxid);
                 node.stat.mtime_ms = wall_ms;
-                done.events.push((EventKind::DataChanged, path.clone(), node.stat.czxid));
+                done.events.push((
+                    EventKind::DataChanged,
+                    path.clone(),
+                    node.stat.czxid,
+                    acl_of(node),
+                ));
                 Ok(Outcome::Set { stat: self.stat(path.as_str()).unwrap() })
             }
             Op::Delete { path, version } => {
                 if path.is_root() {
                     return Err(OpError::Root);
                 }
+                self.existing(path)?;
+                self.right(before(path.as_str()), who, Rights::DELETE)?;
                 self.check_version(path, *version)?;
                 let children = self.children(path.as_str()).len() as u64;
                 if children > 0 {
                     return Err(OpError::NotEmpty { path: path.clone(), children });
                 }
-                let czxid = self.unlink(path.as_str());
-                done.events.push((EventKind::Deleted, path.clone(), czxid));
+                let (czxid, acl) = self.unlink(path.as_str());
+                done.events.push((EventKind::Deleted, path.clone(), czxid, acl));
                 Ok(Outcome::Deleted)
             }
-            Op::DeleteTree { path } => self.delete_tree(path, done),
-            Op::Check(guard) if self.holds(guard) => Ok(Outcome::Checked),
+            Op::DeleteTree { path } => self.delete_tree(path, who, done),
+            Op::SetAcl { path, acl, version } => {
+                self.existing(path)?;
+                self.set_acl(path, acl, *version, who, done)
+            }
+            Op::SetQuota { path, quota } => self.set_quota(path, *quota, who, done),
+            _ => self.look(op, who),
+        }
+    }
+
+    fn look(&self, op: &Op, who: &Identities) -> Result<Outcome, OpError> {
+        match op {
+            Op::Check(guard) if self.asked(guard, who)? => Ok(Outcome::Checked),
             Op::Check(guard) => Err(OpError::GuardFailed { index: 0, path: guard.path.clone() }),
             Op::Get { path } => {
-                let stat = exists(self, path)?;
+                let stat = self.existing(path)?;
+                self.right(path.as_str(), who, Rights::READ)?;
                 let data = Bytes::from(self.nodes[path.as_str()].data.clone());
                 Ok(Outcome::Node { data, stat })
             }
-            Op::Exists { path } => Ok(Outcome::Exists(self.stat(path.as_str()))),
-            Op::List(list) => {
-                exists(self, &list.path)?;
-                Ok(Outcome::Listed(self.list(list)))
+            Op::Exists { path } => {
+                self.right(path.as_str(), who, Rights::READ)?;
+                Ok(Outcome::Exists(self.stat(path.as_str())))
             }
+            Op::List(list) => {
+                self.existing(&list.path)?;
+                self.right(list.path.as_str(), who, Rights::READ)?;
+                Ok(Outcome::Listed(self.list(list, who)))
+            }
+            Op::GetAcl { path } => {
+                let stat = self.existing(path)?;
+                let admin = self.right(path.as_str(), who, Rights::ADMIN).is_ok();
+                if !admin {
+                    self.right(path.as_str(), who, Rights::READ)?;
+                }
+                let acl = acl_of(&self.nodes[path.as_str()]).unwrap_or_else(Acl::open);
+                Ok(Outcome::Acl { acl: if admin { acl } else { acl.masked() }, stat })
+            }
+            _ => unreachable!("it writes"),
         }
+    }
+
+    fn existing(&self, path: &Path) -> Result<Stat, OpError> {
+        match self.stat(path.as_str()) {
+            Some(stat) => Ok(stat),
+            None => Err(OpError::NoNode { path: path.clone() }),
+        }
+    }
+
+    fn set_quota(
+        &mut self,
+        path: &Path,
+        quota: Option<Quota>,
+        who: &Identities,
+        done: &mut Done,
+    ) -> Result<Outcome, OpError> {
+        self.existing(path)?;
+        self.right(before(path.as_str()), who, Rights::ADMIN)?;
+        let known = self.nodes[path.as_str()].quota.is_some();
+        let count = self.subtree(path.as_str()).len() as u64;
+        let max = self.parameters.subtree_nodes_max;
+        if quota.is_some() && !known && count > max {
+            let (limit, value) = (LimitName::SubtreeNodes, max + 1);
+            return Err(OpError::Limit { limit, value, max });
+        }
+        self.nodes.get_mut(path.as_str()).unwrap().quota = quota;
+        done.quiet = true;
+        Ok(Outcome::QuotaSet)
     }
 
     fn create(
         &mut self,
-        prefix: &str,
-        mode: CreateMode,
-        data: &[u8],
-        owner: Option<SessionId>,
+        (prefix, mode, data, owner): (&str, CreateMode, &[u8], Option<SessionId>),
+        acl: Option<&Acl>,
+        who: &Identities,
         done: &mut Done,
     ) -> Result<Outcome, OpError> {
         let parent = before(prefix).to_string();
@@ -183,6 +262,7 @@ impl Model {
         let Some(above) = self.nodes.get(&parent) else {
             return Err(OpError::NoNode { path: parent_path() });
         };
+        self.right(&parent, who, Rights::CREATE)?;
         if above.stat.owner.is_some() {
             return Err(OpError::NoChildrenForEphemerals { path: parent_path() });
         }
@@ -204,6 +284,11 @@ impl Model {
         if self.nodes.contains_key(&text) {
             return Err(OpError::NodeExists { path });
         }
+        let acl = match acl {
+            None => above.acl.clone(),
+            Some(acl) => resolved(&path, acl, who)?,
+        };
+        self.quotas(&parent, (1, data.len() as u64))?;
         let zxid = Zxid::new(self.zxid + 1);
         let above = self.nodes.get_mut(&parent).unwrap();
         above.sequence = sequence;
@@ -224,28 +309,36 @@ impl Model {
             ..Stat::default()
         };
         let (data, touched_us) = (data.to_vec(), self.clock_us);
-        let node = Node { data, stat, touched_us, ..Node::default() };
+        let node = Node { data, stat, touched_us, acl, ..Node::default() };
+        done.events.push((EventKind::Created, path.clone(), zxid, acl_of(&node)));
         self.nodes.insert(text, node);
-        done.events.push((EventKind::Created, path.clone(), zxid));
         let stat = self.stat(path.as_str()).unwrap();
         Ok(Outcome::Created { path, stat })
     }
 
-    fn delete_tree(&mut self, path: &Path, done: &mut Done) -> Result<Outcome, OpError> {
+    fn delete_tree(
+        &mut self,
+        path: &Path,
+        who: &Identities,
+        done: &mut Done,
+    ) -> Result<Outcome, OpError> {
         if path.is_root() {
             return Err(OpError::Root);
         }
         self.check_version(path, None)?;
         let paths = self.subtree(path.as_str());
         let max = self.parameters.subtree_nodes_max;
-        if paths.len() as u64 > max {
-            let (limit, value) = (LimitName::SubtreeNodes, max + 1);
-            return Err(OpError::Limit { limit, value, max });
+        for (count, path) in paths.iter().enumerate() {
+            self.right(before(path), who, Rights::DELETE)?;
+            if count as u64 == max {
+                let (limit, value) = (LimitName::SubtreeNodes, max + 1);
+                return Err(OpError::Limit { limit, value, max });
+            }
         }
         let nodes = paths.len() as u64;
         for path in paths.into_iter().rev() {
-            let czxid = self.unlink(&path);
-            done.events.push((EventKind::Deleted, path.parse().unwrap(), czxid));
+            let (czxid, acl) = self.unlink(&path);
+            done.events.push((EventKind::Deleted, path.parse().unwrap(), czxid, acl));
         }
         Ok(Outcome::DeletedTree { nodes })
     }
@@ -259,17 +352,18 @@ impl Model {
         paths
     }
 
-    pub(crate) fn list(&self, list: &List) -> Page {
+    pub(crate) fn list(&self, list: &List, who: &Identities) -> Page {
         let top = list.path.as_str();
         let mut children = Vec::new();
         let (mut resume, mut last) = (None, None::<String>);
         for child in self.children(top) {
             let path = format!("{}/{child}", top.trim_end_matches('/'));
             let stat = self.stat(&path).unwrap();
+            let readable = self.right(&path, who, Rights::READ).is_ok();
             let wanted = match list.only {
                 Children::All => true,
-                Children::Persistent => stat.owner.is_none(),
-                Children::Ephemeral => stat.owner.is_some(),
+                Children::Persistent => readable && stat.owner.is_none(),
+                Children::Ephemeral => readable && stat.owner.is_some(),
             };
             let later = list.after.as_ref().is_none_or(|after| child > *after);
             if !later || !child.starts_with(&list.prefix) {
@@ -284,12 +378,84 @@ impl Model {
                 let data = Bytes::from(self.nodes[&path].data.clone());
                 children.push(Child {
                     name: child,
-                    stat: list.with_stat.then_some(stat),
-                    data: list.with_data.then_some(data),
+                    stat: (list.with_stat && readable).then_some(stat),
+                    data: (list.with_data && readable).then_some(data),
                 });
             }
         }
         Page { children, resume, stat: self.stat(top).unwrap() }
+    }
+
+    fn set_acl(
+        &mut self,
+        path: &Path,
+        acl: &Acl,
+        version: Option<u64>,
+        who: &Identities,
+        done: &mut Done,
+    ) -> Result<Outcome, OpError> {
+        self.right(path.as_str(), who, Rights::ADMIN)?;
+        let actual = self.nodes[path.as_str()].stat.aversion;
+        if let Some(expected) = version.filter(|&version| version != actual) {
+            return Err(OpError::BadVersion { path: path.clone(), expected, actual });
+        }
+        let acl = resolved(path, acl, who)?;
+        let node = self.nodes.get_mut(path.as_str()).unwrap();
+        node.acl = acl;
+        node.stat.aversion += 1;
+        done.quiet = true;
+        Ok(Outcome::AclSet { stat: self.stat(path.as_str()).unwrap() })
+    }
+
+    /// Whether somebody has a right on a node, or there is none.
+    pub(crate) fn right(&self, path: &str, who: &Identities, right: Rights) -> Result<(), OpError> {
+        let acl = self.nodes.get(path).map_or(&[][..], |node| &node.acl[..]);
+        let who = who.as_slice();
+        let granted = |grant: &Grant| {
+            grant.rights.bits() & right.bits() != 0
+                && match &grant.principal {
+                    Principal::World => true,
+                    Principal::Digest(id) => who.contains(&Identity::Digest(id.clone())),
+                    other => panic!("the generator makes no {other:?}"),
+                }
+        };
+        match acl.is_empty() || who.contains(&Identity::Super) || acl.iter().any(granted) {
+            true => Ok(()),
+            false => Err(OpError::NoAuth { path: path.parse().unwrap(), right }),
+        }
+    }
+
+    /// Whether all quotas at and above a path let this much come.
+    fn quotas(&self, path: &str, (nodes, bytes): (u64, u64)) -> Result<(), OpError> {
+        let mut at = Some(path);
+        while let Some(top) = at {
+            if let Some(quota) = self.nodes[top].quota {
+                let usage = self.usage(top);
+                for (limit, max, value, more) in [
+                    (LimitName::QuotaNodes, quota.nodes_hard, usage.nodes + nodes, nodes),
+                    (LimitName::QuotaBytes, quota.bytes_hard, usage.bytes + bytes, bytes),
+                ] {
+                    if let Some(max) = max.filter(|max| value > *max && more > 0) {
+                        let path = top.parse().unwrap();
+                        return Err(OpError::Quota { path, limit, value, max });
+                    }
+                }
+            }
+            at = (top != "/").then(|| before(top));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn usage(&self, top: &str) -> Usage {
+        let paths = self.subtree(top);
+        let bytes = paths.iter().map(|path| self.nodes[path].data.len() as u64).sum();
+        Usage { nodes: paths.len() as u64, bytes }
+    }
+
+    /// Whether a guard holds, if it may be asked.
+    fn asked(&self, guard: &Guard, who: &Identities) -> Result<bool, OpError> {
+        self.right(guard.path.as_str(), who, Rights::READ)?;
+        Ok(self.holds(guard))
     }
 
     fn holds(&self, guard: &Guard) -> bool {
@@ -341,6 +507,32 @@ impl Model {
             _ => Ok(()),
         }
     }
+}
+
+/// The grants that are kept of a list; none if it grants everything to everybody.
+fn resolved(path: &Path, acl: &Acl, who: &Identities) -> Result<Vec<Grant>, OpError> {
+    let mut grants = Vec::new();
+    for Grant { principal, rights } in acl.grants() {
+        let own: Vec<_> = match principal {
+            Principal::Auth => who
+                .as_slice()
+                .iter()
+                .filter_map(|identity| match identity {
+                    Identity::Digest(id) => Some(Principal::Digest(id.clone())),
+                    _ => None,
+                })
+                .collect(),
+            other => vec![other.clone()],
+        };
+        if own.is_empty() {
+            return Err(OpError::InvalidAcl { path: path.clone() });
+        }
+        grants.extend(own.into_iter().map(|principal| Grant { principal, rights: *rights }));
+    }
+    if Acl::new(grants.clone()) == Ok(Acl::open()) {
+        grants.clear();
+    }
+    Ok(grants)
 }
 
 fn value_bytes(guard: &Guard) -> usize {
