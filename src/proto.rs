@@ -740,6 +740,11 @@ pub struct SnapshotEnd {
     pub znodes: u64,
     #[prost(uint64, tag = "3")]
     pub changes: u64,
+    /// The digest that the writer's state had, and how it is made.
+    #[prost(uint32, tag = "4")]
+    pub digest_version: u32,
+    #[prost(fixed64, tag = "5")]
+    pub digest: u64,
 }
 /// Who a store is and what it knows of the others.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -10,6 +10,7 @@
 //! - Every part is persistent (structural sharing), so that a view or a frozen state is O(1).
 
 mod access;
+mod digest;
 mod execute;
 mod history;
 mod list;
@@ -41,6 +42,7 @@ use crate::{
 
 use self::{
     access::Actor,
+    digest::Digest,
     history::History,
     session::{Admission, Sessions},
     tree::{Stamp, Tree},
@@ -210,19 +212,15 @@ impl Namespace {
         txn: Txn,
     ) -> Reply {
         let state = &mut self.state;
-        let mut who = Identities::none();
-        let admission = match state.sessions.get_mut(id) {
-            Some(session) => {
-                who = session.identities.clone();
-                let room_bytes = session::room_bytes(&txn, &state.parameters);
-                session.admit(id, epoch, seq, Some((acked, room_bytes)), &state.parameters)
-            }
-            None => Admission::Refuse(OpError::SessionEnded { session: id }),
-        };
+        let room_bytes = session::room_bytes(&txn, &state.parameters);
+        let keeps = Some((acked, room_bytes));
+        let admission = state.sessions.admit(id, epoch, seq, keeps, &state.parameters);
         match admission {
             Admission::Refuse(error) => self.reply(Err(error)),
             Admission::Cached(reply) => reply,
             Admission::Next => {
+                let session = state.sessions.get(id);
+                let who = session.map(|it| it.identities.clone()).unwrap_or_default();
                 let result = self.execute(&txn, &Actor { session: Some(id), who });
                 let reply = self.reply(result);
                 self.state.sessions.record(id, reply.clone());
@@ -251,10 +249,7 @@ impl Namespace {
 
     fn close_session(&mut self, id: SessionId, epoch: u64, seq: u64) -> (Reply, bool) {
         let state = &mut self.state;
-        let admission = match state.sessions.get_mut(id) {
-            Some(session) => session.admit(id, epoch, seq, None, &state.parameters),
-            None => Admission::Refuse(OpError::SessionEnded { session: id }),
-        };
+        let admission = state.sessions.admit(id, epoch, seq, None, &state.parameters);
         match admission {
             Admission::Refuse(error) => (self.reply(Err(error)), false),
             Admission::Cached(reply) => (reply, false),
@@ -355,6 +350,19 @@ pub(crate) struct Frozen {
 }
 
 impl Frozen {
+    /// What everything comes to; O(1).
+    pub(crate) fn digest(&self) -> Digest {
+        let head = digest::Head {
+            parameters: &self.parameters,
+            zxid: self.zxid,
+            clock_us: self.clock_us,
+            wall_ms: self.wall_ms,
+            next_session: self.sessions.next_id(),
+            floor: self.history.floor(),
+        };
+        digest::digest(&head, [self.tree.sum, self.sessions.sum(), self.history.sum()])
+    }
+
     #[cfg(test)]
     /// The last transaction.
     pub(crate) fn zxid(&self) -> Zxid {

@@ -8,7 +8,10 @@
 use std::{iter, sync::Arc};
 
 use crate::{
-    namespace::tree::{Tree, parent},
+    namespace::{
+        digest,
+        tree::{Tree, parent},
+    },
     op::{Identities, LimitName, OpError, Quota, Rights, Usage},
     path::Path,
 };
@@ -36,15 +39,29 @@ impl Tree {
             znode.require(above, who, Rights::ADMIN)?;
         }
         let Some(quota) = quota else {
-            self.quotas.remove(path.as_str());
+            self.meter(path.shared(), None);
             return Ok(());
         };
         let usage = match self.quotas.get(path.as_str()) {
             Some(metered) => metered.usage,
             None => self.usage(path, max)?,
         };
-        self.quotas.insert(Arc::clone(path.shared()), Metered { quota, usage });
+        self.meter(path.shared(), Some(Metered { quota, usage }));
         Ok(())
+    }
+
+    /// Puts a quota in the place of the one before.
+    pub(super) fn meter(&mut self, path: &Arc<str>, metered: Option<Metered>) {
+        let before = match metered {
+            Some(metered) => {
+                self.sum.add(digest::of_quota(path, &metered));
+                self.quotas.insert(Arc::clone(path), metered)
+            }
+            None => self.quotas.remove(path),
+        };
+        if let Some(before) = before {
+            self.sum.remove(digest::of_quota(path, &before));
+        }
     }
 
     /// The quota of a node, if it has one.
@@ -76,9 +93,12 @@ impl Tree {
     pub(super) fn count(&mut self, path: &str, came: Usage, went: Usage) {
         let above: Vec<&str> = self.metered_above(path).collect();
         for above in above {
-            if let Some(Metered { usage, .. }) = self.quotas.get_mut(above) {
+            if let Some(metered) = self.quotas.get_mut(above) {
+                self.sum.remove(digest::of_quota(above, metered));
+                let usage = &mut metered.usage;
                 usage.nodes = usage.nodes + came.nodes - went.nodes;
                 usage.bytes = usage.bytes + came.bytes - went.bytes;
+                self.sum.add(digest::of_quota(above, metered));
             }
         }
     }

@@ -15,7 +15,10 @@ use crate::{
     command::KeepAlive,
     config::Parameters,
     id::{SecretHash, SessionId, Zxid},
-    namespace::list::child_bytes,
+    namespace::{
+        digest::{self, Sum},
+        list::child_bytes,
+    },
     op::{Identities, LimitName, OpError, Outcome, Reply, Txn},
     path::Path,
 };
@@ -27,6 +30,7 @@ pub(super) struct Sessions {
     by_deadline: OrdSet<(u64, SessionId)>,
     by_secret: OrdMap<SecretHash, SessionId>,
     next: u64,
+    sum: Sum,
 }
 
 impl Sessions {
@@ -36,7 +40,13 @@ impl Sessions {
 
     /// No session; the next one gets the id `next`.
     pub(super) fn starting_at(next: u64) -> Self {
-        Self { by_id: OrdMap::new(), by_deadline: OrdSet::new(), by_secret: OrdMap::new(), next }
+        Self {
+            by_id: OrdMap::new(),
+            by_deadline: OrdSet::new(),
+            by_secret: OrdMap::new(),
+            next,
+            sum: Sum::default(),
+        }
     }
 
     /// Makes a session, attached with epoch 1.
@@ -123,23 +133,35 @@ impl Sessions {
         newest
     }
 
+    /// What becomes of a command of a session; see [`Session::admit`].
+    pub(super) fn admit(
+        &mut self,
+        id: SessionId,
+        epoch: u64,
+        seq: u64,
+        keeps: Option<(u64, u64)>,
+        parameters: &Parameters,
+    ) -> Admission {
+        let admission = self.change(id, |it| it.admit(id, epoch, seq, keeps, parameters));
+        admission.unwrap_or(Admission::Refuse(OpError::SessionEnded { session: id }))
+    }
+
     /// Keeps the reply to the next number of a session, which thereby is consumed.
     pub(super) fn record(&mut self, id: SessionId, reply: Reply) {
-        if let Some(session) = self.get_mut(id) {
-            session.record(reply);
-        }
+        self.change(id, |session| session.record(reply));
     }
 
     /// Lists an ephemeral node with its session.
     pub(super) fn own(&mut self, id: SessionId, path: &Arc<str>) {
-        if let Some(session) = self.get_mut(id) {
+        // The digest has the node, which names its owner.
+        if let Some(session) = self.by_id.get_mut(&id).map(Arc::make_mut) {
             session.ephemerals.insert(Arc::clone(path));
         }
     }
 
     /// Takes an ephemeral node off its session's list.
     pub(super) fn disown(&mut self, id: SessionId, path: &str) {
-        if let Some(session) = self.get_mut(id) {
+        if let Some(session) = self.by_id.get_mut(&id).map(Arc::make_mut) {
             session.ephemerals.remove(path);
         }
     }
@@ -149,6 +171,7 @@ impl Sessions {
         let Some(session) = self.by_id.remove(&id) else {
             return OrdSet::new();
         };
+        self.sum.remove(digest::of_session(id, &session));
         self.by_deadline.remove(&(session.deadline_us, id));
         self.by_secret.remove(&session.secret);
         session.ephemerals.clone()
@@ -158,11 +181,26 @@ impl Sessions {
     pub(super) fn insert(&mut self, id: SessionId, session: Session) {
         self.by_deadline.insert((session.deadline_us, id));
         self.by_secret.insert(session.secret, id);
+        self.sum.add(digest::of_session(id, &session));
         self.by_id.insert(id, Arc::new(session));
     }
 
-    pub(super) fn get_mut(&mut self, id: SessionId) -> Option<&mut Session> {
-        self.by_id.get_mut(&id).map(Arc::make_mut)
+    /// Changes a session, and keeps the sum.
+    pub(super) fn change<T>(
+        &mut self,
+        id: SessionId,
+        change: impl FnOnce(&mut Session) -> T,
+    ) -> Option<T> {
+        let session = Arc::make_mut(self.by_id.get_mut(&id)?);
+        self.sum.remove(digest::of_session(id, session));
+        let result = change(session);
+        self.sum.add(digest::of_session(id, session));
+        Some(result)
+    }
+
+    /// What the sessions come to.
+    pub(super) fn sum(&self) -> Sum {
+        self.sum
     }
 
     pub(super) fn get(&self, id: SessionId) -> Option<&Session> {
@@ -208,6 +246,7 @@ impl Sessions {
         let Some(session) = self.by_id.get_mut(&id).map(Arc::make_mut) else {
             return;
         };
+        self.sum.remove(digest::of_session(id, session));
         change(session);
         let deadline_us = base_us.saturating_add(session.ttl_us);
         if deadline_us != session.deadline_us {
@@ -215,6 +254,7 @@ impl Sessions {
             self.by_deadline.insert((deadline_us, id));
             session.deadline_us = deadline_us;
         }
+        self.sum.add(digest::of_session(id, session));
     }
 
     /// The indexes, for a test that makes them anew.
@@ -247,6 +287,8 @@ pub(super) struct Session {
     pub(super) ephemerals: OrdSet<Arc<str>>,
     replies: Vector<Arc<Reply>>,
     reply_bytes: u64,
+    /// Of the replies that are kept.
+    kept: Sum,
 }
 
 impl Session {
@@ -264,6 +306,7 @@ impl Session {
             ephemerals: OrdSet::new(),
             replies: Vector::new(),
             reply_bytes: 0,
+            kept: Sum::default(),
         }
     }
 
@@ -306,6 +349,7 @@ impl Session {
             self.acked += 1;
             if let Some(reply) = self.replies.pop_front() {
                 self.reply_bytes -= weight(&reply);
+                self.kept.remove(digest::of_reply(self.acked, &reply));
             }
         }
     }
@@ -319,6 +363,8 @@ impl Session {
     /// Keeps the reply to a number that is consumed already.
     pub(super) fn restore(&mut self, reply: Reply) {
         self.reply_bytes += weight(&reply);
+        let seq = self.acked + self.replies.len() as u64 + 1;
+        self.kept.add(digest::of_reply(seq, &reply));
         self.replies.push_back(Arc::new(reply));
     }
 
@@ -327,6 +373,10 @@ impl Session {
         let index = seq.checked_sub(self.acked)?.checked_sub(1)?;
         let reply = self.replies.get(usize::try_from(index).ok()?)?;
         Some(reply)
+    }
+
+    pub(super) fn kept(&self) -> Sum {
+        self.kept
     }
 
     pub(super) fn window_count(&self) -> u64 {

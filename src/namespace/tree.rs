@@ -19,6 +19,7 @@ use crate::{
     id::{SessionId, Zxid},
     namespace::{
         access::special_of,
+        digest::{self, Sum},
         limit,
         quota::{self, Metered},
     },
@@ -40,6 +41,8 @@ pub(super) struct Tree {
     grace_us: u64,
     /// By the path of the topmost node.
     pub(super) quotas: OrdMap<Arc<str>, Metered>,
+    /// Of every node, and every quota.
+    pub(super) sum: Sum,
 }
 
 impl Tree {
@@ -53,7 +56,7 @@ impl Tree {
     /// No node at all: the start of a decoder, which ends with a root or not at all.
     pub(super) fn empty(grace_us: u64) -> Self {
         let nodes = GenericHashMap::with_hasher(FixedState::default());
-        Self { nodes, due: OrdSet::new(), grace_us, quotas: OrdMap::new() }
+        Self { nodes, due: OrdSet::new(), grace_us, quotas: OrdMap::new(), sum: Sum::default() }
     }
 
     /// Puts a node that its parent lists, or that is the root.
@@ -61,6 +64,9 @@ impl Tree {
         if let Some(deadline_us) = znode.deadline(self.grace_us) {
             self.due.insert((deadline_us, Arc::clone(&path)));
         }
+        let hash = digest::of_path(&path);
+        self.sum.add(digest::of_znode(hash, &znode));
+        self.sum.add(digest::of_data(hash, &znode.data));
         self.nodes.insert(path, Arc::new(znode));
     }
 
@@ -142,7 +148,7 @@ impl Tree {
         }
         let changed = self.change(path.as_str(), |znode| {
             check(znode)?;
-            let before = mem::replace(&mut znode.data, own(data)).len();
+            let before = mem::replace(&mut znode.data, own(data));
             znode.version += 1;
             znode.mzxid = at.zxid;
             znode.mtime_ms = at.wall_ms;
@@ -155,7 +161,10 @@ impl Tree {
             return Err(OpError::NoNode { path });
         };
         let (stat, acl, before) = changed?;
-        self.count(path.as_str(), quota::data(data.len()), quota::data(before));
+        self.count(path.as_str(), quota::data(data.len()), quota::data(before.len()));
+        let hash = digest::of_path(path.as_str());
+        self.sum.remove(digest::of_data(hash, &before));
+        self.sum.add(digest::of_data(hash, data));
         let (zxid, czxid) = (at.zxid, stat.czxid);
         Ok(Change {
             outcome: Outcome::Set { stat },
@@ -273,12 +282,17 @@ impl Tree {
         path: &str,
         change: impl FnOnce(&mut Znode) -> T,
     ) -> Option<T> {
+        let hash = digest::of_path(path);
         let znode = Arc::make_mut(self.nodes.get_mut(path)?);
+        self.sum.remove(digest::of_znode(hash, znode));
         if znode.lifetime() == Lifetime::Unlimited {
-            return Some(change(znode));
+            let result = change(znode);
+            self.sum.add(digest::of_znode(hash, znode));
+            return Some(result);
         }
         let before = znode.deadline(self.grace_us);
         let result = change(znode);
+        self.sum.add(digest::of_znode(hash, znode));
         let after = znode.deadline(self.grace_us);
         if before != after {
             let path: Arc<str> = Arc::from(path);
@@ -292,14 +306,23 @@ impl Tree {
         Some(result)
     }
 
+    /// Changes data as a broken memory would.
+    #[cfg(test)]
+    pub(super) fn corrupt(&mut self, path: &str, data: Bytes) {
+        Arc::make_mut(self.nodes.get_mut(path).expect("it is there")).data = data;
+    }
+
     /// Takes a node out; its parent still lists it.
     fn remove(&mut self, path: Arc<str>, at: Stamp) -> Change {
         let znode = self.nodes.remove(&*path).unwrap_or_default();
         if let Some(deadline_us) = znode.deadline(self.grace_us) {
             self.due.remove(&(deadline_us, Arc::clone(&path)));
         }
+        let hash = digest::of_path(&path);
+        self.sum.remove(digest::of_znode(hash, &znode));
+        self.sum.remove(digest::of_data(hash, &znode.data));
         if !self.quotas.is_empty() {
-            self.quotas.remove(&path);
+            self.meter(&path, None);
             self.count(&path, Usage::default(), quota::node(znode.data.len()));
         }
         let (czxid, acl) = (znode.czxid, znode.acl().cloned());

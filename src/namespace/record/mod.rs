@@ -12,13 +12,13 @@ use crate::{
     command::access::{acl_from_bytes, acl_to_bytes, identities_to_bytes, quota_to_record},
     config::Parameters,
     id::{SessionId, Zxid},
-    namespace::{quota::Metered, session::Session, tree::Znode},
+    namespace::{Frozen, digest::Digest, quota::Metered, session::Session, tree::Znode},
     op::{Acl, Event, EventKind, Lifetime, Principal, Reply, Stat},
     path::Path,
     proto,
 };
 
-pub(super) use self::reply::{reply_from_record, reply_to_record};
+pub(super) use self::reply::{reply_from_record, reply_to_bytes, reply_to_record};
 
 pub(super) fn parameters_to_record(it: &Parameters) -> proto::ParametersRecord {
     proto::ParametersRecord {
@@ -55,6 +55,17 @@ pub(super) fn parameters_from_record(it: &proto::ParametersRecord) -> Parameters
         txn_ops_max: it.txn_ops_max,
         subtree_nodes_max: it.subtree_nodes_max,
         container_grace_us: it.container_grace_us,
+    }
+}
+
+pub(super) fn end_to_record(state: &Frozen) -> proto::SnapshotEnd {
+    let Digest { version, value } = state.digest();
+    proto::SnapshotEnd {
+        sessions: state.sessions.len() as u64,
+        znodes: state.tree.len() as u64,
+        changes: state.history.len() as u64,
+        digest_version: version,
+        digest: value,
     }
 }
 

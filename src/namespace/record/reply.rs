@@ -30,6 +30,10 @@ pub(in crate::namespace) fn reply_to_record(it: &Reply) -> proto::ReplyRecord {
     proto::ReplyRecord { zxid: it.zxid.as_u64(), result: Some(result) }
 }
 
+pub(in crate::namespace) fn reply_to_bytes(it: &Reply) -> Vec<u8> {
+    reply_to_record(it).encode_to_vec()
+}
+
 pub(in crate::namespace) fn reply_from_record(it: proto::ReplyRecord) -> Option<Reply> {
     use reply_record::Result as Record;
     let result = match it.result? {

@@ -17,9 +17,9 @@ use crate::{
         history::History,
         quota::{self, Metered},
         record::{
-            cached_to_record, event_from_record, event_to_record, kept_acl, parameters_from_record,
-            parameters_to_record, path, reply_from_record, session_to_record, stat_from_record,
-            stat_to_record,
+            cached_to_record, end_to_record, event_from_record, event_to_record, kept_acl,
+            parameters_from_record, parameters_to_record, path, reply_from_record,
+            session_to_record, stat_from_record, stat_to_record,
         },
         session::{Session, Sessions},
         snapshot::{
@@ -467,7 +467,7 @@ impl Body {
             )?;
             if let Some(metered) = open.metered {
                 check(metered.usage == open.usage, "a node before has another usage")?;
-                self.state.tree.quotas.insert(Arc::clone(&open.path), metered);
+                self.state.tree.meter(&open.path, Some(metered));
             }
             if let Some(parent) = self.open.last_mut() {
                 parent.usage.nodes += open.usage.nodes;
@@ -504,12 +504,13 @@ impl Body {
         &mut self,
         record: &proto::SnapshotEnd,
     ) -> Result<proto::SnapshotEnd, &'static str> {
-        let again = proto::SnapshotEnd {
-            sessions: self.state.sessions.len() as u64,
-            znodes: self.state.tree.len() as u64,
-            changes: self.state.history.len() as u64,
-        };
-        check(again == *record, "its counts are not those of the snapshot")?;
+        let again = end_to_record(&self.state);
+        check(
+            (again.sessions, again.znodes, again.changes)
+                == (record.sessions, record.znodes, record.changes),
+            "its counts are not those of the snapshot",
+        )?;
+        check(again == *record, "its digest is not that of the snapshot")?;
         check(again.znodes > 0, "there is no root")?;
         Ok(again)
     }

@@ -9,8 +9,8 @@ use crate::{
     namespace::{
         Frozen,
         record::{
-            cached_to_record, event_to_record, parameters_to_record, session_to_record,
-            znode_to_record,
+            cached_to_record, end_to_record, event_to_record, parameters_to_record,
+            session_to_record, znode_to_record,
         },
         snapshot::SNAPSHOT_VERSION,
     },
@@ -107,14 +107,7 @@ impl Encoder {
                     Next::Change
                 }
                 None => {
-                    put(
-                        out,
-                        Kind::End(proto::SnapshotEnd {
-                            sessions: state.sessions.len() as u64,
-                            znodes: state.tree.len() as u64,
-                            changes: state.history.len() as u64,
-                        }),
-                    );
+                    put(out, Kind::End(end_to_record(state)));
                     Next::Nothing
                 }
             },

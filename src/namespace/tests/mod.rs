@@ -1,6 +1,7 @@
 //! The promises of the state machine, one by one.
 
 mod access;
+mod digest;
 mod lifetime;
 mod model;
 mod random;
@@ -160,6 +161,7 @@ pub(super) fn restored(ns: &Namespace, piece: usize) -> Namespace {
     let (restored, members, removed) = decoder.finish().unwrap();
     assert_eq!((&members[..], &removed[..]), (&b"members"[..], &b"gone"[..]));
     assert_eq!(snapshot(&restored), bytes);
+    assert_eq!(restored.state.digest(), ns.state.digest());
     restored
 }
 

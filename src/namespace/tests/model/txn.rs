@@ -39,7 +39,8 @@ impl Model {
             index: index as u64,
             path: txn.guards()[index].path.clone(),
         });
-        let copy = self.clone();
+        // A single operation looks before it does anything.
+        let copy = matches!(txn.body(), Body::Many { .. }).then(|| self.clone());
         let mut done = Done::default();
         let result = match (txn.body(), refused) {
             (Body::One(op), None) => self.step(op, actor, who, &mut done),
@@ -51,7 +52,11 @@ impl Model {
         };
         let result = result.and_then(|outcome| self.check_results(txn, outcome));
         match &result {
-            Err(_) => *self = copy,
+            Err(_) => {
+                if let Some(copy) = copy {
+                    *self = copy;
+                }
+            }
             Ok(_) if done.events.is_empty() && !done.quiet => {}
             Ok(_) => self.commit(done.events),
         }
