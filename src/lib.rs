@@ -109,6 +109,8 @@ pub struct Readme;
 pub use command::CommandError;
 pub use config::{Config, ConfigBuilder, ConfigError, Limits};
 pub use id::{Boot, ClusterId, Incarnation, NodeId, Secret, SessionId, StoreId, Zxid};
+#[doc(hidden)]
+pub use namespace::Replica;
 pub use namespace::View;
 pub use op::{
     AccessError, Acl, Check, Child, Children, CreateMode, DigestId, Event, EventKind, Field,

@@ -16,6 +16,7 @@ mod history;
 mod list;
 mod quota;
 mod record;
+mod replica;
 mod session;
 mod snapshot;
 mod tree;
@@ -26,7 +27,7 @@ mod tests;
 
 use std::{fmt, mem, sync::Arc};
 
-pub use self::view::View;
+pub use self::{replica::Replica, view::View};
 pub(crate) use self::{
     session::SessionState,
     snapshot::{Decoder, Encoder},
