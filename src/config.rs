@@ -98,6 +98,9 @@ impl Config {
             history_count_max: self.limits.history_count_max as u64,
             history_bytes_max: self.limits.history_bytes_max as u64,
             sessions_max: self.limits.sessions_max as u64,
+            txn_ops_max: self.limits.txn_ops_max as u64,
+            subtree_nodes_max: self.limits.subtree_nodes_max as u64,
+            container_grace_us: as_micros(self.limits.container_grace),
         }
     }
 }
@@ -260,6 +263,15 @@ pub struct Limits {
     pub history_count_max: usize,
     /// Bytes of such changes (*replicated*). Default: 32 MiB.
     pub history_bytes_max: usize,
+    /// Operations of one transaction, both branches together (*replicated*). Default: 128.
+    pub txn_ops_max: usize,
+    /// Nodes that one operation removes (*replicated*). Default: 10,000.
+    pub subtree_nodes_max: usize,
+    /// How long a container lives after its last child has gone (*replicated*). Default: 60 s.
+    pub container_grace: Duration,
+    /// Containers and nodes past their time to live that a leader removes in one renewal interval.
+    /// Default: 100.
+    pub reaps_max: usize,
     /// Requests that wait for an answer, writes and reads each. Default: 65,536.
     pub pending_count_max: usize,
     /// Bytes of writes that wait for an answer. Default: 64 MiB.
@@ -297,6 +309,10 @@ impl Default for Limits {
             window_bytes_max: 4 << 20,
             history_count_max: 100_000,
             history_bytes_max: 32 << 20,
+            txn_ops_max: 128,
+            subtree_nodes_max: 10_000,
+            container_grace: Duration::from_secs(60),
+            reaps_max: 100,
             pending_count_max: 65_536,
             pending_bytes_max: 64 << 20,
             watches_max: 1_000_000,
@@ -320,6 +336,7 @@ impl Limits {
         in_range("longest session in ms", max, 1, 1 << 40)?;
         let min = ms(self.session_ttl_min);
         in_range("shortest session in ms", min, 2 * renewal_ms, max)?;
+        in_range("grace of a container in ms", ms(self.container_grace), 0, 1 << 40)?;
         in_range("request ticks", self.request_ticks_max.into(), 1, 1 << 31)?;
         in_range("transfer ticks", self.transfer_ticks_max.into(), 1, 1 << 31)?;
         let size_max = SIZE_BYTES_MAX as u64;
@@ -330,6 +347,9 @@ impl Limits {
             ("window bytes", self.window_bytes_max, 1 << 16, 1 << 32),
             ("history count", self.history_count_max, 1, 1 << 32),
             ("history bytes", self.history_bytes_max, 1 << 10, 1 << 40),
+            ("operations of a transaction", self.txn_ops_max, 1, TXN_OPS_MAX),
+            ("nodes of one operation", self.subtree_nodes_max, 1, 1 << 20),
+            ("reaped nodes", self.reaps_max, 1, 1 << 16),
             ("pending count", self.pending_count_max, 1, 1 << 32),
             ("pending bytes", self.pending_bytes_max, 1 << 10, 1 << 40),
             ("watches", self.watches_max, 1, 1 << 32),
@@ -385,6 +405,9 @@ pub(crate) struct Parameters {
     pub(crate) history_count_max: u64,
     pub(crate) history_bytes_max: u64,
     pub(crate) sessions_max: u64,
+    pub(crate) txn_ops_max: u64,
+    pub(crate) subtree_nodes_max: u64,
+    pub(crate) container_grace_us: u64,
 }
 
 impl Parameters {
@@ -403,6 +426,9 @@ impl Parameters {
                 ("history count", it.history_count_max),
                 ("history bytes", it.history_bytes_max),
                 ("sessions", it.sessions_max),
+                ("operations of a transaction", it.txn_ops_max),
+                ("nodes of a subtree", it.subtree_nodes_max),
+                ("grace of a container in us", it.container_grace_us),
             ]
         };
         let pairs = settings(self).into_iter().zip(settings(other));
@@ -414,6 +440,8 @@ impl Parameters {
 /// What any member may set the bytes of a payload, an entry or a message to: see
 /// [`FRAME_BYTES_MAX`](crate::wire::FRAME_BYTES_MAX).
 pub(crate) const SIZE_BYTES_MAX: usize = 64 << 20;
+/// Operations of one transaction, whatever the cluster allows.
+pub(crate) const TXN_OPS_MAX: u64 = 4096;
 /// Members of one cluster, learners included.
 pub(crate) const MEMBERS_MAX: usize = 64;
 

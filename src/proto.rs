@@ -18,7 +18,7 @@ pub struct EntryRecord {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CommandRecord {
-    #[prost(oneof = "command_record::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "command_record::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     pub kind: ::core::option::Option<command_record::Kind>,
 }
 /// Nested message and enum types in `CommandRecord`.
@@ -41,6 +41,8 @@ pub mod command_record {
         ExpireSession(super::ExpireSession),
         #[prost(message, tag = "8")]
         PinStore(super::PinStore),
+        #[prost(message, tag = "9")]
+        ReapNode(super::ReapNode),
     }
 }
 /// A transaction of a session, exactly once and in sequence.
@@ -65,6 +67,9 @@ pub struct PlainTxn {
     pub origin: ::core::option::Option<Origin>,
     #[prost(message, optional, tag = "2")]
     pub txn: ::core::option::Option<TxnRecord>,
+    /// Length-delimited IdentityRecord.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub identities: ::prost::bytes::Bytes,
 }
 /// The submission that a reply outside any sequence belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -81,7 +86,7 @@ pub struct TxnRecord {
     /// Length-delimited GuardRecord.
     #[prost(bytes = "bytes", tag = "1")]
     pub guards: ::prost::bytes::Bytes,
-    #[prost(oneof = "txn_record::Op", tags = "2, 3, 4")]
+    #[prost(oneof = "txn_record::Op", tags = "2, 3, 4, 5, 6")]
     pub op: ::core::option::Option<txn_record::Op>,
 }
 /// Nested message and enum types in `TxnRecord`.
@@ -94,18 +99,173 @@ pub mod txn_record {
         Set(super::SetRecord),
         #[prost(message, tag = "4")]
         Delete(super::DeleteRecord),
+        /// Any other operation alone.
+        #[prost(message, tag = "5")]
+        Other(super::OpRecord),
+        #[prost(message, tag = "6")]
+        Branches(super::BranchesRecord),
     }
+}
+/// Several operations, and what happens instead if the guards do not hold.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BranchesRecord {
+    /// Length-delimited OpRecord.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub then: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", optional, tag = "2")]
+    pub otherwise: ::core::option::Option<::prost::bytes::Bytes>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OpRecord {
+    #[prost(oneof = "op_record::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    pub kind: ::core::option::Option<op_record::Kind>,
+}
+/// Nested message and enum types in `OpRecord`.
+pub mod op_record {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "1")]
+        Create(super::CreateRecord),
+        #[prost(message, tag = "2")]
+        Set(super::SetRecord),
+        #[prost(message, tag = "3")]
+        Delete(super::DeleteRecord),
+        /// The topmost path.
+        #[prost(bytes, tag = "4")]
+        DeleteTree(::prost::bytes::Bytes),
+        #[prost(message, tag = "5")]
+        Check(super::GuardRecord),
+        #[prost(bytes, tag = "6")]
+        Get(::prost::bytes::Bytes),
+        #[prost(bytes, tag = "7")]
+        Exists(::prost::bytes::Bytes),
+        #[prost(message, tag = "8")]
+        List(super::ListRecord),
+        #[prost(message, tag = "9")]
+        SetAcl(super::SetAclRecord),
+        #[prost(bytes, tag = "10")]
+        GetAcl(::prost::bytes::Bytes),
+        #[prost(message, tag = "11")]
+        SetQuota(super::SetQuotaRecord),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetAclRecord {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub path: ::prost::bytes::Bytes,
+    /// Length-delimited GrantRecord; not empty.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub acl: ::prost::bytes::Bytes,
+    #[prost(uint64, optional, tag = "3")]
+    pub version: ::core::option::Option<u64>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetQuotaRecord {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub path: ::prost::bytes::Bytes,
+    /// Absent: none.
+    #[prost(message, optional, tag = "2")]
+    pub quota: ::core::option::Option<QuotaRecord>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct QuotaRecord {
+    #[prost(uint64, optional, tag = "1")]
+    pub nodes_hard: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "2")]
+    pub bytes_hard: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "3")]
+    pub nodes_soft: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "4")]
+    pub bytes_soft: ::core::option::Option<u64>,
+}
+/// Rights of one principal in an access control list.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GrantRecord {
+    /// 1 read, 2 write, 4 create, 8 delete, 16 admin.
+    #[prost(uint32, tag = "1")]
+    pub rights: u32,
+    #[prost(oneof = "grant_record::Principal", tags = "2, 3, 4, 5, 6")]
+    pub principal: ::core::option::Option<grant_record::Principal>,
+}
+/// Nested message and enum types in `GrantRecord`.
+pub mod grant_record {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Principal {
+        #[prost(bool, tag = "2")]
+        World(bool),
+        #[prost(bool, tag = "3")]
+        Auth(bool),
+        #[prost(message, tag = "4")]
+        Digest(super::DigestRecord),
+        #[prost(message, tag = "5")]
+        Ip(super::IpRecord),
+        #[prost(bytes, tag = "6")]
+        X509(::prost::bytes::Bytes),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DigestRecord {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub user: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub hash: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IpRecord {
+    /// 4 or 16 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub addr: ::prost::bytes::Bytes,
+    #[prost(uint32, tag = "2")]
+    pub bits: u32,
+}
+/// Who a client is.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IdentityRecord {
+    #[prost(oneof = "identity_record::Kind", tags = "1, 2, 3, 4")]
+    pub kind: ::core::option::Option<identity_record::Kind>,
+}
+/// Nested message and enum types in `IdentityRecord`.
+pub mod identity_record {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "1")]
+        Digest(super::DigestRecord),
+        #[prost(bytes, tag = "2")]
+        Ip(::prost::bytes::Bytes),
+        #[prost(bytes, tag = "3")]
+        X509(::prost::bytes::Bytes),
+        #[prost(bool, tag = "4")]
+        Super(bool),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListRecord {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub path: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", optional, tag = "2")]
+    pub after: ::core::option::Option<::prost::bytes::Bytes>,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub prefix: ::prost::bytes::Bytes,
+    /// 0 all, 1 persistent, 2 ephemeral.
+    #[prost(uint32, tag = "4")]
+    pub only: u32,
+    #[prost(uint32, tag = "5")]
+    pub limit: u32,
+    #[prost(bool, tag = "6")]
+    pub with_stat: bool,
+    #[prost(bool, tag = "7")]
+    pub with_data: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GuardRecord {
     #[prost(bytes = "bytes", tag = "1")]
     pub path: ::prost::bytes::Bytes,
-    #[prost(oneof = "guard_record::Kind", tags = "2, 3, 4, 5")]
+    #[prost(oneof = "guard_record::Kind", tags = "2, 3, 4, 5, 6, 7")]
     pub kind: ::core::option::Option<guard_record::Kind>,
 }
 /// Nested message and enum types in `GuardRecord`.
 pub mod guard_record {
-    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Kind {
         #[prost(bool, tag = "2")]
         Exists(bool),
@@ -115,7 +275,29 @@ pub mod guard_record {
         Czxid(u64),
         #[prost(uint64, tag = "5")]
         Owner(u64),
+        #[prost(message, tag = "6")]
+        Compare(super::CompareRecord),
+        #[prost(message, tag = "7")]
+        Value(super::ValueRecord),
     }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CompareRecord {
+    /// 0 version, 1 cversion, 2 aversion, 3 czxid, 4 mzxid, 5 pzxid, 6 children, 7 data length.
+    #[prost(uint32, tag = "1")]
+    pub field: u32,
+    /// 0 equal, 1 not equal, 2 less, 3 greater.
+    #[prost(uint32, tag = "2")]
+    pub relation: u32,
+    #[prost(uint64, tag = "3")]
+    pub to: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ValueRecord {
+    #[prost(uint32, tag = "1")]
+    pub relation: u32,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub to: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateRecord {
@@ -123,9 +305,15 @@ pub struct CreateRecord {
     pub path: ::prost::bytes::Bytes,
     #[prost(bytes = "bytes", tag = "2")]
     pub data: ::prost::bytes::Bytes,
-    /// CreateMode: 0 persistent, 1 ephemeral, 2 persistent sequential, 3 ephemeral sequential.
+    /// CreateMode: 0 persistent, 1 ephemeral, 2 persistent sequential, 3 ephemeral sequential,
+    /// 4 container, 5 with a time to live, 6 sequential with a time to live.
     #[prost(uint32, tag = "3")]
     pub mode: u32,
+    #[prost(uint64, tag = "4")]
+    pub ttl_ms: u64,
+    /// Length-delimited GrantRecord; empty: as the parent's.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub acl: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SetRecord {
@@ -152,6 +340,9 @@ pub struct OpenSession {
     pub secret_hash: ::prost::bytes::Bytes,
     #[prost(uint64, tag = "3")]
     pub ttl_us: u64,
+    /// Length-delimited IdentityRecord.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub identities: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AttachSession {
@@ -163,6 +354,9 @@ pub struct AttachSession {
     pub secret_hash: ::prost::bytes::Bytes,
     #[prost(uint64, tag = "4")]
     pub epoch: u64,
+    /// Length-delimited IdentityRecord.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub identities: ::prost::bytes::Bytes,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CloseSession {
@@ -197,6 +391,14 @@ pub struct ExpireSession {
     #[prost(uint64, tag = "1")]
     pub session: u64,
 }
+/// Takes effect only if the node is still the one of this czxid, and due at apply.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReapNode {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub path: ::prost::bytes::Bytes,
+    #[prost(uint64, tag = "2")]
+    pub czxid: u64,
+}
 /// Records the store id of a member whose store is not known yet.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PinStore {
@@ -229,12 +431,17 @@ pub struct StatRecord {
     pub data_length: u64,
     #[prost(uint64, tag = "11")]
     pub children: u64,
+    /// 0 unlimited, 1 container, 2 time to live.
+    #[prost(uint32, tag = "12")]
+    pub lifetime: u32,
+    #[prost(uint64, tag = "13")]
+    pub ttl_ms: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReplyRecord {
     #[prost(uint64, tag = "1")]
     pub zxid: u64,
-    #[prost(oneof = "reply_record::Result", tags = "2, 3, 4, 5, 6")]
+    #[prost(oneof = "reply_record::Result", tags = "2, 3, 4, 5, 6, 7")]
     pub result: ::core::option::Option<reply_record::Result>,
 }
 /// Nested message and enum types in `ReplyRecord`.
@@ -251,7 +458,95 @@ pub mod reply_record {
         Closed(bool),
         #[prost(message, tag = "6")]
         Error(super::OpErrorRecord),
+        #[prost(message, tag = "7")]
+        Other(super::OutcomeRecord),
     }
+}
+/// An outcome that a single write does not have.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OutcomeRecord {
+    #[prost(
+        oneof = "outcome_record::Kind",
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12"
+    )]
+    pub kind: ::core::option::Option<outcome_record::Kind>,
+}
+/// Nested message and enum types in `OutcomeRecord`.
+pub mod outcome_record {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(uint64, tag = "1")]
+        DeletedTree(u64),
+        #[prost(bool, tag = "2")]
+        Checked(bool),
+        #[prost(message, tag = "3")]
+        Node(super::NodeOutcome),
+        #[prost(message, tag = "4")]
+        Exists(super::ExistsOutcome),
+        #[prost(message, tag = "5")]
+        Listed(super::PageRecord),
+        #[prost(message, tag = "6")]
+        Txn(super::TxnOutcome),
+        #[prost(message, tag = "7")]
+        Created(super::CreatedRecord),
+        #[prost(message, tag = "8")]
+        Set(super::StatRecord),
+        #[prost(bool, tag = "9")]
+        Deleted(bool),
+        #[prost(message, tag = "10")]
+        Acl(super::AclOutcome),
+        #[prost(message, tag = "11")]
+        AclSet(super::StatRecord),
+        #[prost(bool, tag = "12")]
+        QuotaSet(bool),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AclOutcome {
+    /// Length-delimited GrantRecord.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub acl: ::prost::bytes::Bytes,
+    #[prost(message, optional, tag = "2")]
+    pub stat: ::core::option::Option<StatRecord>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NodeOutcome {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub data: ::prost::bytes::Bytes,
+    #[prost(message, optional, tag = "2")]
+    pub stat: ::core::option::Option<StatRecord>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExistsOutcome {
+    #[prost(message, optional, tag = "1")]
+    pub stat: ::core::option::Option<StatRecord>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PageRecord {
+    /// Length-delimited ChildRecord.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub children: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", optional, tag = "2")]
+    pub resume: ::core::option::Option<::prost::bytes::Bytes>,
+    #[prost(message, optional, tag = "3")]
+    pub stat: ::core::option::Option<StatRecord>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ChildRecord {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub name: ::prost::bytes::Bytes,
+    #[prost(message, optional, tag = "2")]
+    pub stat: ::core::option::Option<StatRecord>,
+    #[prost(bytes = "bytes", optional, tag = "3")]
+    pub data: ::core::option::Option<::prost::bytes::Bytes>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TxnOutcome {
+    #[prost(bool, tag = "1")]
+    pub held: bool,
+    /// Length-delimited OutcomeRecord.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub results: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreatedRecord {
@@ -272,6 +567,9 @@ pub struct OpErrorRecord {
     pub b: u64,
     #[prost(bytes = "bytes", tag = "5")]
     pub name: ::prost::bytes::Bytes,
+    /// Of an operation of a transaction: which one, from 1.
+    #[prost(uint64, tag = "6")]
+    pub operation: u64,
 }
 /// One length-delimited record of a snapshot, in canonical order.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -348,6 +646,12 @@ pub struct ParametersRecord {
     pub history_bytes_max: u64,
     #[prost(uint64, tag = "11")]
     pub sessions_max: u64,
+    #[prost(uint64, tag = "12")]
+    pub txn_ops_max: u64,
+    #[prost(uint64, tag = "13")]
+    pub subtree_nodes_max: u64,
+    #[prost(uint64, tag = "14")]
+    pub container_grace_us: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MemberRecord {
@@ -385,6 +689,9 @@ pub struct SessionRecord {
     pub opener_node: u64,
     #[prost(uint64, tag = "11")]
     pub opener_nonce: u64,
+    /// Length-delimited IdentityRecord.
+    #[prost(bytes = "bytes", tag = "12")]
+    pub identities: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CachedReply {
@@ -405,6 +712,19 @@ pub struct ZnodeRecord {
     pub stat: ::core::option::Option<StatRecord>,
     #[prost(uint64, tag = "4")]
     pub next_sequence: u64,
+    /// From when on the node's lifetime counts, on the replicated clock.
+    #[prost(uint64, tag = "5")]
+    pub since_us: u64,
+    /// Length-delimited GrantRecord; empty: everything for everybody.
+    #[prost(bytes = "bytes", tag = "6")]
+    pub acl: ::prost::bytes::Bytes,
+    #[prost(message, optional, tag = "7")]
+    pub quota: ::core::option::Option<QuotaRecord>,
+    /// What the node and all below it hold, if there is a quota.
+    #[prost(uint64, tag = "8")]
+    pub usage_nodes: u64,
+    #[prost(uint64, tag = "9")]
+    pub usage_bytes: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ChangeRecord {
@@ -416,6 +736,10 @@ pub struct ChangeRecord {
     pub path: ::prost::bytes::Bytes,
     #[prost(uint64, tag = "4")]
     pub czxid: u64,
+    /// The access control list in force, before a deletion and after anything else: length-delimited
+    /// GrantRecord; empty: everything for everybody.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub acl: ::prost::bytes::Bytes,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SnapshotEnd {
@@ -425,6 +749,11 @@ pub struct SnapshotEnd {
     pub znodes: u64,
     #[prost(uint64, tag = "3")]
     pub changes: u64,
+    /// The digest that the writer's state had, and how it is made.
+    #[prost(uint32, tag = "4")]
+    pub digest_version: u32,
+    #[prost(fixed64, tag = "5")]
+    pub digest: u64,
 }
 /// Who a store is and what it knows of the others.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

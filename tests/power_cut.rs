@@ -244,6 +244,7 @@ fn write_until_dark(
                 path: prefix.clone(),
                 data: vec![9; 200].into(),
                 mode: CreateMode::PersistentSequential,
+                acl: None,
             };
             seq += 1;
             let place = Seq { session, epoch: 1, seq, acked: 0 };

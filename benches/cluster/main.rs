@@ -30,6 +30,7 @@ use quorate::{
 
 use crate::table::Row;
 
+pub(crate) const BENCH: &str = "cluster";
 pub(crate) const VALUE_BYTES: usize = 256;
 pub(crate) const KEYS: usize = 10_000;
 

@@ -55,9 +55,10 @@ impl Row {
         };
         let _ = write!(
             out,
-            "{{\"bench\":\"cluster\",\"scenario\":\"{}\",\"storage\":\"{}\",\"in_flight\":{},\
+            "{{\"bench\":\"{}\",\"scenario\":\"{}\",\"storage\":\"{}\",\"in_flight\":{},\
              \"ops_per_s\":{},\"p50_us\":{},\"p99_us\":{},\"cpu_us_per_op\":{},\"ratio\":{},\
              \"ratio_to\":\"{}\"}}",
+            crate::BENCH,
             self.scenario,
             self.storage,
             self.in_flight,

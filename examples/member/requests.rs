@@ -52,7 +52,7 @@ impl Console {
             true => Path::sequential_prefix(path)?,
             false => Path::new(path)?.into(),
         };
-        self.write(Op::Create { path, data: data.into(), mode })
+        self.write(Op::Create { path, data: data.into(), mode, acl: None })
     }
 
     fn write(&mut self, op: Op) -> Result<Wait, Failure> {

@@ -345,7 +345,7 @@ impl Published {
 }
 
 pub(crate) fn create(path: PathPrefix, data: Bytes, mode: CreateMode) -> Txn {
-    Txn::new(Op::Create { path, data, mode })
+    Txn::new(Op::Create { path, data, mode, acl: None })
 }
 
 pub(crate) fn set(path: &Path, data: Bytes, version: Option<u64>) -> Txn {

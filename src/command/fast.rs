@@ -7,9 +7,12 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::encoding::{encode_varint, encoded_len_varint};
 
-use super::{Command, session};
+use super::{
+    Command, session,
+    txn::{mode_code, mode_from_code},
+};
 use crate::{
-    op::{Op, Txn},
+    op::{Body, Lifetime, Op, Txn},
     path::{Path, PathPrefix},
 };
 
@@ -21,9 +24,14 @@ pub(super) fn encode(command: &Command) -> Option<Bytes> {
     if !txn.guards().is_empty() {
         return None;
     }
-    let (number, path, data, last) = match txn.op() {
-        Op::Create { path, data, mode } => {
-            let mode = Some(super::mode_code(*mode).into()).filter(|&mode| mode != 0);
+    let Body::One(op) = txn.body() else {
+        return None;
+    };
+    let (number, path, data, last) = match op {
+        Op::Create { path, data, mode, acl: None }
+            if !matches!(mode.lifetime(), Lifetime::Ttl(_)) =>
+        {
+            let mode = Some(mode_code(*mode).into()).filter(|&mode| mode != 0);
             (2, path.as_str(), data.as_ref(), mode.map(|mode| (3, mode)))
         }
         Op::Set { path, data, version } => {
@@ -32,6 +40,7 @@ pub(super) fn encode(command: &Command) -> Option<Bytes> {
         Op::Delete { path, version } => {
             (4, path.as_str(), &[][..], version.map(|version| (2, version)))
         }
+        _ => return None,
     };
     let op = bytes_len(path.as_bytes()) + bytes_len(data) + last.map_or(0, |it| number_len(it.1));
     let txn = 1 + encoded_len_varint(op as u64) + op;
@@ -105,13 +114,13 @@ fn op(record: &Bytes, txn: &mut Fields<'_>) -> Option<Op> {
     if let Some(create) = txn.bytes(2) {
         let mut it = Fields::new(create);
         let (path, data) = (it.bytes(1)?, it.bytes(2).unwrap_or_default());
-        let mode = super::mode_from_code(u32::try_from(it.number(3)).ok()?)?;
+        let mode = mode_from_code(u32::try_from(it.number(3)).ok()?, 0)?;
         it.end()?;
         let path = match mode.is_sequential() {
             true => PathPrefix::from_bytes(path).ok()?,
             false => Path::from_bytes(path).ok()?.into(),
         };
-        return Some(Op::Create { path, data: record.slice_ref(data), mode });
+        return Some(Op::Create { path, data: record.slice_ref(data), mode, acl: None });
     }
     if let Some(set) = txn.bytes(3) {
         let mut it = Fields::new(set);
@@ -188,7 +197,7 @@ mod tests {
     use super::*;
     use crate::{
         id::SessionId,
-        op::{Check, CreateMode, Guard},
+        op::{Acl, Check, CreateMode, Guard},
         proto,
     };
 
@@ -215,8 +224,13 @@ mod tests {
             Op::Set { path: path.clone(), data: Bytes::new(), version: Some(0) },
             Op::Delete { path: path.clone(), version: None },
             Op::Delete { path: path.clone(), version },
-            Op::Create { path: path.into(), data, mode: CreateMode::Ephemeral },
-            Op::Create { path: prefix, data: Bytes::new(), mode: CreateMode::PersistentSequential },
+            Op::Create { path: path.into(), data, mode: CreateMode::Ephemeral, acl: None },
+            Op::Create {
+                path: prefix,
+                data: Bytes::new(),
+                mode: CreateMode::PersistentSequential,
+                acl: None,
+            },
         ];
         let numbers = [[1, 1, 1, 0], [(1 << 56) - 1, 1 << 40, (1 << 62) + 5, 77]];
         let each = |op: &Op| numbers.map(|numbers| record(op.clone(), &[], numbers));
@@ -233,6 +247,39 @@ mod tests {
         let guard = Guard { path: Path::root(), check: Check::Exists(true) };
         let op = Op::Delete { path: Path::new("/a").expect("valid"), version: None };
         assert_eq!(session_txn(&record(op, &[guard], [1; 4])), None, "guards take the long way");
+    }
+
+    /// Byte for byte what prost writes, for whatever it takes; the rest it leaves to prost.
+    #[test]
+    fn writes_what_the_generated_codec_writes() {
+        let path = || Path::new("/app/config").expect("valid");
+        let ttl = CreateMode::Ttl(std::time::Duration::from_millis(3));
+        let slow = [
+            Op::Create { path: path().into(), data: Bytes::new(), mode: ttl, acl: None },
+            Op::Create {
+                path: path().into(),
+                data: Bytes::new(),
+                mode: CreateMode::Persistent,
+                acl: Some(Acl::open()),
+            },
+            Op::Get { path: path() },
+            Op::DeleteTree { path: path() },
+        ];
+        let slow = slow.map(|op| (record(op, &[], [1; 4]), false));
+        let mut quick: Vec<_> = records().into_iter().map(|record| (record, true)).collect();
+        let mode = CreateMode::Container;
+        let container = Op::Create { path: path().into(), data: Bytes::new(), mode, acl: None };
+        quick.push((record(container, &[], [1; 4]), true));
+        quick.extend(slow);
+        for (record, is_quick) in quick {
+            let command = generated(&record).expect("valid");
+            let written = encode(&command);
+            assert_eq!(written.is_some(), is_quick, "{command:?}");
+            let mut expected = BytesMut::new();
+            crate::record::put_delimited(&mut expected, &command.to_record());
+            assert_eq!(command.encode(), expected);
+            assert_eq!(session_txn(&record).is_some(), is_quick);
+        }
     }
 
     #[test]

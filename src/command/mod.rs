@@ -3,7 +3,9 @@
 //! An entry is a version, the time by which the replicated clock advances, and a batch of commands
 //! that is read lazily. Decoding checks everything, so the namespace takes only what it can apply.
 
+pub(crate) mod access;
 mod fast;
+mod txn;
 
 use bytes::{Buf, Bytes, BytesMut};
 use prost::{
@@ -14,10 +16,15 @@ use thiserror::Error;
 
 use crate::{
     id::{NodeId, Origin, SecretHash, SessionId, StoreId, Zxid},
-    op::{Check, CreateMode, Guard, Op, Txn},
-    path::{Path, PathPrefix},
+    op::{Identities, Txn},
+    path::Path,
     proto::{self, command_record::Kind},
     record::put_delimited,
+};
+
+use self::{
+    access::{identities_from_bytes, identities_to_bytes},
+    txn::{txn_from_record, txn_to_record},
 };
 
 /// The content of a normal log entry; an entry without any data is a leader's empty one.
@@ -49,18 +56,22 @@ pub(crate) enum Command {
     /// A transaction outside any session.
     PlainTxn {
         origin: Origin,
+        identities: Identities,
         txn: Txn,
     },
     OpenSession {
         origin: Origin,
         secret: SecretHash,
         ttl_us: u64,
+        identities: Identities,
     },
     AttachSession {
         origin: Origin,
         session: SessionId,
         secret: SecretHash,
         epoch: u64,
+        /// They take the place of those before.
+        identities: Identities,
     },
     CloseSession {
         session: SessionId,
@@ -72,6 +83,11 @@ pub(crate) enum Command {
     /// Takes effect only if the deadline has passed.
     ExpireSession {
         session: SessionId,
+    },
+    /// Takes effect only if the node is still the one of this czxid, and due.
+    ReapNode {
+        path: Path,
+        czxid: Zxid,
     },
     /// Records the store of a member whose store is not known yet.
     PinStore {
@@ -189,21 +205,26 @@ impl Command {
                     txn: Some(txn_to_record(txn)),
                 })
             }
-            Self::PlainTxn { origin, txn } => Kind::PlainTxn(proto::PlainTxn {
+            Self::PlainTxn { origin, identities, txn } => Kind::PlainTxn(proto::PlainTxn {
                 origin: Some(origin_to_record(origin)),
                 txn: Some(txn_to_record(txn)),
+                identities: identities_to_bytes(identities),
             }),
-            Self::OpenSession { origin, secret, ttl_us } => Kind::OpenSession(proto::OpenSession {
-                origin: Some(origin_to_record(origin)),
-                secret_hash: Bytes::copy_from_slice(&secret.0),
-                ttl_us: *ttl_us,
-            }),
-            Self::AttachSession { origin, session, secret, epoch } => {
+            Self::OpenSession { origin, secret, ttl_us, identities } => {
+                Kind::OpenSession(proto::OpenSession {
+                    origin: Some(origin_to_record(origin)),
+                    secret_hash: Bytes::copy_from_slice(&secret.0),
+                    ttl_us: *ttl_us,
+                    identities: identities_to_bytes(identities),
+                })
+            }
+            Self::AttachSession { origin, session, secret, epoch, identities } => {
                 Kind::AttachSession(proto::AttachSession {
                     origin: Some(origin_to_record(origin)),
                     session: session.as_u64(),
                     secret_hash: Bytes::copy_from_slice(&secret.0),
                     epoch: *epoch,
+                    identities: identities_to_bytes(identities),
                 })
             }
             Self::CloseSession { session, epoch, seq } => Kind::CloseSession(proto::CloseSession {
@@ -221,6 +242,10 @@ impl Command {
             Self::ExpireSession { session } => {
                 Kind::ExpireSession(proto::ExpireSession { session: session.as_u64() })
             }
+            Self::ReapNode { path, czxid } => Kind::ReapNode(proto::ReapNode {
+                path: Bytes::copy_from_slice(path.as_str().as_bytes()),
+                czxid: czxid.as_u64(),
+            }),
             Self::PinStore { node, store } => Kind::PinStore(proto::PinStore {
                 node: node.as_u64(),
                 store: Bytes::copy_from_slice(store.as_bytes()),
@@ -238,25 +263,32 @@ impl Command {
                 acked: it.acked,
                 txn: txn_from_record(it.txn)?,
             },
-            Kind::PlainTxn(it) => {
-                Self::PlainTxn { origin: origin(it.origin)?, txn: txn_from_record(it.txn)? }
-            }
+            Kind::PlainTxn(it) => Self::PlainTxn {
+                origin: origin(it.origin)?,
+                identities: identities_from_bytes(it.identities)?,
+                txn: txn_from_record(it.txn)?,
+            },
             Kind::OpenSession(it) => Self::OpenSession {
                 origin: origin(it.origin)?,
                 secret: secret(&it.secret_hash)?,
                 ttl_us: it.ttl_us,
+                identities: identities_from_bytes(it.identities)?,
             },
             Kind::AttachSession(it) => Self::AttachSession {
                 origin: origin(it.origin)?,
                 session: session(it.session)?,
                 secret: secret(&it.secret_hash)?,
                 epoch: it.epoch,
+                identities: identities_from_bytes(it.identities)?,
             },
             Kind::CloseSession(it) => {
                 Self::CloseSession { session: session(it.session)?, epoch: it.epoch, seq: it.seq }
             }
             Kind::KeepAlives(it) => Self::KeepAlives(keep_alives(it.items)?),
             Kind::ExpireSession(it) => Self::ExpireSession { session: session(it.session)? },
+            Kind::ReapNode(it) => {
+                Self::ReapNode { path: path(&it.path)?, czxid: Zxid::new(it.czxid) }
+            }
             Kind::PinStore(it) => Self::PinStore {
                 node: NodeId::new(it.node).ok_or(CommandError::Field("node"))?,
                 store: StoreId::from_bytes(
@@ -276,104 +308,6 @@ impl KeepAlive {
             acked: self.acked,
         }
     }
-}
-
-fn txn_to_record(txn: &Txn) -> proto::TxnRecord {
-    use proto::txn_record::Op as Record;
-    let mut guards = BytesMut::new();
-    for guard in txn.guards() {
-        put_delimited(&mut guards, &guard_to_record(guard));
-    }
-    let op = match txn.op() {
-        Op::Create { path, data, mode } => Record::Create(proto::CreateRecord {
-            path: Bytes::copy_from_slice(path.as_str().as_bytes()),
-            data: data.clone(),
-            mode: mode_code(*mode),
-        }),
-        Op::Set { path, data, version } => Record::Set(proto::SetRecord {
-            path: Bytes::copy_from_slice(path.as_str().as_bytes()),
-            data: data.clone(),
-            version: *version,
-        }),
-        Op::Delete { path, version } => Record::Delete(proto::DeleteRecord {
-            path: Bytes::copy_from_slice(path.as_str().as_bytes()),
-            version: *version,
-        }),
-    };
-    proto::TxnRecord { guards: guards.freeze(), op: Some(op) }
-}
-
-fn mode_code(mode: CreateMode) -> u32 {
-    match mode {
-        CreateMode::Persistent => 0,
-        CreateMode::Ephemeral => 1,
-        CreateMode::PersistentSequential => 2,
-        CreateMode::EphemeralSequential => 3,
-    }
-}
-
-fn mode_from_code(code: u32) -> Option<CreateMode> {
-    Some(match code {
-        0 => CreateMode::Persistent,
-        1 => CreateMode::Ephemeral,
-        2 => CreateMode::PersistentSequential,
-        3 => CreateMode::EphemeralSequential,
-        _ => return None,
-    })
-}
-
-fn txn_from_record(record: Option<proto::TxnRecord>) -> Result<Txn, CommandError> {
-    use proto::txn_record::Op as Record;
-    let record = record.ok_or(CommandError::Field("txn"))?;
-    let op = match record.op.ok_or(CommandError::UnknownKind)? {
-        Record::Create(it) => {
-            let mode = mode_from_code(it.mode).ok_or(CommandError::UnknownKind)?;
-            let path = if mode.is_sequential() {
-                PathPrefix::from_bytes(&it.path).map_err(|_| CommandError::Field("path"))?
-            } else {
-                path(&it.path)?.into()
-            };
-            Op::Create { path, data: it.data, mode }
-        }
-        Record::Set(it) => Op::Set { path: path(&it.path)?, data: it.data, version: it.version },
-        Record::Delete(it) => Op::Delete { path: path(&it.path)?, version: it.version },
-    };
-    let mut txn = Txn::new(op);
-    let mut guards = record.guards;
-    while guards.has_remaining() {
-        if txn.guards().len() == Txn::GUARDS_MAX {
-            return Err(CommandError::Field("guards"));
-        }
-        let record = proto::GuardRecord::decode_length_delimited(&mut guards)
-            .map_err(|_| CommandError::Malformed("guard"))?;
-        txn = txn.guard(guard_from_record(&record)?);
-    }
-    Ok(txn)
-}
-
-fn guard_to_record(guard: &Guard) -> proto::GuardRecord {
-    use proto::guard_record::Kind as Record;
-    let kind = match guard.check {
-        Check::Exists(exists) => Record::Exists(exists),
-        Check::Version(version) => Record::Version(version),
-        Check::Czxid(czxid) => Record::Czxid(czxid.as_u64()),
-        Check::Owner(owner) => Record::Owner(owner.as_u64()),
-    };
-    proto::GuardRecord {
-        path: Bytes::copy_from_slice(guard.path.as_str().as_bytes()),
-        kind: Some(kind),
-    }
-}
-
-fn guard_from_record(record: &proto::GuardRecord) -> Result<Guard, CommandError> {
-    use proto::guard_record::Kind as Record;
-    let check = match record.kind.ok_or(CommandError::UnknownKind)? {
-        Record::Exists(exists) => Check::Exists(exists),
-        Record::Version(version) => Check::Version(version),
-        Record::Czxid(czxid) => Check::Czxid(Zxid::new(czxid)),
-        Record::Owner(owner) => Check::Owner(session(owner)?),
-    };
-    Ok(Guard { path: path(&record.path)?, check })
 }
 
 fn origin_to_record(origin: &Origin) -> proto::Origin {

@@ -257,8 +257,12 @@ fn locks_are_fair_timed_out_waits_leave_no_node_and_fences_hold() {
     });
     let fence = first.fence();
     assert_eq!(fence.check, Check::Czxid(first.token()));
-    let write =
-        Op::Create { path: path("/fenced").into(), data: "1".into(), mode: CreateMode::Persistent };
+    let write = Op::Create {
+        path: path("/fenced").into(),
+        data: "1".into(),
+        mode: CreateMode::Persistent,
+        acl: None,
+    };
     trio.wait(first.txn(write.clone().into())).expect("held");
     let released = first.release();
     let second = trio.until("the second", |_| second.try_take());

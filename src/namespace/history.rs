@@ -9,7 +9,12 @@
 
 use imbl::Vector;
 
-use crate::{config::Parameters, id::Zxid, op::Event};
+use crate::{
+    config::Parameters,
+    id::Zxid,
+    namespace::digest::{self, Sum},
+    op::{Acl, Event},
+};
 
 /// The last changes; a clone is O(1).
 #[derive(Clone)]
@@ -17,17 +22,19 @@ pub(super) struct History {
     events: Vector<Event>,
     bytes: u64,
     floor: Zxid,
+    sum: Sum,
 }
 
 impl History {
     /// No event, and none before `floor` to resume from.
     pub(super) fn new(floor: Zxid) -> Self {
-        Self { events: Vector::new(), bytes: 0, floor }
+        Self { events: Vector::new(), bytes: 0, floor, sum: Sum::default() }
     }
 
     /// Adds the newest event; [`trim`](Self::trim) follows when its transaction is complete.
     pub(super) fn push(&mut self, event: Event) {
         self.bytes += weight(&event);
+        self.sum.add(digest::of_event(&event));
         self.events.push_back(event);
     }
 
@@ -37,15 +44,25 @@ impl History {
             let Some(oldest) = self.events.pop_front() else {
                 return;
             };
-            self.bytes -= weight(&oldest);
+            self.forget(&oldest);
             self.floor = oldest.zxid;
             while self.events.front().is_some_and(|it| it.zxid == self.floor) {
                 let Some(event) = self.events.pop_front() else {
                     return;
                 };
-                self.bytes -= weight(&event);
+                self.forget(&event);
             }
         }
+    }
+
+    fn forget(&mut self, event: &Event) {
+        self.bytes -= weight(event);
+        self.sum.remove(digest::of_event(event));
+    }
+
+    /// What the events come to.
+    pub(super) fn sum(&self) -> Sum {
+        self.sum
     }
 
     /// Whether the bounds are kept.
@@ -98,7 +115,8 @@ impl History {
 
 /// What an event counts for against `history_bytes_max`.
 fn weight(event: &Event) -> u64 {
-    EVENT_BYTES + event.path.as_str().len() as u64
+    let acl = event.acl.as_ref().map_or(0, Acl::bytes);
+    EVENT_BYTES + (event.path.as_str().len() + acl) as u64
 }
 
 /// About what an event takes in memory beyond its path's text.

@@ -9,8 +9,14 @@
 //! - All that one command changed carries one zxid.
 //! - Every part is persistent (structural sharing), so that a view or a frozen state is O(1).
 
+mod access;
+mod digest;
+mod execute;
 mod history;
+mod list;
+mod quota;
 mod record;
+mod replica;
 mod session;
 mod snapshot;
 mod tree;
@@ -19,9 +25,9 @@ mod view;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, mem};
+use std::{fmt, mem, sync::Arc};
 
-pub use self::view::View;
+pub use self::{replica::Replica, view::View};
 pub(crate) use self::{
     session::SessionState,
     snapshot::{Decoder, Encoder},
@@ -31,13 +37,16 @@ use crate::{
     command::{Command, KeepAlive},
     config::Parameters,
     id::{Origin, SecretHash, SessionId, Zxid},
-    op::{Check, Event, Guard, LimitName, Op, OpError, Outcome, Reply, Txn},
+    op::{Event, Identities, LimitName, OpError, Outcome, Reply, Txn},
+    path::Path,
 };
 
 use self::{
+    access::Actor,
+    digest::Digest,
     history::History,
     session::{Admission, Opener, Sessions},
-    tree::{Change, Stamp, Tree},
+    tree::{Stamp, Tree},
 };
 
 /// The state of one replica.
@@ -57,7 +66,7 @@ impl Namespace {
             zxid: Zxid::ZERO,
             clock_us: 0,
             wall_ms: 0,
-            tree: Tree::new(),
+            tree: Tree::new(parameters.container_grace_us),
             sessions: Sessions::new(),
             history: History::new(Zxid::ZERO),
         })
@@ -88,20 +97,20 @@ impl Namespace {
                 reply: self.apply_session_txn(session, epoch, seq, acked, txn),
                 ended: false,
             },
-            Command::PlainTxn { origin, txn } => {
-                let result = self.execute(&txn, None).map(|change| change.outcome);
+            Command::PlainTxn { origin, identities, txn } => {
+                let result = self.execute(&txn, &Actor { session: None, who: identities });
                 let reply = self.reply(result);
                 Applied::Plain { origin, reply }
             }
-            Command::OpenSession { origin, secret, ttl_us } => {
-                match self.open_session(&origin, secret, ttl_us) {
+            Command::OpenSession { origin, secret, ttl_us, identities } => {
+                match self.open_session(&origin, (secret, identities), ttl_us) {
                     Ok((opened, old)) => self.session_applied(origin, Ok(opened), old),
                     Err(error) => self.session_applied(origin, Err(error), None),
                 }
             }
-            Command::AttachSession { origin, session, secret, epoch } => {
+            Command::AttachSession { origin, session, secret, epoch, identities } => {
                 let (deadline_us, sessions) = (self.deadline_base(), &mut self.state.sessions);
-                match sessions.attach(session, secret, epoch, deadline_us) {
+                match sessions.attach(session, secret, (epoch, identities), deadline_us) {
                     Ok((attached, old)) => self.session_applied(origin, Ok(attached), Some(old)),
                     Err(error) => self.session_applied(origin, Err(error), None),
                 }
@@ -112,6 +121,7 @@ impl Namespace {
             }
             Command::KeepAlives(items) => self.apply_keep_alives(items),
             Command::ExpireSession { session } => self.expire_session(session),
+            Command::ReapNode { path, czxid } => self.reap_node(path, czxid),
             Command::PinStore { .. } => Applied::Nothing,
         }
     }
@@ -123,7 +133,7 @@ impl Namespace {
 
     /// The tree as it is now; O(1).
     pub(crate) fn view(&self) -> View {
-        View::new(self.state.zxid, self.state.tree.clone())
+        View::new(self.state.zxid, self.state.tree.clone(), self.state.sessions.clone())
     }
 
     /// Everything as it is now; O(1).
@@ -153,12 +163,23 @@ impl Namespace {
 
     /// Whether anything waits for the clock.
     pub(crate) fn has_deadlines(&self) -> bool {
-        !self.state.sessions.is_empty()
+        !self.state.sessions.is_empty() || self.state.tree.has_deadlines()
     }
 
     /// The sessions whose deadline is `clock_us` or earlier, earliest first, at most `max`.
     pub(crate) fn due(&self, clock_us: u64, max: usize) -> Vec<SessionId> {
         self.state.sessions.due(clock_us, max)
+    }
+
+    /// The nodes that may be removed at `clock_us`, each with the transaction that created it:
+    /// those that waited longest first, at most `max`.
+    pub(crate) fn due_nodes(&self, clock_us: u64, max: usize) -> Vec<(Path, Zxid)> {
+        let tree = &self.state.tree;
+        let named = |path: &Arc<str>| {
+            let znode = tree.get(path)?;
+            Some((Path::from_shared_checked(Arc::clone(path)), znode.czxid))
+        };
+        tree.due(clock_us).take(max).filter_map(named).collect()
     }
 
     /// A session, if it lives.
@@ -194,15 +215,16 @@ impl Namespace {
         txn: Txn,
     ) -> Reply {
         let state = &mut self.state;
-        let admission = match state.sessions.get_mut(id) {
-            Some(session) => session.admit(id, epoch, seq, Some(acked), &state.parameters),
-            None => Admission::Refuse(OpError::SessionEnded { session: id }),
-        };
+        let room_bytes = session::room_bytes(&txn, &state.parameters);
+        let keeps = Some((acked, room_bytes));
+        let admission = state.sessions.admit(id, epoch, seq, keeps, &state.parameters);
         match admission {
             Admission::Refuse(error) => self.reply(Err(error)),
             Admission::Cached(reply) => reply,
             Admission::Next => {
-                let result = self.execute(&txn, Some(id)).map(|change| change.outcome);
+                let session = state.sessions.get(id);
+                let who = session.map(|it| it.identities.clone()).unwrap_or_default();
+                let result = self.execute(&txn, &Actor { session: Some(id), who });
                 let reply = self.reply(result);
                 self.state.sessions.record(id, reply.clone());
                 reply
@@ -210,51 +232,14 @@ impl Namespace {
         }
     }
 
-    /// Guards, then the operation; on success the zxid is the next one.
-    fn execute(&mut self, txn: &Txn, actor: Option<SessionId>) -> Result<Change, OpError> {
-        let state = &mut self.state;
-        check_guards(&state.tree, txn.guards())?;
-        let at = Stamp { zxid: state.zxid.next(), wall_ms: state.wall_ms };
-        let change = match txn.op() {
-            Op::Create { path, data, mode } => {
-                check_payload(&state.parameters, data.len())?;
-                let owner = match (mode.is_ephemeral(), actor) {
-                    (false, _) => None,
-                    (true, Some(actor)) => Some(actor),
-                    (true, None) => return Err(OpError::EphemeralWithoutSession),
-                };
-                let change = state.tree.create(path, mode.is_sequential(), data, owner, at)?;
-                if let Some(owner) = owner {
-                    state.sessions.own(owner, change.event.path.shared());
-                }
-                change
-            }
-            Op::Set { path, data, version } => {
-                check_payload(&state.parameters, data.len())?;
-                state.tree.set(path.clone(), data, *version, at)?
-            }
-            Op::Delete { path, version } => {
-                let change = state.tree.delete(path.clone(), *version, at)?;
-                if let Some(owner) = change.owner {
-                    state.sessions.disown(owner, change.event.path.as_str());
-                }
-                change
-            }
-        };
-        state.zxid = at.zxid;
-        self.publish(change.event.clone());
-        self.state.history.trim(&self.state.parameters);
-        Ok(change)
-    }
-
     /// Also gives the epoch of the attachment that this one ended.
     fn open_session(
         &mut self,
         origin: &Origin,
-        secret: SecretHash,
+        (secret, identities): (SecretHash, Identities),
         ttl_us: u64,
     ) -> Result<(SessionState, Option<u64>), OpError> {
-        let opener = Opener { node: origin.node, boot_nonce: origin.boot_nonce };
+        let opener = (Opener { node: origin.node, boot_nonce: origin.boot_nonce }, identities);
         let base_us = self.deadline_base();
         let state = &mut self.state;
         if let Some(id) = state.sessions.with_secret(secret) {
@@ -268,10 +253,7 @@ impl Namespace {
 
     fn close_session(&mut self, id: SessionId, epoch: u64, seq: u64) -> (Reply, bool) {
         let state = &mut self.state;
-        let admission = match state.sessions.get_mut(id) {
-            Some(session) => session.admit(id, epoch, seq, None, &state.parameters),
-            None => Admission::Refuse(OpError::SessionEnded { session: id }),
-        };
+        let admission = state.sessions.admit(id, epoch, seq, None, &state.parameters);
         match admission {
             Admission::Refuse(error) => (self.reply(Err(error)), false),
             Admission::Cached(reply) => (reply, false),
@@ -298,21 +280,40 @@ impl Namespace {
         Applied::Expired { session: id, epoch: session.epoch }
     }
 
+    /// Removes a node that is due, if it is still the same.
+    fn reap_node(&mut self, path: Path, czxid: Zxid) -> Applied {
+        let at = self.stamp();
+        let due = self.state.tree.is_due(&path, czxid, at.clock_us);
+        if !due {
+            return Applied::NotReaped { path };
+        }
+        let change = self.state.tree.remove_leaf(Arc::clone(path.shared()), at);
+        self.publish(change.event);
+        self.state.zxid = at.zxid;
+        self.state.history.trim(&self.state.parameters);
+        Applied::Reaped { path }
+    }
+
     /// Removes the session and its ephemeral nodes in path order, all in one transaction.
     fn end_session(&mut self, id: SessionId) {
-        let zxid = self.state.zxid.next();
-        let wall_ms = self.state.wall_ms;
+        let at = self.stamp();
         for path in self.state.sessions.remove(id) {
-            let event = self.state.tree.remove_owned(path, Stamp { zxid, wall_ms });
-            self.publish(event);
+            let change = self.state.tree.remove_leaf(path, at);
+            self.publish(change.event);
         }
-        self.state.zxid = zxid;
+        self.state.zxid = at.zxid;
         self.state.history.trim(&self.state.parameters);
     }
 
     fn publish(&mut self, event: Event) {
         self.state.history.push(event.clone());
         self.changes.push(event);
+    }
+
+    /// When the next transaction happens.
+    fn stamp(&self) -> Stamp {
+        let Frozen { zxid, wall_ms, clock_us, .. } = self.state;
+        Stamp { zxid: zxid.next(), wall_ms, clock_us }
     }
 
     /// What a session's TTL is added to (ARCHITECTURE.md, rule 4: one tick more).
@@ -353,6 +354,19 @@ pub(crate) struct Frozen {
 }
 
 impl Frozen {
+    /// What everything comes to; O(1).
+    pub(crate) fn digest(&self) -> Digest {
+        let head = digest::Head {
+            parameters: &self.parameters,
+            zxid: self.zxid,
+            clock_us: self.clock_us,
+            wall_ms: self.wall_ms,
+            next_session: self.sessions.next_id(),
+            floor: self.history.floor(),
+        };
+        digest::digest(&head, [self.tree.sum, self.sessions.sum(), self.history.sum()])
+    }
+
     #[cfg(test)]
     /// The last transaction.
     pub(crate) fn zxid(&self) -> Zxid {
@@ -403,38 +417,12 @@ pub(crate) enum Applied {
     Expired { session: SessionId, epoch: u64 },
     /// The deadline has moved, or the session has ended before.
     NotExpired { session: SessionId },
+    /// The node is gone.
+    Reaped { path: Path },
+    /// The node is gone already, another one, or not due.
+    NotReaped { path: Path },
     /// The command is not for this state machine.
     Nothing,
-}
-
-fn check_guards(tree: &Tree, guards: &[Guard]) -> Result<(), OpError> {
-    if guards.len() > Txn::GUARDS_MAX {
-        return Err(limit(LimitName::Guards, guards.len(), Txn::GUARDS_MAX));
-    }
-    for (index, guard) in guards.iter().enumerate() {
-        let znode = tree.get(guard.path.as_str());
-        let holds = match guard.check {
-            Check::Exists(exists) => znode.is_some() == exists,
-            Check::Version(version) => znode.is_some_and(|it| it.version == version),
-            Check::Czxid(czxid) => znode.is_some_and(|it| it.czxid == czxid),
-            Check::Owner(owner) => znode.is_some_and(|it| it.owner == Some(owner)),
-        };
-        if !holds {
-            return Err(OpError::GuardFailed { index: index as u64, path: guard.path.clone() });
-        }
-    }
-    Ok(())
-}
-
-fn check_payload(parameters: &Parameters, bytes: usize) -> Result<(), OpError> {
-    if bytes as u64 > parameters.payload_bytes_max {
-        return Err(OpError::Limit {
-            limit: LimitName::PayloadBytes,
-            value: bytes as u64,
-            max: parameters.payload_bytes_max,
-        });
-    }
-    Ok(())
 }
 
 fn limit(limit: LimitName, value: usize, max: usize) -> OpError {

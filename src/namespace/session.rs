@@ -15,7 +15,11 @@ use crate::{
     command::KeepAlive,
     config::Parameters,
     id::{NodeId, SecretHash, SessionId, Zxid},
-    op::{LimitName, OpError, Outcome, Reply},
+    namespace::{
+        digest::{self, Sum},
+        list::child_bytes,
+    },
+    op::{Identities, LimitName, OpError, Outcome, Reply, Txn},
     path::Path,
 };
 
@@ -26,6 +30,7 @@ pub(super) struct Sessions {
     by_deadline: OrdSet<(u64, SessionId)>,
     by_secret: OrdMap<SecretHash, SessionId>,
     next: u64,
+    sum: Sum,
 }
 
 impl Sessions {
@@ -35,14 +40,20 @@ impl Sessions {
 
     /// No session; the next one gets the id `next`.
     pub(super) fn starting_at(next: u64) -> Self {
-        Self { by_id: OrdMap::new(), by_deadline: OrdSet::new(), by_secret: OrdMap::new(), next }
+        Self {
+            by_id: OrdMap::new(),
+            by_deadline: OrdSet::new(),
+            by_secret: OrdMap::new(),
+            next,
+            sum: Sum::default(),
+        }
     }
 
     /// Makes a session, attached with epoch 1.
     pub(super) fn open(
         &mut self,
         secret: SecretHash,
-        opener: Opener,
+        (opener, identities): (Opener, Identities),
         ttl_us: u64,
         (base_us, zxid): (u64, Zxid),
         parameters: &Parameters,
@@ -60,6 +71,7 @@ impl Sessions {
         let ttl_us = ttl_us.min(parameters.ttl_us_max).max(parameters.ttl_us_min);
         let mut session = Session::new(secret, ttl_us, base_us.saturating_add(ttl_us), zxid);
         session.opener = Some(opener);
+        session.identities = identities;
         let state = session.state(id);
         self.insert(id, session);
         Ok(state)
@@ -75,7 +87,7 @@ impl Sessions {
     pub(super) fn reopen(
         &mut self,
         id: SessionId,
-        opener: Opener,
+        (opener, identities): (Opener, Identities),
         base_us: u64,
     ) -> Result<(SessionState, Option<u64>), OpError> {
         let session = self.get(id).ok_or(OpError::SessionEnded { session: id })?;
@@ -88,6 +100,7 @@ impl Sessions {
             if !same {
                 session.opener = Some(opener);
                 session.epoch += 1;
+                session.identities = identities;
                 session.keep_alive = 0;
             }
         });
@@ -100,7 +113,7 @@ impl Sessions {
         &mut self,
         id: SessionId,
         secret: SecretHash,
-        epoch: u64,
+        (epoch, identities): (u64, Identities),
         base_us: u64,
     ) -> Result<(SessionState, u64), OpError> {
         let session = self.get(id).ok_or(OpError::SessionEnded { session: id })?;
@@ -114,6 +127,7 @@ impl Sessions {
         self.renew(id, base_us, |session| {
             session.opener = None;
             session.epoch = epoch;
+            session.identities = identities;
             session.keep_alive = 0;
         });
         let session = self.get(id).ok_or(OpError::SessionEnded { session: id })?;
@@ -134,23 +148,35 @@ impl Sessions {
         newest
     }
 
+    /// What becomes of a command of a session; see [`Session::admit`].
+    pub(super) fn admit(
+        &mut self,
+        id: SessionId,
+        epoch: u64,
+        seq: u64,
+        keeps: Option<(u64, u64)>,
+        parameters: &Parameters,
+    ) -> Admission {
+        let admission = self.change(id, |it| it.admit(id, epoch, seq, keeps, parameters));
+        admission.unwrap_or(Admission::Refuse(OpError::SessionEnded { session: id }))
+    }
+
     /// Keeps the reply to the next number of a session, which thereby is consumed.
     pub(super) fn record(&mut self, id: SessionId, reply: Reply) {
-        if let Some(session) = self.get_mut(id) {
-            session.record(reply);
-        }
+        self.change(id, |session| session.record(reply));
     }
 
     /// Lists an ephemeral node with its session.
     pub(super) fn own(&mut self, id: SessionId, path: &Arc<str>) {
-        if let Some(session) = self.get_mut(id) {
+        // The digest has the node, which names its owner.
+        if let Some(session) = self.by_id.get_mut(&id).map(Arc::make_mut) {
             session.ephemerals.insert(Arc::clone(path));
         }
     }
 
     /// Takes an ephemeral node off its session's list.
     pub(super) fn disown(&mut self, id: SessionId, path: &str) {
-        if let Some(session) = self.get_mut(id) {
+        if let Some(session) = self.by_id.get_mut(&id).map(Arc::make_mut) {
             session.ephemerals.remove(path);
         }
     }
@@ -160,6 +186,7 @@ impl Sessions {
         let Some(session) = self.by_id.remove(&id) else {
             return OrdSet::new();
         };
+        self.sum.remove(digest::of_session(id, &session));
         self.by_deadline.remove(&(session.deadline_us, id));
         self.by_secret.remove(&session.secret);
         session.ephemerals.clone()
@@ -169,11 +196,26 @@ impl Sessions {
     pub(super) fn insert(&mut self, id: SessionId, session: Session) {
         self.by_deadline.insert((session.deadline_us, id));
         self.by_secret.insert(session.secret, id);
+        self.sum.add(digest::of_session(id, &session));
         self.by_id.insert(id, Arc::new(session));
     }
 
-    pub(super) fn get_mut(&mut self, id: SessionId) -> Option<&mut Session> {
-        self.by_id.get_mut(&id).map(Arc::make_mut)
+    /// Changes a session, and keeps the sum.
+    pub(super) fn change<T>(
+        &mut self,
+        id: SessionId,
+        change: impl FnOnce(&mut Session) -> T,
+    ) -> Option<T> {
+        let session = Arc::make_mut(self.by_id.get_mut(&id)?);
+        self.sum.remove(digest::of_session(id, session));
+        let result = change(session);
+        self.sum.add(digest::of_session(id, session));
+        Some(result)
+    }
+
+    /// What the sessions come to.
+    pub(super) fn sum(&self) -> Sum {
+        self.sum
     }
 
     pub(super) fn get(&self, id: SessionId) -> Option<&Session> {
@@ -219,6 +261,7 @@ impl Sessions {
         let Some(session) = self.by_id.get_mut(&id).map(Arc::make_mut) else {
             return;
         };
+        self.sum.remove(digest::of_session(id, session));
         change(session);
         let deadline_us = base_us.saturating_add(session.ttl_us);
         if deadline_us != session.deadline_us {
@@ -226,6 +269,7 @@ impl Sessions {
             self.by_deadline.insert((deadline_us, id));
             session.deadline_us = deadline_us;
         }
+        self.sum.add(digest::of_session(id, session));
     }
 
     /// The indexes, for a test that makes them anew.
@@ -262,9 +306,13 @@ pub(super) struct Session {
     pub(super) opened: Zxid,
     /// Where it was opened under the epoch in force; `None` once it was attached.
     pub(super) opener: Option<Opener>,
+    /// As they were handed in with the attachment.
+    pub(super) identities: Identities,
     pub(super) ephemerals: OrdSet<Arc<str>>,
     replies: Vector<Arc<Reply>>,
     reply_bytes: u64,
+    /// Of the replies that are kept.
+    kept: Sum,
 }
 
 impl Session {
@@ -279,20 +327,22 @@ impl Session {
             keep_alive: 0,
             opened,
             opener: None,
+            identities: Identities::none(),
             ephemerals: OrdSet::new(),
             replies: Vector::new(),
             reply_bytes: 0,
+            kept: Sum::default(),
         }
     }
 
-    /// What becomes of a command (rule 7). `acked` is the client's watermark; a close has none, and
-    /// is held back by no window, for it keeps no reply.
+    /// What becomes of a command (rule 7). `keeps` is the client's watermark, and the room that the
+    /// reply may need; a close has none, and is held back by no window, for it keeps no reply.
     pub(super) fn admit(
         &mut self,
         id: SessionId,
         epoch: u64,
         seq: u64,
-        acked: Option<u64>,
+        keeps: Option<(u64, u64)>,
         parameters: &Parameters,
     ) -> Admission {
         if epoch != self.epoch {
@@ -302,7 +352,7 @@ impl Session {
         if seq > expected {
             return Admission::Refuse(OpError::Gap { expected, actual: seq });
         }
-        if let Some(acked) = acked {
+        if let Some((acked, _)) = keeps {
             self.acknowledge(acked);
         }
         if seq < expected {
@@ -311,8 +361,8 @@ impl Session {
                 None => Admission::Refuse(OpError::AlreadyAcknowledged { seq }),
             };
         }
-        match acked {
-            Some(_) => self.check_window(parameters),
+        match keeps {
+            Some((_, room_bytes)) => self.check_window(room_bytes, parameters),
             None => Admission::Next,
         }
     }
@@ -324,6 +374,7 @@ impl Session {
             self.acked += 1;
             if let Some(reply) = self.replies.pop_front() {
                 self.reply_bytes -= weight(&reply);
+                self.kept.remove(digest::of_reply(self.acked, &reply));
             }
         }
     }
@@ -337,6 +388,8 @@ impl Session {
     /// Keeps the reply to a number that is consumed already.
     pub(super) fn restore(&mut self, reply: Reply) {
         self.reply_bytes += weight(&reply);
+        let seq = self.acked + self.replies.len() as u64 + 1;
+        self.kept.add(digest::of_reply(seq, &reply));
         self.replies.push_back(Arc::new(reply));
     }
 
@@ -345,6 +398,10 @@ impl Session {
         let index = seq.checked_sub(self.acked)?.checked_sub(1)?;
         let reply = self.replies.get(usize::try_from(index).ok()?)?;
         Some(reply)
+    }
+
+    pub(super) fn kept(&self) -> Sum {
+        self.kept
     }
 
     pub(super) fn window_count(&self) -> u64 {
@@ -369,7 +426,7 @@ impl Session {
         }
     }
 
-    fn check_window(&self, parameters: &Parameters) -> Admission {
+    fn check_window(&self, room_bytes: u64, parameters: &Parameters) -> Admission {
         let count = self.window_count() + 1;
         if count > parameters.window_count_max {
             return Admission::Refuse(OpError::Limit {
@@ -379,7 +436,7 @@ impl Session {
             });
         }
         // The reply is not known yet, so there must be room for the largest.
-        let bytes = self.reply_bytes + REPLY_BYTES_MAX;
+        let bytes = self.reply_bytes + room_bytes;
         if bytes > parameters.window_bytes_max {
             return Admission::Refuse(OpError::Limit {
                 limit: LimitName::WindowBytes,
@@ -418,22 +475,61 @@ pub(crate) struct SessionState {
     pub(crate) window_bytes: u64,
 }
 
+/// Room that the largest reply to a transaction needs.
+pub(super) fn room_bytes(txn: &Txn, parameters: &Parameters) -> u64 {
+    match txn.is_verbose() {
+        true => REPLY_BYTES_MAX.max(REPLY_BYTES + parameters.window_bytes_max / 2),
+        false => REPLY_BYTES_MAX,
+    }
+}
+
 /// What a reply counts for against `window_bytes_max`.
 fn weight(reply: &Reply) -> u64 {
-    let path = match &reply.result {
-        Ok(Outcome::Created { path, .. }) => path.as_str().len(),
-        Ok(_) => 0,
-        Err(
-            OpError::NoNode { path }
-            | OpError::NodeExists { path }
-            | OpError::BadVersion { path, .. }
-            | OpError::NotEmpty { path, .. }
-            | OpError::NoChildrenForEphemerals { path }
-            | OpError::GuardFailed { path, .. },
-        ) => path.as_str().len(),
-        Err(_) => 0,
+    let bytes = match &reply.result {
+        Ok(outcome) => outcome_bytes(outcome),
+        Err(error) => error_bytes(error),
     };
-    REPLY_BYTES + path as u64
+    REPLY_BYTES + bytes
+}
+
+/// What an outcome counts for beyond the reply that it stands in.
+pub(super) fn outcome_bytes(outcome: &Outcome) -> u64 {
+    match outcome {
+        Outcome::Created { path, .. } => path.as_str().len() as u64,
+        Outcome::Node { data, .. } => data.len() as u64,
+        Outcome::Listed(page) => {
+            let children = page.children.iter().map(child_bytes).sum::<usize>();
+            children as u64 + page.resume.as_ref().map_or(0, |it| it.len() as u64)
+        }
+        Outcome::Txn { results, .. } => {
+            results.iter().map(|result| REPLY_BYTES + outcome_bytes(result)).sum()
+        }
+        Outcome::Acl { acl, .. } => acl.bytes() as u64,
+        Outcome::Set { .. }
+        | Outcome::AclSet { .. }
+        | Outcome::QuotaSet
+        | Outcome::Deleted
+        | Outcome::DeletedTree { .. }
+        | Outcome::Checked
+        | Outcome::Exists(_)
+        | Outcome::Closed => 0,
+    }
+}
+
+fn error_bytes(error: &OpError) -> u64 {
+    match error {
+        OpError::NoNode { path }
+        | OpError::NodeExists { path }
+        | OpError::BadVersion { path, .. }
+        | OpError::NotEmpty { path, .. }
+        | OpError::NoChildrenForEphemerals { path }
+        | OpError::NoAuth { path, .. }
+        | OpError::InvalidAcl { path }
+        | OpError::Quota { path, .. }
+        | OpError::GuardFailed { path, .. } => path.as_str().len() as u64,
+        OpError::InTxn { cause, .. } => error_bytes(cause),
+        _ => 0,
+    }
 }
 
 /// About what a reply takes in memory beyond its path's text.

@@ -5,65 +5,90 @@
 //! is never iterated: whoever walks the tree goes from a node to its children, in byte order.
 //!
 //! Invariants:
+//! - `due` has one entry for each node with a [`Znode::deadline`], and no other.
 //! - The root exists. Every other node's parent exists, is not ephemeral, and lists it.
 //! - An operation that fails has changed nothing.
 
-use std::{ops::Bound, sync::Arc};
+use std::{mem, ops::Bound, sync::Arc};
 
 use bytes::Bytes;
 use foldhash::fast::FixedState;
-use imbl::{GenericHashMap, OrdSet, shared_ptr::DefaultSharedPtr};
+use imbl::{GenericHashMap, OrdMap, OrdSet, shared_ptr::DefaultSharedPtr};
 
 use crate::{
     id::{SessionId, Zxid},
-    namespace::limit,
-    op::{Event, EventKind, LimitName, OpError, Outcome, Stat},
+    namespace::{
+        access::special_of,
+        digest::{self, Sum},
+        limit,
+        quota::{self, Metered},
+    },
+    op::{
+        Acl, Event, EventKind, Identities, Lifetime, LimitName, OpError, Outcome, Rights, Stat,
+        Usage,
+    },
     path::{Path, PathPrefix},
+    time::as_micros,
 };
 
 /// All znodes; a clone is O(1).
 #[derive(Clone)]
 pub(super) struct Tree {
     nodes: GenericHashMap<Arc<str>, Arc<Znode>, FixedState, DefaultSharedPtr>,
+    /// The nodes that the cluster is to remove, by the moment from which on it may.
+    due: OrdSet<(u64, Arc<str>)>,
+    /// How long a container lives after its last child has gone.
+    grace_us: u64,
+    /// By the path of the topmost node.
+    pub(super) quotas: OrdMap<Arc<str>, Metered>,
+    /// Of every node, and every quota.
+    pub(super) sum: Sum,
 }
 
 impl Tree {
     /// The root alone.
-    pub(super) fn new() -> Self {
-        let mut tree = Self::empty();
+    pub(super) fn new(grace_us: u64) -> Self {
+        let mut tree = Self::empty(grace_us);
         tree.place(Arc::from("/"), Znode::default());
         tree
     }
 
     /// No node at all: the start of a decoder, which ends with a root or not at all.
-    pub(super) fn empty() -> Self {
-        Self { nodes: GenericHashMap::with_hasher(FixedState::default()) }
+    pub(super) fn empty(grace_us: u64) -> Self {
+        let nodes = GenericHashMap::with_hasher(FixedState::default());
+        Self { nodes, due: OrdSet::new(), grace_us, quotas: OrdMap::new(), sum: Sum::default() }
     }
 
     /// Puts a node that its parent lists, or that is the root.
     pub(super) fn place(&mut self, path: Arc<str>, znode: Znode) {
+        if let Some(deadline_us) = znode.deadline(self.grace_us) {
+            self.due.insert((deadline_us, Arc::clone(&path)));
+        }
+        let hash = digest::of_path(&path);
+        self.sum.add(digest::of_znode(hash, &znode));
+        self.sum.add(digest::of_data(hash, &znode.data));
         self.nodes.insert(path, Arc::new(znode));
     }
 
     /// Makes a node below an existing parent, and lists it there.
     pub(super) fn create(
         &mut self,
-        prefix: &PathPrefix,
-        sequential: bool,
-        data: &[u8],
-        owner: Option<SessionId>,
+        new: &New<'_>,
+        who: &Identities,
         at: Stamp,
     ) -> Result<Change, OpError> {
+        let prefix = new.prefix;
         let parent_path = prefix.parent_str();
-        if !sequential && prefix.as_str() == "/" {
+        if !new.sequential && prefix.as_str() == "/" {
             return Err(OpError::Root);
         }
         let parent =
             self.get(parent_path).ok_or_else(|| OpError::NoNode { path: checked(parent_path) })?;
+        parent.require(parent_path, who, Rights::CREATE)?;
         if parent.owner.is_some() {
             return Err(OpError::NoChildrenForEphemerals { path: checked(parent_path) });
         }
-        let (path, next_sequence) = if sequential {
+        let (path, next_sequence) = if new.sequential {
             self.next_in_sequence(prefix, parent.next_sequence)?
         } else {
             // The codec refuses a prefix that is no path by itself.
@@ -74,26 +99,31 @@ impl Tree {
         if self.nodes.contains_key(path.as_str()) {
             return Err(OpError::NodeExists { path });
         }
+        let special = special_of(parent, new.acl, new.lifetime, (&path, who), at)?;
+        self.check_quotas(parent_path, quota::node(new.data.len()))?;
         let znode = Znode {
-            data: own(data),
+            data: own(new.data),
             czxid: at.zxid,
             mzxid: at.zxid,
             pzxid: at.zxid,
             ctime_ms: at.wall_ms,
             mtime_ms: at.wall_ms,
-            owner,
+            owner: new.owner,
+            special,
             ..Znode::default()
         };
-        let stat = znode.stat();
+        let (stat, acl) = (znode.stat(), znode.acl().cloned());
         self.place(Arc::clone(path.shared()), znode);
-        let parent = self.get_mut(parent_path).expect("the parent was found");
-        parent.next_sequence = next_sequence;
-        parent.children.insert(Arc::clone(path.shared()));
-        parent.children_changed(at);
+        self.count(parent_path, quota::node(new.data.len()), Usage::default());
+        self.change(parent_path, |parent| {
+            parent.next_sequence = next_sequence;
+            parent.children.insert(Arc::clone(path.shared()));
+            parent.children_changed(at);
+        });
         Ok(Change {
             outcome: Outcome::Created { path: path.clone(), stat },
-            event: Event { zxid: at.zxid, kind: EventKind::Created, path, czxid: at.zxid },
-            owner,
+            event: Event { zxid: at.zxid, kind: EventKind::Created, path, czxid: at.zxid, acl },
+            owner: new.owner,
         })
     }
 
@@ -103,21 +133,42 @@ impl Tree {
         path: Path,
         data: &[u8],
         version: Option<u64>,
+        who: &Identities,
         at: Stamp,
     ) -> Result<Change, OpError> {
-        if let Some(version) = version {
-            self.check_version(&path, version)?;
+        let check = |znode: &Znode| {
+            znode.require(path.as_str(), who, Rights::WRITE)?;
+            znode.check_version(&path, version)
+        };
+        if !self.quotas.is_empty() {
+            let znode = self.existing(&path)?;
+            check(znode)?;
+            let more = data.len().saturating_sub(znode.data.len());
+            self.check_quotas(path.as_str(), quota::data(more))?;
         }
-        let Some(znode) = self.get_mut(path.as_str()) else {
+        let changed = self.change(path.as_str(), |znode| {
+            check(znode)?;
+            let before = mem::replace(&mut znode.data, own(data));
+            znode.version += 1;
+            znode.mzxid = at.zxid;
+            znode.mtime_ms = at.wall_ms;
+            if matches!(znode.lifetime(), Lifetime::Ttl(_)) {
+                znode.count_from(at.clock_us);
+            }
+            Ok((znode.stat(), znode.acl().cloned(), before))
+        });
+        let Some(changed) = changed else {
             return Err(OpError::NoNode { path });
         };
-        znode.data = own(data);
-        znode.version += 1;
-        znode.mzxid = at.zxid;
-        znode.mtime_ms = at.wall_ms;
+        let (stat, acl, before) = changed?;
+        self.count(path.as_str(), quota::data(data.len()), quota::data(before.len()));
+        let hash = digest::of_path(path.as_str());
+        self.sum.remove(digest::of_data(hash, &before));
+        self.sum.add(digest::of_data(hash, data));
+        let (zxid, czxid) = (at.zxid, stat.czxid);
         Ok(Change {
-            outcome: Outcome::Set { stat: znode.stat() },
-            event: Event { zxid: at.zxid, kind: EventKind::DataChanged, path, czxid: znode.czxid },
+            outcome: Outcome::Set { stat },
+            event: Event { zxid, kind: EventKind::DataChanged, path, czxid, acl },
             owner: None,
         })
     }
@@ -125,42 +176,81 @@ impl Tree {
     /// Removes a node without children, and its parent's mention of it.
     pub(super) fn delete(
         &mut self,
-        path: Path,
+        path: &Path,
         version: Option<u64>,
+        who: &Identities,
         at: Stamp,
     ) -> Result<Change, OpError> {
         if path.is_root() {
             return Err(OpError::Root);
         }
-        if let Some(version) = version {
-            self.check_version(&path, version)?;
-        }
-        let Some(znode) = self.get(path.as_str()) else {
-            return Err(OpError::NoNode { path });
-        };
+        let znode = self.existing(path)?;
+        self.require_delete(path.as_str(), who)?;
+        znode.check_version(path, version)?;
         if !znode.children.is_empty() {
             let children = znode.children.len() as u64;
-            return Err(OpError::NotEmpty { path, children });
+            return Err(OpError::NotEmpty { path: path.clone(), children });
         }
-        let (czxid, owner) = (znode.czxid, znode.owner);
-        self.unlink(path.as_str(), at);
-        Ok(Change {
-            outcome: Outcome::Deleted,
-            event: Event { zxid: at.zxid, kind: EventKind::Deleted, path, czxid },
-            owner,
-        })
+        Ok(self.remove_leaf(Arc::clone(path.shared()), at))
     }
 
-    /// Removes an ephemeral node whose session ends.
-    pub(super) fn remove_owned(&mut self, path: Arc<str>, at: Stamp) -> Event {
-        let czxid = self.get(&path).map_or(Zxid::ZERO, |znode| znode.czxid);
-        self.unlink(&path, at);
-        Event {
-            zxid: at.zxid,
-            kind: EventKind::Deleted,
-            path: Path::from_shared_checked(path),
-            czxid,
+    /// Removes a node and all below it, at most `max` nodes; each after those below it.
+    pub(super) fn delete_tree(
+        &mut self,
+        path: &Path,
+        max: u64,
+        who: &Identities,
+        at: Stamp,
+    ) -> Result<Vec<Change>, OpError> {
+        if path.is_root() {
+            return Err(OpError::Root);
         }
+        self.existing(path)?;
+        self.require_delete(path.as_str(), who)?;
+        let mut paths = vec![Arc::clone(path.shared())];
+        while let Some((next, _)) = paths.last().and_then(|last| self.next_depth_first(last)) {
+            if !is_below(next, path.as_str()) {
+                break;
+            }
+            self.require_delete(next, who)?;
+            if paths.len() as u64 >= max {
+                let value = max.saturating_add(1);
+                return Err(OpError::Limit { limit: LimitName::SubtreeNodes, value, max });
+            }
+            paths.push(Arc::clone(next));
+        }
+        let removed = |path: Arc<str>| self.remove(path, at);
+        let changes = paths.into_iter().rev().map(removed).collect();
+        self.unlist(path.as_str(), at);
+        Ok(changes)
+    }
+
+    /// Removes a node that has no children, whoever owns it.
+    pub(super) fn remove_leaf(&mut self, path: Arc<str>, at: Stamp) -> Change {
+        let change = self.remove(path, at);
+        self.unlist(change.event.path.as_str(), at);
+        change
+    }
+
+    /// The nodes that may be removed at `clock_us`, those that waited longest first.
+    pub(super) fn due(&self, clock_us: u64) -> impl Iterator<Item = &Arc<str>> {
+        self.due
+            .iter()
+            .take_while(move |(deadline_us, _)| *deadline_us <= clock_us)
+            .map(|(_, path)| path)
+    }
+
+    /// Whether any node waits to be removed.
+    pub(super) fn has_deadlines(&self) -> bool {
+        !self.due.is_empty()
+    }
+
+    /// Whether this very node may be removed at `clock_us`.
+    pub(super) fn is_due(&self, path: &Path, czxid: Zxid, clock_us: u64) -> bool {
+        self.get(path.as_str()).is_some_and(|znode| {
+            znode.czxid == czxid
+                && znode.deadline(self.grace_us).is_some_and(|deadline| deadline <= clock_us)
+        })
     }
 
     /// The node at `path`.
@@ -186,22 +276,93 @@ impl Tree {
         Some((next, self.get(next)?))
     }
 
-    fn get_mut(&mut self, path: &str) -> Option<&mut Znode> {
-        self.nodes.get_mut(path).map(Arc::make_mut)
+    /// Changes a node, and keeps the list of deadlines.
+    pub(super) fn change<T>(
+        &mut self,
+        path: &str,
+        change: impl FnOnce(&mut Znode) -> T,
+    ) -> Option<T> {
+        let hash = digest::of_path(path);
+        let znode = Arc::make_mut(self.nodes.get_mut(path)?);
+        self.sum.remove(digest::of_znode(hash, znode));
+        if znode.lifetime() == Lifetime::Unlimited {
+            let result = change(znode);
+            self.sum.add(digest::of_znode(hash, znode));
+            return Some(result);
+        }
+        let before = znode.deadline(self.grace_us);
+        let result = change(znode);
+        self.sum.add(digest::of_znode(hash, znode));
+        let after = znode.deadline(self.grace_us);
+        if before != after {
+            let path: Arc<str> = Arc::from(path);
+            if let Some(before) = before {
+                self.due.remove(&(before, Arc::clone(&path)));
+            }
+            if let Some(after) = after {
+                self.due.insert((after, path));
+            }
+        }
+        Some(result)
     }
 
-    fn check_version(&self, path: &Path, expected: u64) -> Result<(), OpError> {
-        let Some(znode) = self.get(path.as_str()) else {
-            return Err(OpError::NoNode { path: path.clone() });
-        };
-        if znode.version != expected {
-            return Err(OpError::BadVersion {
-                path: path.clone(),
-                expected,
-                actual: znode.version,
-            });
+    /// Changes data as a broken memory would.
+    #[cfg(test)]
+    pub(super) fn corrupt(&mut self, path: &str, data: Bytes) {
+        Arc::make_mut(self.nodes.get_mut(path).expect("it is there")).data = data;
+    }
+
+    /// Takes a node out; its parent still lists it.
+    fn remove(&mut self, path: Arc<str>, at: Stamp) -> Change {
+        let znode = self.nodes.remove(&*path).unwrap_or_default();
+        if let Some(deadline_us) = znode.deadline(self.grace_us) {
+            self.due.remove(&(deadline_us, Arc::clone(&path)));
         }
-        Ok(())
+        let hash = digest::of_path(&path);
+        self.sum.remove(digest::of_znode(hash, &znode));
+        self.sum.remove(digest::of_data(hash, &znode.data));
+        if !self.quotas.is_empty() {
+            self.meter(&path, None);
+            self.count(&path, Usage::default(), quota::node(znode.data.len()));
+        }
+        let (czxid, acl) = (znode.czxid, znode.acl().cloned());
+        let path = Path::from_shared_checked(path);
+        Change {
+            outcome: Outcome::Deleted,
+            event: Event { zxid: at.zxid, kind: EventKind::Deleted, path, czxid, acl },
+            owner: znode.owner,
+        }
+    }
+
+    /// Takes a node off its parent's list.
+    fn unlist(&mut self, path: &str, at: Stamp) {
+        let Some(parent) = parent(path) else {
+            return;
+        };
+        self.change(parent, |parent| {
+            parent.children.remove(path);
+            parent.children_changed(at);
+            if parent.children.is_empty() && parent.lifetime() == Lifetime::Container {
+                parent.count_from(at.clock_us);
+            }
+        });
+    }
+
+    /// How many nodes lie below a node, at most `max`, and whether there are more.
+    pub(super) fn descendants(&self, path: &Path, max: u64) -> Option<(u64, bool)> {
+        self.get(path.as_str())?;
+        let (mut count, mut at) = (0, path.as_str());
+        while let Some((next, _)) = self.next_depth_first(at) {
+            if !path.is_root() && !is_below(next, path.as_str()) {
+                break;
+            }
+            if count == max {
+                return Some((count, true));
+            }
+            count += 1;
+            at = next;
+        }
+        Some((count, false))
     }
 
     /// The next free name, and the parent's counter after it.
@@ -221,14 +382,6 @@ impl Tree {
             }
         }
         Err(OpError::NodeExists { path: numbered(prefix, sequence)? })
-    }
-
-    fn unlink(&mut self, path: &str, at: Stamp) {
-        self.nodes.remove(path);
-        if let Some(parent) = parent(path).and_then(|parent| self.get_mut(parent)) {
-            parent.children.remove(path);
-            parent.children_changed(at);
-        }
     }
 }
 
@@ -250,12 +403,78 @@ pub(super) struct Znode {
     pub(super) next_sequence: u64,
     /// Full paths, shared with the map's keys.
     pub(super) children: OrdSet<Arc<str>>,
+    /// What few nodes have. Invariant: none that says nothing.
+    pub(super) special: Option<Arc<Special>>,
+}
+
+/// What few nodes have.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub(super) struct Special {
+    /// Invariant: none that grants everything to everybody.
+    pub(super) acl: Option<Acl>,
+    /// Changes of the list.
+    pub(super) aversion: u64,
+    pub(super) lifetime: Lifetime,
+    /// From when on the lifetime counts, on the replicated clock: of a container, since its last
+    /// child has gone; else since the data was replaced.
+    pub(super) since_us: u64,
+}
+
+impl Special {
+    /// `None` if it says nothing.
+    pub(super) fn new(
+        acl: Option<Acl>,
+        aversion: u64,
+        lifetime: Lifetime,
+        since_us: u64,
+    ) -> Option<Self> {
+        let since_us = if lifetime == Lifetime::Unlimited { 0 } else { since_us };
+        let special = Self { acl, aversion, lifetime, since_us };
+        (special != Self::default()).then_some(special)
+    }
 }
 
 impl Znode {
+    fn check_version(&self, path: &Path, expected: Option<u64>) -> Result<(), OpError> {
+        match expected {
+            Some(expected) if expected != self.version => {
+                let (path, actual) = (path.clone(), self.version);
+                Err(OpError::BadVersion { path, expected, actual })
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn children_changed(&mut self, at: Stamp) {
         self.cversion += 1;
         self.pzxid = at.zxid;
+    }
+
+    pub(super) fn lifetime(&self) -> Lifetime {
+        self.special.as_ref().map_or(Lifetime::Unlimited, |it| it.lifetime)
+    }
+
+    /// The lifetime starts anew.
+    fn count_from(&mut self, clock_us: u64) {
+        if let Some(special) = self.special.as_mut() {
+            Arc::make_mut(special).since_us = clock_us;
+        }
+    }
+
+    /// From when on the cluster may remove the node, if it may.
+    pub(super) fn deadline(&self, grace_us: u64) -> Option<u64> {
+        let special = self.special.as_ref()?;
+        if !self.children.is_empty() {
+            return None;
+        }
+        let after_us = match special.lifetime {
+            Lifetime::Unlimited => return None,
+            // It is left alone until it had a child.
+            Lifetime::Container if self.cversion == 0 => return None,
+            Lifetime::Container => grace_us,
+            Lifetime::Ttl(ttl) => as_micros(ttl),
+        };
+        Some(special.since_us.saturating_add(after_us))
     }
 
     /// What is told of the node.
@@ -268,9 +487,9 @@ impl Znode {
             mtime_ms: self.mtime_ms,
             version: self.version,
             cversion: self.cversion,
-            // There are no access control lists yet that could change.
-            aversion: 0,
+            aversion: self.special.as_ref().map_or(0, |it| it.aversion),
             owner: self.owner,
+            lifetime: self.lifetime(),
             data_length: self.data.len() as u64,
             children: self.children.len() as u64,
         }
@@ -287,6 +506,18 @@ impl Znode {
 pub(super) struct Stamp {
     pub(super) zxid: Zxid,
     pub(super) wall_ms: u64,
+    pub(super) clock_us: u64,
+}
+
+/// A node to be made.
+pub(super) struct New<'a> {
+    pub(super) prefix: &'a PathPrefix,
+    pub(super) sequential: bool,
+    pub(super) data: &'a [u8],
+    pub(super) owner: Option<SessionId>,
+    pub(super) lifetime: Lifetime,
+    /// Without it, the parent's.
+    pub(super) acl: Option<&'a Acl>,
 }
 
 /// What an operation did.
@@ -312,6 +543,11 @@ pub(super) fn parent(path: &str) -> Option<&str> {
         Some(0) | None => Some("/"),
         Some(at) => Some(&path[..at]),
     }
+}
+
+/// Whether `path` lies below `top`, which is not the root.
+pub(super) fn is_below(path: &str, top: &str) -> bool {
+    path.strip_prefix(top).is_some_and(|rest| rest.starts_with('/'))
 }
 
 fn numbered(prefix: &PathPrefix, sequence: u64) -> Result<Path, OpError> {

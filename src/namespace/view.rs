@@ -1,10 +1,18 @@
 //! Reading the tree at one zxid, on any thread.
 
-use std::fmt;
+use std::{fmt, ops::Bound, sync::Arc};
 
 use bytes::Bytes;
 
-use crate::{id::Zxid, namespace::tree::Tree, op::Stat, path::Path};
+use crate::{
+    id::{SessionId, Zxid},
+    namespace::{
+        session::Sessions,
+        tree::{Tree, Znode},
+    },
+    op::{Event, EventKind, Identities, List, Page, Quota, Rights, Stat, Usage},
+    path::Path,
+};
 
 /// The tree as it was after one transaction.
 ///
@@ -14,14 +22,18 @@ use crate::{id::Zxid, namespace::tree::Tree, op::Stat, path::Path};
 pub struct View {
     zxid: Zxid,
     tree: Tree,
+    sessions: Sessions,
 }
 
 impl View {
     /// The most names that [`children`](Self::children) gives at once.
     pub const CHILDREN_MAX: usize = 1024;
 
-    pub(super) fn new(zxid: Zxid, tree: Tree) -> Self {
-        Self { zxid, tree }
+    /// The most nodes that [`owned`](Self::owned) gives at once.
+    pub const OWNED_MAX: usize = 1024;
+
+    pub(super) fn new(zxid: Zxid, tree: Tree, sessions: Sessions) -> Self {
+        Self { zxid, tree, sessions }
     }
 
     /// The last transaction that it shows.
@@ -38,6 +50,66 @@ impl View {
     /// A node's stat, or `None` if there is no such node.
     pub fn stat(&self, path: &Path) -> Option<Stat> {
         Some(self.tree.get(path.as_str())?.stat())
+    }
+
+    /// A page of a node's children, as it is asked for; `None` if there is no such node.
+    ///
+    /// ```no_run
+    /// # fn all(view: &quorate::View, path: quorate::Path) -> Vec<String> {
+    /// let (mut list, mut names) = (quorate::List::of(path).prefix("job-"), Vec::new());
+    /// while let Some(page) = view.list(&list, &quorate::Identities::none()) {
+    ///     names.extend(page.children.into_iter().map(|child| child.name));
+    ///     let Some(resume) = page.resume else { break };
+    ///     list = list.after(resume);
+    /// }
+    /// # names
+    /// # }
+    /// ```
+    ///
+    /// A child comes with its stat and data only if these identities may read it; whether they may
+    /// read the parent is asked of [`allows`](Self::allows).
+    pub fn list(&self, list: &List, who: &Identities) -> Option<Page> {
+        self.tree.list(list, who)
+    }
+
+    /// Whether a client with these identities has all of these rights on a node, or there is no
+    /// such node. The methods that read ask nobody.
+    pub fn allows(&self, path: &Path, who: &Identities, rights: Rights) -> bool {
+        self.tree.get(path.as_str()).is_none_or(|znode| znode.allows(who, rights))
+    }
+
+    /// Whether a client with these identities may learn of a change: it could read the node then,
+    /// and, if that very node still lives, it can now (ARCHITECTURE.md, rule 12).
+    pub fn may_learn(&self, event: &Event, who: &Identities) -> bool {
+        let then = event.acl.as_ref().is_none_or(|acl| acl.allows(who, Rights::READ));
+        let same = |znode: &&Znode| znode.czxid == event.czxid && event.kind != EventKind::Deleted;
+        let now = self.tree.get(event.path.as_str()).filter(same);
+        then && now.is_none_or(|znode| znode.allows(who, Rights::READ))
+    }
+
+    /// The quota that is set on a node, and what it counts.
+    pub fn quota(&self, path: &Path) -> Option<(Quota, Usage)> {
+        self.tree.metered(path.as_str()).map(|metered| (metered.quota, metered.usage))
+    }
+
+    /// How many nodes lie below a node, itself not counted, and whether there are more: it stops
+    /// at `max`. `None` if there is no such node.
+    ///
+    /// Counting takes time as the subtree grows, and is done where it is asked for: the tree keeps
+    /// no such counts, so that no write pays for them at every level above it.
+    pub fn descendants(&self, path: &Path, max: u64) -> Option<(u64, bool)> {
+        self.tree.descendants(path, max)
+    }
+
+    /// A page of the ephemeral nodes of a session, in path order: those after `after`, at most
+    /// [`OWNED_MAX`](Self::OWNED_MAX), and whether more follow; `None` if there is no such session.
+    pub fn owned(&self, session: SessionId, after: Option<&Path>) -> Option<(Vec<Path>, bool)> {
+        let ephemerals = &self.sessions.get(session)?.ephemerals;
+        let start = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.as_str()));
+        let mut rest = ephemerals.range::<_, str>((start, Bound::Unbounded));
+        let path = |path: &Arc<str>| Path::from_shared_checked(Arc::clone(path));
+        let page = rest.by_ref().take(Self::OWNED_MAX).map(path).collect();
+        Some((page, rest.next().is_some()))
     }
 
     /// A page of a node's children: their names in byte order, whether more follow, and the node's

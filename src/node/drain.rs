@@ -292,11 +292,15 @@ impl Node {
         let mut clock_due = leadership.renewal_due(renewal_us, self.namespace.has_deadlines());
         if clock_due {
             let clock_us = self.namespace.clock_us() + leadership.waiting_us();
-            let due = match leadership.may_expire(renewal_us) {
-                true => self.namespace.due(clock_us, EXPIRIES_MAX),
-                false => Vec::new(),
+            let reaps_max = self.config.limits.reaps_max;
+            let (due, due_nodes) = match leadership.may_expire(renewal_us) {
+                true => (
+                    self.namespace.due(clock_us, EXPIRIES_MAX),
+                    self.namespace.due_nodes(clock_us, reaps_max),
+                ),
+                false => (Vec::new(), Vec::new()),
             };
-            leadership.renew(due);
+            leadership.renew(due, due_nodes);
         }
         let (bytes_max, wall_ms) = (self.config.limits.entry_bytes_max, self.now.wall_ms);
         while let Some(entry) = leadership.take_entry(bytes_max, wall_ms, clock_due) {

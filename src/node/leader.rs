@@ -10,7 +10,8 @@ use bytes::Bytes;
 
 use crate::{
     command::{Command, Entry, KeepAlive},
-    id::{NodeId, SessionId, StoreId},
+    id::{NodeId, SessionId, StoreId, Zxid},
+    path::Path,
 };
 
 /// What one term of leadership holds.
@@ -98,9 +99,9 @@ impl Leadership {
         }
     }
 
-    /// Puts the keep-alives that are held, then the expiries that are due, into the next entry.
+    /// Puts the keep-alives that are held, then what is due to end, into the next entry.
     /// Call it when [`Leadership::renewal_due`] says so.
-    pub(crate) fn renew(&mut self, due: Vec<SessionId>) {
+    pub(crate) fn renew(&mut self, due: Vec<SessionId>, due_nodes: Vec<(Path, Zxid)>) {
         self.since_renewal_us = 0;
         let mut commands = Vec::new();
         if !self.held.is_empty() {
@@ -109,6 +110,8 @@ impl Leadership {
             commands.extend(parts.map(|part| Command::KeepAlives(part.to_vec()).encode()));
         }
         commands.extend(due.into_iter().map(|session| Command::ExpireSession { session }.encode()));
+        let reap = |(path, czxid)| Command::ReapNode { path, czxid }.encode();
+        commands.extend(due_nodes.into_iter().map(reap));
         self.buffer_bytes += commands.iter().map(Bytes::len).sum::<usize>();
         self.buffer.splice(0..0, commands);
     }

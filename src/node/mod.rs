@@ -78,7 +78,7 @@ use crate::{
         cursors::Cursors, drain::InFlight, identity::Identity, leader::Leadership,
         membership::Membership, origin::Origin, reads::Reads, transfer::Transfers,
     },
-    op::{LimitName, Op, Txn},
+    op::{Identities, Op, Txn},
     path::Path,
     time::{Now, as_micros},
     wire::{Body, Frame},
@@ -231,18 +231,29 @@ impl Node {
             Request::Txn { seq: None, txn } => {
                 self.check_txn(&txn)?;
                 let origin = self.origin_id(ticket);
-                self.submit_plain(ticket, false, &Command::PlainTxn { origin, txn })?;
+                self.submit_plain(
+                    ticket,
+                    false,
+                    &Command::PlainTxn { origin, identities: Identities::none(), txn },
+                )?;
             }
             Request::OpenSession { .. } if self.disk_full => return Err(SubmitError::DiskFull),
             Request::OpenSession { secret, ttl } => {
                 let (origin, secret) = (self.origin_id(ticket), secret.hash());
                 let ttl_us = as_micros(ttl);
-                let command = Command::OpenSession { origin, secret, ttl_us };
+                let command =
+                    Command::OpenSession { origin, secret, ttl_us, identities: Identities::none() };
                 self.submit_plain(ticket, true, &command)?;
             }
             Request::Attach { session, secret, epoch } => {
                 let (origin, secret) = (self.origin_id(ticket), secret.hash());
-                let command = Command::AttachSession { origin, session, secret, epoch };
+                let command = Command::AttachSession {
+                    origin,
+                    session,
+                    secret,
+                    epoch,
+                    identities: Identities::none(),
+                };
                 self.submit_plain(ticket, true, &command)?;
             }
             Request::KeepAlive { session, epoch, acked } => {
@@ -469,27 +480,23 @@ impl Node {
     }
 
     fn check_txn(&self, txn: &Txn) -> Result<(), SubmitError> {
-        if self.disk_full && !matches!(txn.op(), Op::Delete { .. }) {
+        let grows = |op: &Op| matches!(op, Op::Create { .. } | Op::Set { .. });
+        if self.disk_full && txn.ops().any(grows) {
             return Err(SubmitError::DiskFull);
         }
-        let check = |limit, value: usize, max: u64| match value as u64 {
-            value if value > max => Err(SubmitError::Limit { limit, value, max }),
-            _ => Ok(()),
-        };
-        check(LimitName::Guards, txn.guards().len(), Txn::GUARDS_MAX as u64)?;
-        let payload = match txn.op() {
-            Op::Create { path, data, mode } => {
-                // What stands before a number may end in '/', and leaves room for the number.
+        for op in txn.ops() {
+            // What stands before a number may end in '/', and leaves room for the number.
+            if let Op::Create { path, mode, .. } = op {
                 match mode.is_sequential() {
                     true => drop(Path::sequential_prefix(path.as_str())?),
                     false => drop(Path::new(path.as_str())?),
                 }
-                data.len()
             }
-            Op::Set { data, .. } => data.len(),
-            Op::Delete { .. } => 0,
-        };
-        check(LimitName::PayloadBytes, payload, self.namespace.parameters().payload_bytes_max)
+        }
+        match txn.excess(self.namespace.parameters()) {
+            Some((limit, value, max)) => Err(SubmitError::Limit { limit, value, max }),
+            None => Ok(()),
+        }
     }
 
     fn check_loop(&self) -> Result<(), Misuse> {

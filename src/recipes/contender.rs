@@ -197,12 +197,14 @@ impl Contender {
                     path,
                     data: self.data.clone(),
                     mode: CreateMode::EphemeralSequential,
+                    acl: None,
                 }))
             }
             Phase::Parents(depth) => Action::Submit(Txn::new(Op::Create {
                 path: ancestor(&self.path, *depth)?.into(),
                 data: Bytes::new(),
                 mode: CreateMode::Persistent,
+                acl: None,
             })),
             Phase::Finding { after, at_least, .. } => list(after, *at_least),
             Phase::Adopting(path, at_least) => {

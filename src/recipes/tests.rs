@@ -67,6 +67,7 @@ impl Model {
             kind,
             path: path.parse().expect("made from a path"),
             czxid,
+            acl: None,
         });
         self.history.push(self.nodes.clone());
     }
@@ -80,8 +81,8 @@ impl Model {
                 return Err(OpError::GuardFailed { index, path });
             }
         }
-        match txn.op() {
-            Op::Create { path, data, mode } => self.create(session, path.as_str(), data, *mode),
+        match txn.ops().next().unwrap() {
+            Op::Create { path, data, mode, .. } => self.create(session, path.as_str(), data, *mode),
             Op::Set { path, data, .. } => {
                 let zxid = Zxid::new(self.zxid + 1);
                 let missing = OpError::NoNode { path: path.clone() };
@@ -99,6 +100,7 @@ impl Model {
                 self.commit(EventKind::Deleted, path.as_str(), node.stat.czxid);
                 Ok(Outcome::Deleted)
             }
+            other => panic!("no recipe asks for {other:?}"),
         }
     }
 
@@ -526,7 +528,7 @@ fn after_a_loss_the_own_node_goes_before_it_contends_again() {
     let Some(Some(Action::Submit(txn))) = action else {
         panic!("{action:?}");
     };
-    assert!(matches!(txn.op(), Op::Delete { .. }));
+    assert!(matches!(txn.ops().next().unwrap(), Op::Delete { .. }));
     assert_eq!(txn.guards()[0].check, Check::Czxid(token));
     client.take(Action::Submit(txn));
     quiesce(&mut model, &mut client, &mut lock);
@@ -599,7 +601,7 @@ fn a_predecessor_that_goes_between_two_pages_is_not_missed() {
     let Some(Action::Submit(txn)) = lock.action() else {
         panic!("it takes its place first");
     };
-    let Op::Create { path, .. } = txn.op() else {
+    let Op::Create { path, .. } = txn.ops().next().unwrap() else {
         panic!("{txn:?}");
     };
     let own: Path = format!("{path}0000000007").parse().expect("valid");

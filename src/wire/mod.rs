@@ -23,7 +23,7 @@ use thiserror::Error;
 pub(crate) use self::entry::ENTRIES_MAX;
 pub use self::entry::{EntryKind, HardState, LogEntry};
 use crate::{
-    config::SIZE_BYTES_MAX,
+    config::{SIZE_BYTES_MAX, TXN_OPS_MAX},
     id::{Boot, ClusterId, Incarnation, NodeId, StoreId},
     op::Txn,
     path::Path,
@@ -559,9 +559,11 @@ fn checksum(frame: &[u8]) -> u32 {
 /// Bytes before the body.
 pub(crate) const HEADER_BYTES: usize = 80;
 /// No member sends a longer frame, whatever its limits are; they may differ from the receiver's.
-/// It is one command, the largest: a payload, its path, and all guards on paths as long.
-pub(crate) const FRAME_BYTES_MAX: usize =
-    SIZE_BYTES_MAX + (1 + Txn::GUARDS_MAX) * (Path::BYTES_MAX + RECORD_BYTES) + 8 * RECORD_BYTES;
+/// It is one command, the largest: payloads, and as many guards and operations as there can be, all
+/// on the longest paths; a list names up to three.
+pub(crate) const FRAME_BYTES_MAX: usize = SIZE_BYTES_MAX
+    + (Txn::GUARDS_MAX + TXN_OPS_MAX as usize) * (3 * Path::BYTES_MAX + RECORD_BYTES)
+    + 16 * RECORD_BYTES;
 /// What stands around a field or a record at most.
 const RECORD_BYTES: usize = 128;
 /// The version of the frame format.

@@ -9,23 +9,26 @@ use bytes::{Bytes, BytesMut};
 use prost::Message as _;
 
 use crate::{
+    command::access::{acl_to_bytes, identities_from_bytes, quota_from_record},
     id::{ClusterId, NodeId, SecretHash, SessionId, Zxid},
     namespace::{
         Frozen, Namespace,
+        access::shared,
         history::History,
+        quota::{self, Metered},
         record::{
-            cached_to_record, event_from_record, event_to_record, parameters_from_record,
-            parameters_to_record, path, reply_from_record, session_to_record, stat_from_record,
-            stat_to_record,
+            cached_to_record, end_to_record, event_from_record, event_to_record, kept_acl,
+            parameters_from_record, parameters_to_record, path, reply_from_record,
+            session_to_record, stat_from_record, stat_to_record,
         },
         session::{Opener, Session, Sessions},
         snapshot::{
             COUNTER_MAX, HEAD_BYTES_MAX, PAYLOAD_BYTES_MAX, SNAPSHOT_VERSION, SnapshotError,
             record_bytes_max,
         },
-        tree::{Tree, Znode, own},
+        tree::{Special, Tree, Znode, own},
     },
-    op::Stat,
+    op::{Lifetime, Stat, Usage},
     proto::{self, snapshot_record::Kind},
     record::put_delimited,
 };
@@ -213,7 +216,7 @@ impl Body {
                 zxid: Zxid::new(head.zxid),
                 clock_us: head.clock_us,
                 wall_ms: head.wall_ms,
-                tree: Tree::empty(),
+                tree: Tree::empty(parameters.container_grace_us),
                 sessions: Sessions::starting_at(head.next_session),
                 history: History::new(Zxid::new(head.history_floor)),
             },
@@ -301,6 +304,8 @@ impl Body {
         session.last_seq = record.last_seq;
         session.acked = record.acked;
         session.keep_alive = record.keep_alive;
+        session.identities = identities_from_bytes(record.identities.clone())
+            .map_err(|_| "the session's identities are not valid")?;
         let again = session_to_record(id, &session);
         self.session_last = record.session;
         self.session = Some((id, session));
@@ -377,24 +382,39 @@ impl Body {
         if let Some(owner) = stat.owner {
             self.state.sessions.own(owner, path.shared());
         }
+        let acl = kept_acl(&record.acl).ok_or("the node's list is not valid")?;
+        let acl_again = acl.as_ref().map(acl_to_bytes).unwrap_or_default();
+        let special = Special::new(acl, stat.aversion, stat.lifetime, record.since_us);
+        let parent = self.open.last().map(|open| &open.znode);
+        let special = special.map(|special| match parent {
+            Some(parent) => shared(special, parent),
+            None => Arc::new(special),
+        });
+        let znode = Znode {
+            data: own(&record.data),
+            czxid: stat.czxid,
+            mzxid: stat.mzxid,
+            pzxid: stat.pzxid,
+            ctime_ms: stat.ctime_ms,
+            mtime_ms: stat.mtime_ms,
+            version: stat.version,
+            cversion: stat.cversion,
+            owner: stat.owner,
+            next_sequence: record.next_sequence,
+            special,
+            ..Znode::default()
+        };
+        let quota = record.quota.as_ref().map(quota_from_record);
+        let (nodes, bytes) = (record.usage_nodes, record.usage_bytes);
+        check(quota.is_some() || (nodes, bytes) == (0, 0), "the node's usage is not valid")?;
         self.open.push(Open {
             path: Arc::clone(path.shared()),
             children: stat.children,
-            znode: Znode {
-                data: own(&record.data),
-                czxid: stat.czxid,
-                mzxid: stat.mzxid,
-                pzxid: stat.pzxid,
-                ctime_ms: stat.ctime_ms,
-                mtime_ms: stat.mtime_ms,
-                version: stat.version,
-                cversion: stat.cversion,
-                owner: stat.owner,
-                next_sequence: record.next_sequence,
-                ..Znode::default()
-            },
+            usage: quota::node(znode.data.len()),
+            metered: quota.map(|quota| Metered { quota, usage: Usage { nodes, bytes } }),
+            znode,
         });
-        Ok(proto::ZnodeRecord { stat: Some(stat_to_record(&stat)), ..record })
+        Ok(proto::ZnodeRecord { stat: Some(stat_to_record(&stat)), acl: acl_again, ..record })
     }
 
     fn check_stat(
@@ -419,10 +439,16 @@ impl Body {
             stat.ctime_ms <= stat.mtime_ms && stat.mtime_ms <= state.wall_ms,
             "the node's times are not valid",
         )?;
-        let counters = [stat.version, stat.cversion, record.next_sequence];
+        let counters = [stat.version, stat.cversion, stat.aversion, record.next_sequence];
         check(
-            counters.into_iter().all(|counter| counter < COUNTER_MAX) && stat.aversion == 0,
+            counters.into_iter().all(|counter| counter < COUNTER_MAX),
             "the node's counters are not valid",
+        )?;
+        check(
+            record.since_us <= state.clock_us
+                && (record.since_us == 0 || stat.lifetime != Lifetime::Unlimited)
+                && (stat.lifetime == Lifetime::Unlimited || (stat.owner.is_none() && !is_root)),
+            "the node's lifetime is not valid",
         )?;
         let Some(owner) = stat.owner else {
             return Ok(());
@@ -441,6 +467,14 @@ impl Body {
                 open.znode.children.len() as u64 == open.children,
                 "a node before has another number of children",
             )?;
+            if let Some(metered) = open.metered {
+                check(metered.usage == open.usage, "a node before has another usage")?;
+                self.state.tree.meter(&open.path, Some(metered));
+            }
+            if let Some(parent) = self.open.last_mut() {
+                parent.usage.nodes += open.usage.nodes;
+                parent.usage.bytes += open.usage.bytes;
+            }
             self.state.tree.place(open.path, open.znode);
         }
         Ok(())
@@ -472,12 +506,13 @@ impl Body {
         &mut self,
         record: &proto::SnapshotEnd,
     ) -> Result<proto::SnapshotEnd, &'static str> {
-        let again = proto::SnapshotEnd {
-            sessions: self.state.sessions.len() as u64,
-            znodes: self.state.tree.len() as u64,
-            changes: self.state.history.len() as u64,
-        };
-        check(again == *record, "its counts are not those of the snapshot")?;
+        let again = end_to_record(&self.state);
+        check(
+            (again.sessions, again.znodes, again.changes)
+                == (record.sessions, record.znodes, record.changes),
+            "its counts are not those of the snapshot",
+        )?;
+        check(again == *record, "its digest is not that of the snapshot")?;
         check(again.znodes > 0, "there is no root")?;
         Ok(again)
     }
@@ -488,6 +523,10 @@ struct Open {
     path: Arc<str>,
     /// How many its stat says; those that came are in the node.
     children: u64,
+    /// Of the node, and of those below it that came.
+    usage: Usage,
+    /// What its quota says.
+    metered: Option<Metered>,
     znode: Znode,
 }
 

@@ -9,8 +9,8 @@ use crate::{
     namespace::{
         Frozen,
         record::{
-            cached_to_record, event_to_record, parameters_to_record, session_to_record,
-            znode_to_record,
+            cached_to_record, end_to_record, event_to_record, parameters_to_record,
+            session_to_record, znode_to_record,
         },
         snapshot::SNAPSHOT_VERSION,
     },
@@ -89,13 +89,13 @@ impl Encoder {
             }
             Next::Znode(None) => {
                 if let Some(root) = state.tree.get(ROOT) {
-                    put(out, Kind::Znode(znode_to_record(ROOT, root)));
+                    put(out, Kind::Znode(znode_to_record(ROOT, root, state.tree.metered(ROOT))));
                 }
                 Next::Znode(Some(Arc::from(ROOT)))
             }
             Next::Znode(Some(after)) => match state.tree.next_depth_first(after) {
                 Some((path, znode)) => {
-                    put(out, Kind::Znode(znode_to_record(path, znode)));
+                    put(out, Kind::Znode(znode_to_record(path, znode, state.tree.metered(path))));
                     Next::Znode(Some(Arc::clone(path)))
                 }
                 None => Next::Change,
@@ -107,14 +107,7 @@ impl Encoder {
                     Next::Change
                 }
                 None => {
-                    put(
-                        out,
-                        Kind::End(proto::SnapshotEnd {
-                            sessions: state.sessions.len() as u64,
-                            znodes: state.tree.len() as u64,
-                            changes: state.history.len() as u64,
-                        }),
-                    );
+                    put(out, Kind::End(end_to_record(state)));
                     Next::Nothing
                 }
             },

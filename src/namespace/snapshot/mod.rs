@@ -11,7 +11,7 @@ mod encode;
 
 use thiserror::Error;
 
-use crate::{config::Parameters, id::ClusterId, path::Path};
+use crate::{config::Parameters, id::ClusterId, op::Acl, path::Path};
 
 pub(crate) use self::{decode::Decoder, encode::Encoder};
 
@@ -63,9 +63,10 @@ pub(crate) enum SnapshotError {
     },
 }
 
-/// The longest record after the head.
+/// The longest record after the head: a node, or a reply that is kept.
 fn record_bytes_max(parameters: &Parameters) -> u64 {
-    parameters.payload_bytes_max + 2 * Path::BYTES_MAX as u64 + 1024
+    let longest = parameters.payload_bytes_max.max(parameters.window_bytes_max);
+    longest + 2 * (Path::BYTES_MAX + Acl::BYTES_MAX) as u64 + 1024
 }
 
 /// The version of the snapshot format.

@@ -1,10 +1,16 @@
 //! The promises of the state machine, one by one.
 
+mod access;
+mod digest;
+mod lifetime;
 mod model;
 mod random;
 mod session;
 mod snapshot;
 mod tree;
+mod txn;
+
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
@@ -12,7 +18,7 @@ use super::*;
 use crate::{
     config::Config,
     id::{ClusterId, NodeId, Secret},
-    op::{CreateMode, EventKind, Stat},
+    op::{CreateMode, EventKind, Identities, Op, Stat, Usage},
     path::Path,
 };
 
@@ -69,7 +75,12 @@ impl Fixture {
     }
 
     fn open(&mut self, number: u64, ttl_us: u64) -> SessionId {
-        let command = Command::OpenSession { origin: origin(0), secret: secret(number), ttl_us };
+        self.open_as(number, ttl_us, Identities::none())
+    }
+
+    fn open_as(&mut self, number: u64, ttl_us: u64, identities: Identities) -> SessionId {
+        let (origin, secret) = (origin(0), secret(number));
+        let command = Command::OpenSession { origin, secret, ttl_us, identities };
         match self.ns.apply(command) {
             Applied::Session { result, .. } => result.unwrap().id,
             other => panic!("{other:?}"),
@@ -86,9 +97,13 @@ impl Fixture {
     }
 
     fn plain(&mut self, txn: impl Into<Txn>) -> Reply {
+        self.plain_as(Identities::none(), txn)
+    }
+
+    fn plain_as(&mut self, identities: Identities, txn: impl Into<Txn>) -> Reply {
         self.counter += 1;
-        let origin = origin(self.counter);
-        match self.ns.apply(Command::PlainTxn { origin, txn: txn.into() }) {
+        let (origin, txn) = (origin(self.counter), txn.into());
+        match self.ns.apply(Command::PlainTxn { origin, identities, txn }) {
             Applied::Plain { origin: it, reply } if it == origin => reply,
             other => panic!("{other:?}"),
         }
@@ -111,7 +126,7 @@ pub(super) fn path(text: &str) -> Path {
 pub(super) fn create(at: &str, data: &str, mode: CreateMode) -> Op {
     let path =
         if mode.is_sequential() { Path::sequential_prefix(at).unwrap() } else { path(at).into() };
-    Op::Create { path, data: Bytes::copy_from_slice(data.as_bytes()), mode }
+    Op::Create { path, data: Bytes::copy_from_slice(data.as_bytes()), mode, acl: None }
 }
 
 pub(super) fn set(at: &str, data: &str, version: Option<u64>) -> Op {
@@ -146,6 +161,7 @@ pub(super) fn restored(ns: &Namespace, piece: usize) -> Namespace {
     let (restored, members, removed) = decoder.finish().unwrap();
     assert_eq!((&members[..], &removed[..]), (&b"members"[..], &b"gone"[..]));
     assert_eq!(snapshot(&restored), bytes);
+    assert_eq!(restored.state.digest(), ns.state.digest());
     restored
 }
 
@@ -165,14 +181,33 @@ pub(super) fn check_indexes(ns: &Namespace) {
     secrets.sort();
     owned.sort();
     assert_eq!(state.sessions.indexes(), (deadlines, secrets));
-    let (mut count, mut owners) = (1, Vec::new());
+    let (mut count, mut owners, mut due) = (1, Vec::new(), Vec::new());
+    let mut usages = BTreeMap::new();
+    for path in state.tree.quotas.keys() {
+        let root = state.tree.get(path).unwrap();
+        usages.insert(path.to_string(), Usage { nodes: 1, bytes: root.data.len() as u64 });
+    }
     let mut at = "/".to_string();
     while let Some((path, znode)) = state.tree.next_depth_first(&at) {
         count += 1;
+        for (top, usage) in &mut usages {
+            if **path != **top && path.starts_with(&format!("{}/", top.trim_end_matches('/'))) {
+                usage.nodes += 1;
+                usage.bytes += znode.data.len() as u64;
+            }
+        }
+        let deadline_us = znode.deadline(state.parameters.container_grace_us);
+        due.extend(deadline_us.map(|deadline_us| (deadline_us, path.to_string())));
         owners.extend(znode.owner.map(|owner| (path.to_string(), owner)));
         at = path.to_string();
     }
     owners.sort();
+    due.sort();
+    let named: Vec<_> = due.into_iter().map(|(_, path)| path).collect();
+    assert!(state.tree.due(u64::MAX).map(|path| path.to_string()).eq(named));
     assert_eq!(owned, owners);
     assert_eq!(state.tree.len(), count);
+    for (path, usage) in usages {
+        assert_eq!(state.tree.metered(&path).unwrap().usage, usage, "{path}");
+    }
 }

@@ -1,5 +1,7 @@
 //! Random commands against the naive model, and against other replicas.
 
+use std::time::Duration;
+
 use super::{
     super::{Namespace, tests::*},
     model::Model,
@@ -7,18 +9,42 @@ use super::{
 use crate::{
     command::{Command, KeepAlive},
     id::{Origin, SessionId, Zxid},
-    op::{Check, CreateMode, Guard, Txn},
+    op::{
+        Acl, Check, Children, CreateMode, DigestId, Field, Grant, Guard, Identities, Identity,
+        List, Op, Principal, Quota, Relation, Rights, Txn,
+    },
 };
 
 /// Replies, changes, tree, sessions and history are those of the model, and a state that goes
-/// through its snapshot goes on as if nothing had been (rules 3, 4, 7 and 9 of ARCHITECTURE.md).
+/// through its snapshot goes on as if nothing had been (rules 2, 3, 4, 7, 9, 10 and 12 of
+/// ARCHITECTURE.md). A million commands in all, in tests that run side by side.
 #[test]
-fn two_hundred_thousand_random_commands_do_what_the_model_does() {
+fn the_first_commands_of_a_million_do_what_the_model_does() {
+    commands_do_what_the_model_does(1);
+}
+
+#[test]
+fn the_second_commands_of_a_million_do_what_the_model_does() {
+    commands_do_what_the_model_does(2);
+}
+
+#[test]
+fn the_third_commands_of_a_million_do_what_the_model_does() {
+    commands_do_what_the_model_does(3);
+}
+
+#[test]
+fn the_fourth_commands_of_a_million_do_what_the_model_does() {
+    commands_do_what_the_model_does(4);
+}
+
+/// A quarter of a million.
+fn commands_do_what_the_model_does(seed: u64) {
     let parameters = tight();
     let mut model = Model::new(parameters);
     let mut ns = Namespace::new(parameters);
-    let mut random = Random(1);
-    for step in 0..200_000 {
+    let mut random = Random(seed);
+    for step in 0..250_000 {
         if random.below(4) == 0 {
             let (advance_us, wall_ms) = (random.below(4) * 40, random.below(1000) + step / 100);
             model.begin_entry(advance_us, wall_ms);
@@ -29,7 +55,7 @@ fn two_hundred_thousand_random_commands_do_what_the_model_does() {
         assert_eq!(ns.apply(command.clone()), expected, "{step}: {command:?}");
         assert_eq!(ns.drain_changes(), std::mem::take(&mut model.changes));
         assert_eq!(ns.zxid().as_u64(), model.zxid);
-        if step % 256 == 0 {
+        if step % 1024 == 0 {
             compare(&ns, &model, &mut random);
         }
         if random.below(500) == 0 {
@@ -38,9 +64,9 @@ fn two_hundred_thousand_random_commands_do_what_the_model_does() {
         }
     }
     // The generator reaches what it is to reach.
-    assert!(model.zxid > 50_000, "{}", model.zxid);
+    assert!(model.zxid > 30_000, "{}", model.zxid);
     assert!(model.next_session > 1_000, "{}", model.next_session);
-    assert!(model.floor.as_u64() > 40_000, "{:?}", model.floor);
+    assert!(model.floor.as_u64() > 29_000, "{:?}", model.floor);
 }
 
 /// A replica that starts from another's snapshot halfway ends with the same bytes.
@@ -117,11 +143,22 @@ fn compare(ns: &Namespace, model: &Model, random: &mut Random) {
             more = page.1;
         }
         assert_eq!(names, model.children(text));
+        let below = model.subtree(text).len() as u64 - 1;
+        assert_eq!(view.descendants(&path, u64::MAX), Some((below, false)));
+        let list = random.list(text);
+        let who = random.identities();
+        assert_eq!(view.list(&list, &who), Some(model.list(&list, &who)));
+        let right = Rights::from_bits(1 << random.below(5)).unwrap();
+        assert_eq!(view.allows(&path, &who, right), model.right(text, &who, right).is_ok());
+        let quota = model.quota(text).map(|quota| (quota, model.usage(text)));
+        assert_eq!(view.quota(&path), quota);
     }
     assert_eq!(ns.state.tree.len(), model.nodes.len());
     assert_eq!(ns.state.sessions.len(), model.sessions.len());
     for (id, lease) in &model.sessions {
         assert_eq!(ns.session(*id), model.session(*id));
+        let owned = model.ephemerals(*id).iter().map(|it| path(it)).collect();
+        assert_eq!(view.owned(*id, None), Some((owned, false)));
         for seq in 0..lease.last_seq + 2 {
             assert_eq!(ns.cached_reply(*id, seq), lease.replies.get(&seq).cloned());
         }
@@ -132,7 +169,15 @@ fn compare(ns: &Namespace, model: &Model, random: &mut Random) {
     due.truncate(2);
     let due: Vec<_> = due.into_iter().map(|it| it.1).collect();
     assert_eq!(ns.due(model.clock_us, 2), due);
-    assert_eq!(ns.has_deadlines(), !model.sessions.is_empty());
+    let deadline = |path: &String| Some((model.node_deadline(path)?, path.clone()));
+    let mut due: Vec<_> = model.nodes.keys().filter_map(deadline).collect();
+    assert_eq!(ns.has_deadlines(), !model.sessions.is_empty() || !due.is_empty());
+    due.retain(|it| it.0 <= model.clock_us);
+    due.sort();
+    due.truncate(3);
+    let czxid = |path: &String| model.stat(path).unwrap().czxid;
+    let due: Vec<_> = due.iter().map(|it| (path(&it.1), czxid(&it.1))).collect();
+    assert_eq!(ns.due_nodes(model.clock_us, 3), due);
     assert_eq!(ns.history_floor(), model.floor);
     for back in 0..3 {
         let zxid = Zxid::new(model.zxid.saturating_sub(back * 9));
@@ -165,6 +210,12 @@ impl Random {
         self.below(n) == 0
     }
 
+    /// One of two openings of a node.
+    fn opener(&mut self) -> Origin {
+        let it = origin(self.below(100));
+        Origin { boot_nonce: it.counter % 2, ..it }
+    }
+
     pub(super) fn command(&mut self, model: &Model) -> Command {
         let ids: Vec<_> = model.sessions.keys().copied().collect();
         let session = match ids.len() as u64 {
@@ -190,15 +241,13 @@ impl Random {
         };
         match self.below(40) {
             0 | 1 => Command::OpenSession {
-                origin: {
-                    let it = origin(self.below(100));
-                    Origin { boot_nonce: it.counter % 2, ..it }
-                },
+                origin: self.opener(),
                 secret: match lease {
                     Some(lease) if self.one_in(4) => lease.secret,
                     _ => secret(self.next()),
                 },
                 ttl_us: self.below(3_000),
+                identities: self.identities(),
             },
             2 => Command::AttachSession {
                 origin: origin(self.below(100)),
@@ -208,6 +257,7 @@ impl Random {
                     _ => secret(0),
                 },
                 epoch: epoch + self.below(3),
+                identities: self.identities(),
             },
             3 if self.one_in(2) => Command::CloseSession { session, epoch, seq },
             4 | 5 => Command::KeepAlives(
@@ -220,55 +270,173 @@ impl Random {
                     })
                     .collect(),
             ),
-            6 | 7 => Command::ExpireSession { session },
-            8..=15 => {
-                Command::PlainTxn { origin: origin(self.below(100)), txn: self.txn(model, session) }
+            6 => Command::ExpireSession { session },
+            7 => {
+                let at = self.node(model);
+                let czxid = model.stat(&at).unwrap_or_default().czxid.as_u64();
+                let czxid = Zxid::new(czxid + u64::from(self.one_in(9)));
+                Command::ReapNode { path: path(&at), czxid }
             }
+            8..=15 => Command::PlainTxn {
+                origin: origin(self.below(100)),
+                identities: self.identities(),
+                txn: self.txn(model, session),
+            },
             _ => Command::SessionTxn { session, epoch, seq, acked, txn: self.txn(model, session) },
         }
     }
 
     fn txn(&mut self, model: &Model, session: SessionId) -> Txn {
+        let mut txn = if self.one_in(3) {
+            let mut txn = Txn::all(self.ops(model));
+            if self.one_in(3) {
+                txn = txn.or_else(self.ops(model));
+            }
+            txn
+        } else {
+            Txn::new(self.op(model, 18))
+        };
+        while self.one_in(6) {
+            txn = txn.guard(self.guard(model, session));
+        }
+        txn
+    }
+
+    fn ops(&mut self, model: &Model) -> Vec<Op> {
+        (0..self.below(5)).map(|_| self.op(model, 6)).collect()
+    }
+
+    fn op(&mut self, model: &Model, bytes: u64) -> Op {
         let version = |random: &mut Self| random.one_in(4).then(|| random.below(3));
-        let data = "0123456789abcdefg"[..self.below(18) as usize].to_string();
+        let data = "0123456789abcdefg"[..self.below(bytes) as usize].to_string();
         let at = self.node(model);
         let crowded = model.nodes.len() > 60;
-        let op = match self.below(if crowded { 5 } else { 10 }) {
-            0..=1 => set(&at, &data, version(self)),
-            2..=4 => delete(&at, version(self)),
+        match self.below(if crowded { 10 } else { 20 }) {
+            0..=2 => set(&at, &data, version(self)),
+            3..=5 => delete(&at, version(self)),
+            _ if self.one_in(15) => self.access(&at),
+            6 if self.one_in(3) => Op::DeleteTree { path: path(&at) },
+            6 => Op::Check(self.guard(model, SessionId::new(1).unwrap())),
+            7 => Op::Get { path: path(&at) },
+            8 => Op::Exists { path: path(&at) },
+            9 => Op::List(self.list(&at)),
             kind => {
+                let ttl = Duration::from_millis(self.below(3));
                 let mode = [
                     CreateMode::Persistent,
                     CreateMode::Persistent,
+                    CreateMode::Persistent,
+                    CreateMode::Ephemeral,
                     CreateMode::Ephemeral,
                     CreateMode::PersistentSequential,
                     CreateMode::EphemeralSequential,
-                ][kind as usize - 5];
+                    CreateMode::Container,
+                    CreateMode::Ttl(ttl),
+                    CreateMode::SequentialTtl(ttl),
+                ][kind as usize - 10];
                 let name = NAMES[self.below(NAMES.len() as u64) as usize];
                 let at = format!("{}/{name}", at.trim_end_matches('/'));
                 if at.matches('/').count() > 4 {
-                    set("/", &data, None)
-                } else if mode.is_sequential() && self.one_in(3) {
-                    create(&at[..at.len() - name.len()], &data, mode)
-                } else {
-                    create(&at, &data, mode)
+                    return set("/", &data, None);
+                }
+                let acl = self.one_in(5).then(|| self.acl());
+                let at = match mode.is_sequential() && self.one_in(3) {
+                    true => &at[..at.len() - name.len()],
+                    false => &at,
+                };
+                match create(at, &data, mode) {
+                    Op::Create { path, data, mode, .. } => Op::Create { path, data, mode, acl },
+                    other => other,
                 }
             }
-        };
-        let mut txn = Txn::new(op);
-        while self.one_in(6) {
-            let at = self.node(model);
-            let stat = model.stat(&at).unwrap_or_default();
-            let check = match self.below(6) {
-                0 => Check::Exists(false),
-                1 | 2 => Check::Exists(true),
-                3 => Check::Version(stat.version),
-                4 => Check::Czxid(stat.czxid),
-                _ => Check::Owner(stat.owner.unwrap_or(session)),
-            };
-            txn = txn.guard(Guard { path: path(&at), check });
         }
-        txn
+    }
+
+    fn access(&mut self, at: &str) -> Op {
+        let path = path(at);
+        let some = |random: &mut Self, max| random.one_in(3).then(|| random.below(max));
+        match self.below(4) {
+            0 => Op::GetAcl { path },
+            1 => {
+                let quota = Quota {
+                    nodes_hard: some(self, 20),
+                    bytes_hard: some(self, 80),
+                    nodes_soft: some(self, 20),
+                    bytes_soft: None,
+                };
+                Op::SetQuota { path, quota: (!self.one_in(3)).then_some(quota) }
+            }
+            // The root stays open to somebody.
+            _ if at == "/" => Op::GetAcl { path },
+            _ => Op::SetAcl { path, acl: self.acl(), version: some(self, 3) },
+        }
+    }
+
+    fn acl(&mut self) -> Acl {
+        let grants = (0..=self.below(2)).map(|_| Grant {
+            principal: match self.below(6) {
+                0..=2 => Principal::World,
+                3 => Principal::Auth,
+                user => Principal::Digest(user_id(user)),
+            },
+            rights: Rights::from_bits(self.below(32) as u8 | self.below(32) as u8).unwrap(),
+        });
+        Acl::new(grants.collect::<Vec<_>>()).unwrap()
+    }
+
+    fn identities(&mut self) -> Identities {
+        let all = [
+            Identity::Digest(user_id(4)),
+            Identity::Digest(user_id(5)),
+            Identity::Ip([10, 0, 0, 1].into()),
+            Identity::Super,
+        ];
+        Identities::new(all.into_iter().filter(|_| self.one_in(3))).unwrap()
+    }
+
+    fn guard(&mut self, model: &Model, session: SessionId) -> Guard {
+        let at = self.node(model);
+        let stat = model.stat(&at).unwrap_or_default();
+        let relations = [Relation::Equal, Relation::NotEqual, Relation::Less, Relation::Greater];
+        let is = relations[self.below(4) as usize];
+        let fields = [
+            (Field::Version, stat.version),
+            (Field::Cversion, stat.cversion),
+            (Field::Aversion, stat.aversion),
+            (Field::Czxid, stat.czxid.as_u64()),
+            (Field::Mzxid, stat.mzxid.as_u64()),
+            (Field::Pzxid, stat.pzxid.as_u64()),
+            (Field::Children, stat.children),
+            (Field::DataLength, stat.data_length),
+        ];
+        let check = match self.below(9) {
+            0 => Check::Exists(false),
+            1 | 2 => Check::Exists(true),
+            3 => Check::Version(stat.version),
+            4 => Check::Czxid(stat.czxid),
+            5 => Check::Owner(stat.owner.unwrap_or(session)),
+            6 => Check::Value { is, to: "012"[..self.below(4) as usize].to_string().into() },
+            _ => {
+                let (field, value) = fields[self.below(8) as usize];
+                Check::Compare { field, is, to: (value + self.below(3)).saturating_sub(1) }
+            }
+        };
+        Guard { path: path(&at), check }
+    }
+
+    fn list(&mut self, at: &str) -> List {
+        let mut list = List::of(path(at)).limit(1 + self.below(4) as u32);
+        if self.one_in(2) {
+            list = list.prefix(["a", "a-", "b", "zz"][self.below(4) as usize]);
+        }
+        if self.one_in(2) {
+            list = list.after(["a", "a-0000000001", "b.", "zz"][self.below(4) as usize]);
+        }
+        list.only =
+            [Children::All, Children::Persistent, Children::Ephemeral][self.below(3) as usize];
+        list.with_stat = self.one_in(2);
+        list.with_data = self.one_in(2);
+        list
     }
 
     /// Mostly one that exists.
@@ -282,20 +450,27 @@ impl Random {
     }
 }
 
+fn user_id(user: u64) -> DigestId {
+    DigestId::new(["ann", "bob"][user as usize - 4], "hash").unwrap()
+}
+
 /// Limits that the generator meets often.
-fn tight() -> crate::config::Parameters {
+pub(super) fn tight() -> crate::config::Parameters {
     crate::config::Parameters {
         tick_us: 10,
         advance_us_max: 100,
         renewal_us: 50,
         ttl_us_min: 200,
         ttl_us_max: 2_000,
-        payload_bytes_max: 16,
+        payload_bytes_max: 150,
         window_count_max: 5,
         window_bytes_max: 4096 + 5 * 192 + 20,
         history_count_max: 30,
-        history_bytes_max: 30 * 72,
+        history_bytes_max: 30 * 90,
         sessions_max: 6,
+        txn_ops_max: 6,
+        subtree_nodes_max: 8,
+        container_grace_us: 300,
     }
 }
 

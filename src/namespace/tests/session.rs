@@ -101,6 +101,7 @@ fn rule_9_an_open_repeated_elsewhere_is_the_next_attachment_of_the_same_session(
         origin,
         secret: secret(1),
         ttl_us: SECOND,
+        identities: Identities::none(),
     }) {
         Applied::Session { result, moved_from, .. } => (result, moved_from),
         other => panic!("{other:?}"),
@@ -276,8 +277,12 @@ const SECOND: u64 = 1_000_000;
 impl Fixture {
     fn open_result(&mut self, number: u64, ttl_us: u64) -> Result<SessionState, OpError> {
         self.counter += 1;
-        let command =
-            Command::OpenSession { origin: origin(self.counter), secret: secret(number), ttl_us };
+        let command = Command::OpenSession {
+            origin: origin(self.counter),
+            secret: secret(number),
+            ttl_us,
+            identities: Identities::none(),
+        };
         match self.ns.apply(command) {
             Applied::Session { zxid, result, moved_from: None, .. } if zxid == self.ns.zxid() => {
                 result
@@ -292,8 +297,13 @@ impl Fixture {
         number: u64,
         epoch: u64,
     ) -> Result<(SessionState, Option<u64>), OpError> {
-        let command =
-            Command::AttachSession { origin: origin(0), session, secret: secret(number), epoch };
+        let command = Command::AttachSession {
+            origin: origin(0),
+            session,
+            secret: secret(number),
+            epoch,
+            identities: Identities::none(),
+        };
         match self.ns.apply(command) {
             Applied::Session { result, moved_from, .. } => result.map(|state| (state, moved_from)),
             other => panic!("{other:?}"),

@@ -57,7 +57,7 @@ fn a_torn_or_changed_snapshot_is_refused() {
             // A changed payload is a payload, too: the checksum is somebody else's.
             Ok(parts) => {
                 same += 1;
-                assert!(encode(parts) == bad, "another state has these bytes");
+                assert!(encode(parts) == bad, "another state has these bytes, bit {bit}");
             }
         }
     }
@@ -189,7 +189,7 @@ fn an_impossible_state_is_refused() {
 /// Encoder and decoder hold nothing that grows with the tree beyond the tree.
 #[test]
 fn sizes_of_what_there_are_millions_of() {
-    assert!(size_of::<Znode>() <= 128, "{}", size_of::<Znode>());
+    assert!(size_of::<Znode>() <= 136, "{}", size_of::<Znode>());
     assert!(size_of::<Session>() <= 224, "{}", size_of::<Session>());
 }
 

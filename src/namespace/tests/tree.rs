@@ -204,7 +204,7 @@ fn rule_12_the_history_is_trimmed_by_whole_transactions() {
     assert_eq!(it.ns.history_floor(), Zxid::new(1));
 }
 
-fn created(reply: &Reply) -> String {
+pub(super) fn created(reply: &Reply) -> String {
     match &reply.result {
         Ok(Outcome::Created { path, .. }) => path.to_string(),
         other => panic!("{other:?}"),

@@ -313,3 +313,42 @@ fn ephemeral_nodes_end_with_their_session() {
     let refused = cluster.submit_seq(at, session, 2, create("/late"));
     assert_eq!(refused, Err(SubmitError::NotAttached { session, epoch: 1 }));
 }
+
+/// The leader proposes what is due, a few in each renewal interval; the clock goes on for it.
+#[test]
+fn rule_10_containers_and_ttl_nodes_go_on_replicated_time() {
+    let container_grace = Duration::from_secs(1);
+    let limits = Limits { container_grace, reaps_max: 2, ..Limits::default() };
+    let mut cluster = Cluster::with_limits(3, limits);
+    let leader = cluster.elect();
+    let at = follower(&cluster);
+    for n in 0..5 {
+        let mode = CreateMode::Ttl(Duration::from_secs(2));
+        cluster.write(at, create_as(&format!("/t{n}"), mode)).expect("made");
+    }
+    cluster.write(at, create_as("/c", CreateMode::Container)).expect("made");
+    cluster.write(at, create("/c/x")).expect("made");
+    let delete = crate::Op::Delete { path: "/c/x".parse().expect("valid"), version: None };
+    cluster.write(at, delete.into()).expect("deleted");
+    let left = |cluster: &Cluster| (0..5).filter(|n| cluster.exists(at, &format!("/t{n}"))).count();
+    cluster.run(19);
+    assert!(cluster.exists(at, "/c") && left(&cluster) == 5, "nothing goes early");
+    cluster.run(20);
+    assert!(!cluster.exists(at, "/c"), "the grace, and an interval, are over");
+    assert_eq!(left(&cluster), 5);
+    // A new leader goes on with the time that is left.
+    cluster.kill(leader);
+    cluster.elect();
+    let mut seen = vec![left(&cluster)];
+    for _ in 0..100 {
+        cluster.run(1);
+        let now = left(&cluster);
+        if Some(&now) != seen.last() {
+            seen.push(now);
+        }
+    }
+    assert_eq!(seen, [5, 3, 1, 0], "at most two an interval");
+    let applied = cluster.nodes[&at].status().applied;
+    cluster.run(50);
+    assert_eq!(cluster.nodes[&at].status().applied, applied, "an idle cluster writes nothing");
+}

@@ -240,7 +240,7 @@ fn a_member_takes_what_others_send_whatever_its_own_limits_are() {
     for n in 0..600 {
         let path = crate::Path::sequential_prefix(&format!("/n{n}")).expect("valid");
         let data = Bytes::from(vec![7; 900]);
-        let txn = Op::Create { path, data, mode: CreateMode::Persistent }.into();
+        let txn = Op::Create { path, data, mode: CreateMode::Persistent, acl: None }.into();
         cluster.submit(leader, Request::Txn { seq: None, txn });
     }
     cluster.run(20);

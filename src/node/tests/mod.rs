@@ -37,7 +37,7 @@ pub(super) fn create(path: &str) -> Txn {
 
 pub(super) fn create_as(path: &str, mode: CreateMode) -> Txn {
     let path = crate::Path::sequential_prefix(path).expect("a valid path");
-    Op::Create { path, data: Bytes::from_static(b"x"), mode }.into()
+    Op::Create { path, data: Bytes::from_static(b"x"), mode, acl: None }.into()
 }
 
 /// A disk that holds what was persisted, and nothing else.

@@ -3,7 +3,11 @@
 use std::{cell::Cell, rc::Rc};
 
 use super::*;
-use crate::{command::Batch, op::OpError, wire::Body};
+use crate::{
+    command::Batch,
+    op::{Identities, OpError},
+    wire::Body,
+};
 
 const TTL: Duration = Duration::from_secs(10);
 
@@ -285,6 +289,7 @@ fn rule_7_a_refused_number_must_be_submitted_again_before_later_ones() {
         path: crate::Path::new("/big").expect("valid").into(),
         data: vec![0; 2 << 20].into(),
         mode: CreateMode::Persistent,
+        acl: None,
     };
     let refused = cluster.submit_seq(at, session, 1, big.into());
     assert!(matches!(refused, Err(SubmitError::Limit { value: 2_097_152, max: 1_048_575, .. })));
@@ -466,7 +471,7 @@ fn a_path_without_room_for_its_number_is_refused_before_it_is_encoded() {
         format!("/{}", "x".repeat(bytes - 1)).parse().expect("a valid path")
     };
     let create = |bytes, mode| -> Txn {
-        Op::Create { path: long(bytes).into(), data: Bytes::new(), mode }.into()
+        Op::Create { path: long(bytes).into(), data: Bytes::new(), mode, acl: None }.into()
     };
     let modes = [CreateMode::PersistentSequential, CreateMode::EphemeralSequential];
     for (mode, bytes) in modes.into_iter().flat_map(|mode| [(mode, 4087), (mode, 4096)]) {
@@ -494,11 +499,13 @@ fn a_field_that_cannot_be_has_no_effect_on_any_member() {
     let origin = OriginId { node: leader, boot_nonce: 1, counter: 1 };
     let path = crate::Path::new(&format!("/{}", "x".repeat(4095))).expect("valid");
     let mode = CreateMode::PersistentSequential;
-    let txn: Txn = Op::Create { path: path.into(), data: Bytes::new(), mode }.into();
+    let txn: Txn = Op::Create { path: path.into(), data: Bytes::new(), mode, acl: None }.into();
     let commands = [
-        Command::PlainTxn { origin, txn: create("/before") }.encode(),
-        Command::PlainTxn { origin, txn }.encode(),
-        Command::PlainTxn { origin, txn: create("/after") }.encode(),
+        Command::PlainTxn { origin, txn: create("/before"), identities: Identities::none() }
+            .encode(),
+        Command::PlainTxn { origin, txn, identities: Identities::none() }.encode(),
+        Command::PlainTxn { origin, txn: create("/after"), identities: Identities::none() }
+            .encode(),
     ];
     let leadership = cluster.node(leader).leadership.as_mut().expect("leads");
     assert!(leadership.push(commands.concat().into(), usize::MAX));
@@ -524,6 +531,7 @@ fn forwarded_bytes_that_are_no_commands_never_reach_the_log() {
     let at = follower(&cluster);
     let good = Command::PlainTxn {
         origin: OriginId { node: at, boot_nonce: 1, counter: 1 },
+        identities: crate::Identities::none(),
         txn: create("/good"),
     }
     .encode();

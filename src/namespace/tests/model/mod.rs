@@ -1,5 +1,7 @@
 //! A naive second implementation, with plain sorted maps and no cleverness, to compare with.
 
+mod txn;
+
 use std::collections::BTreeMap;
 
 use super::super::{Applied, SessionState};
@@ -7,10 +9,14 @@ use crate::{
     command::{Command, KeepAlive},
     config::Parameters,
     id::{NodeId, Origin, SecretHash, SessionId, Zxid},
-    op::{Check, Event, EventKind, Guard, LimitName, Op, OpError, Outcome, Reply, Stat, Txn},
+    op::{
+        Acl, Event, EventKind, Grant, Identities, Lifetime, LimitName, OpError, Outcome, Quota,
+        Reply, Stat, Txn,
+    },
     path::Path,
 };
 
+#[derive(Clone)]
 pub(super) struct Model {
     pub(super) parameters: Parameters,
     pub(super) zxid: u64,
@@ -30,6 +36,13 @@ pub(super) struct Node {
     /// Without `data_length` and `children`.
     stat: Stat,
     sequence: u64,
+    /// The replicated clock when the data was replaced.
+    touched_us: u64,
+    /// The replicated clock when the last child went.
+    emptied_us: u64,
+    /// Who may do what; nothing is for everybody.
+    acl: Vec<Grant>,
+    quota: Option<Quota>,
 }
 
 #[derive(Clone)]
@@ -42,6 +55,7 @@ pub(super) struct Lease {
     pub(super) last_seq: u64,
     acked: u64,
     pub(super) keep_alive: u64,
+    identities: Identities,
     pub(super) replies: BTreeMap<u64, Reply>,
 }
 
@@ -69,10 +83,11 @@ impl Model {
     pub(super) fn apply(&mut self, command: Command) -> Applied {
         match command {
             Command::SessionTxn { session, epoch, seq, acked, txn } => {
-                let reply = match self.admit(session, epoch, seq, Some(acked)) {
+                let reply = match self.admit(session, epoch, seq, Some((acked, &txn))) {
                     Err(reply) => reply,
                     Ok(()) => {
-                        let result = self.execute(&txn, Some(session));
+                        let who = self.sessions[&session].identities.clone();
+                        let result = self.execute(&txn, Some(session), &who);
                         let reply = self.reply(result);
                         let lease = self.sessions.get_mut(&session).unwrap();
                         lease.last_seq = seq;
@@ -92,18 +107,18 @@ impl Model {
                 };
                 Applied::Sequenced { session, epoch, seq, reply, ended }
             }
-            Command::PlainTxn { origin, txn } => {
-                let result = self.execute(&txn, None);
+            Command::PlainTxn { origin, identities, txn } => {
+                let result = self.execute(&txn, None, &identities);
                 let reply = self.reply(result);
                 Applied::Plain { origin, reply }
             }
-            Command::OpenSession { origin, secret, ttl_us } => {
-                let (result, moved_from) = self.open(&origin, secret, ttl_us);
+            Command::OpenSession { origin, secret, ttl_us, identities } => {
+                let (result, moved_from) = self.open(&origin, (secret, identities), ttl_us);
                 Applied::Session { origin, zxid: Zxid::new(self.zxid), result, moved_from }
             }
-            Command::AttachSession { origin, session, secret, epoch } => {
+            Command::AttachSession { origin, session, secret, epoch, identities } => {
                 let moved_from = self.sessions.get(&session).map(|it| it.epoch);
-                let result = self.attach(session, secret, epoch);
+                let result = self.attach(session, secret, epoch, identities);
                 Applied::Session {
                     origin,
                     zxid: Zxid::new(self.zxid),
@@ -123,6 +138,7 @@ impl Model {
                 }
                 _ => Applied::NotExpired { session },
             },
+            Command::ReapNode { path, czxid } => self.reap(path, czxid),
             Command::PinStore { .. } => Applied::Nothing,
         }
     }
@@ -134,6 +150,10 @@ impl Model {
             children: self.children(path).len() as u64,
             ..node.stat
         })
+    }
+
+    pub(super) fn quota(&self, path: &str) -> Option<Quota> {
+        self.nodes[path].quota
     }
 
     pub(super) fn children(&self, parent: &str) -> Vec<String> {
@@ -167,12 +187,13 @@ impl Model {
         Reply { zxid: Zxid::new(self.zxid), result }
     }
 
+    #[expect(clippy::result_large_err, reason = "a reply is what there is to tell")]
     fn admit(
         &mut self,
         id: SessionId,
         epoch: u64,
         seq: u64,
-        acked: Option<u64>,
+        keeps: Option<(u64, &Txn)>,
     ) -> Result<(), Reply> {
         let zxid = Zxid::new(self.zxid);
         let refuse = |error| Err(Reply { zxid, result: Err(error) });
@@ -186,18 +207,22 @@ impl Model {
         if seq > expected {
             return refuse(OpError::Gap { expected, actual: seq });
         }
-        lease.acknowledge(acked.unwrap_or(0));
+        lease.acknowledge(keeps.map_or(0, |it| it.0));
         if seq < expected {
             return match lease.replies.get(&seq) {
                 Some(reply) => Err(reply.clone()),
                 None => refuse(OpError::AlreadyAcknowledged { seq }),
             };
         }
-        if acked.is_none() {
+        let Some((_, txn)) = keeps else {
             return Ok(());
-        }
+        };
+        let results = match txn.is_verbose() {
+            true => self.parameters.window_bytes_max / 2,
+            false => 0,
+        };
         let count = lease.replies.len() as u64 + 1;
-        let bytes = lease.replies.values().map(reply_bytes).sum::<u64>() + 192 + 4096;
+        let bytes = lease.replies.values().map(reply_bytes).sum::<u64>() + 192 + results.max(4096);
         for (limit, value, max) in [
             (LimitName::WindowCount, count, self.parameters.window_count_max),
             (LimitName::WindowBytes, bytes, self.parameters.window_bytes_max),
@@ -209,164 +234,62 @@ impl Model {
         Ok(())
     }
 
-    fn execute(&mut self, txn: &Txn, actor: Option<SessionId>) -> Result<Outcome, OpError> {
-        for (index, guard) in txn.guards().iter().enumerate() {
-            if !self.holds(guard) {
-                return Err(OpError::GuardFailed { index: index as u64, path: guard.path.clone() });
-            }
-        }
-        match txn.op() {
-            Op::Create { path, data, mode } => {
-                self.check_payload(data)?;
-                if path.as_str() == "/" && !mode.is_sequential() {
-                    return Err(OpError::Root);
-                }
-                if mode.is_ephemeral() && actor.is_none() {
-                    return Err(OpError::EphemeralWithoutSession);
-                }
-                let owner = actor.filter(|_| mode.is_ephemeral());
-                self.create(path.as_str(), mode.is_sequential(), data, owner)
-            }
-            Op::Set { path, data, version } => {
-                self.check_payload(data)?;
-                self.check_version(path, *version)?;
-                let (zxid, wall_ms) = (self.zxid + 1, self.wall_ms);
-                let node = self.nodes.get_mut(path.as_str()).unwrap();
-                node.data = data.to_vec();
-                node.stat.version += 1;
-                node.stat.mzxid = Zxid::new(zxid);
-                node.stat.mtime_ms = wall_ms;
-                let czxid = node.stat.czxid;
-                self.commit(vec![(EventKind::DataChanged, path.clone(), czxid)]);
-                Ok(Outcome::Set { stat: self.stat(path.as_str()).unwrap() })
-            }
-            Op::Delete { path, version } => {
-                if path.is_root() {
-                    return Err(OpError::Root);
-                }
-                self.check_version(path, *version)?;
-                let children = self.children(path.as_str()).len() as u64;
-                if children > 0 {
-                    return Err(OpError::NotEmpty { path: path.clone(), children });
-                }
-                let czxid = self.unlink(path.as_str());
-                self.commit(vec![(EventKind::Deleted, path.clone(), czxid)]);
-                Ok(Outcome::Deleted)
-            }
-        }
-    }
-
-    fn create(
-        &mut self,
-        prefix: &str,
-        sequential: bool,
-        data: &[u8],
-        owner: Option<SessionId>,
-    ) -> Result<Outcome, OpError> {
-        let parent = before(prefix).to_string();
-        let parent_path = || parent.parse::<Path>().unwrap();
-        let Some(above) = self.nodes.get(&parent) else {
-            return Err(OpError::NoNode { path: parent_path() });
-        };
-        if above.stat.owner.is_some() {
-            return Err(OpError::NoChildrenForEphemerals { path: parent_path() });
-        }
-        let mut sequence = above.sequence;
-        let text = if sequential {
-            while self.nodes.contains_key(&format!("{prefix}{sequence:010}")) {
-                sequence += 1;
-            }
-            sequence += 1;
-            format!("{prefix}{:010}", sequence - 1)
-        } else {
-            prefix.to_string()
-        };
-        if text.len() > Path::BYTES_MAX {
-            return Err(OpError::Limit {
-                limit: LimitName::PathBytes,
-                value: text.len() as u64,
-                max: Path::BYTES_MAX as u64,
-            });
-        }
-        let path: Path = text.parse().unwrap();
-        if self.nodes.contains_key(&text) {
-            return Err(OpError::NodeExists { path });
-        }
-        let zxid = Zxid::new(self.zxid + 1);
-        let above = self.nodes.get_mut(&parent).unwrap();
-        above.sequence = sequence;
-        above.stat.cversion += 1;
-        above.stat.pzxid = zxid;
-        let stat = Stat {
-            czxid: zxid,
-            mzxid: zxid,
-            pzxid: zxid,
-            ctime_ms: self.wall_ms,
-            mtime_ms: self.wall_ms,
-            owner,
-            ..Stat::default()
-        };
-        let node = Node { data: data.to_vec(), stat, sequence: 0 };
-        self.nodes.insert(text, node);
-        self.commit(vec![(EventKind::Created, path.clone(), zxid)]);
-        let stat = self.stat(path.as_str()).unwrap();
-        Ok(Outcome::Created { path, stat })
-    }
-
-    fn holds(&self, guard: &Guard) -> bool {
-        let stat = self.stat(guard.path.as_str());
-        match guard.check {
-            Check::Exists(exists) => stat.is_some() == exists,
-            Check::Version(version) => stat.map(|it| it.version) == Some(version),
-            Check::Czxid(czxid) => stat.map(|it| it.czxid) == Some(czxid),
-            Check::Owner(owner) => stat.and_then(|it| it.owner) == Some(owner),
-        }
-    }
-
-    fn check_payload(&self, data: &[u8]) -> Result<(), OpError> {
-        let (value, max) = (data.len() as u64, self.parameters.payload_bytes_max);
-        if value > max {
-            return Err(OpError::Limit { limit: LimitName::PayloadBytes, value, max });
-        }
-        Ok(())
-    }
-
-    fn check_version(&self, path: &Path, expected: Option<u64>) -> Result<(), OpError> {
-        let Some(stat) = self.stat(path.as_str()) else {
-            return Err(OpError::NoNode { path: path.clone() });
-        };
-        match expected {
-            Some(expected) if expected != stat.version => {
-                Err(OpError::BadVersion { path: path.clone(), expected, actual: stat.version })
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn unlink(&mut self, path: &str) -> Zxid {
+    /// Takes a node out of the tree; the transaction is the next one.
+    fn unlink(&mut self, path: &str) -> (Zxid, Option<Acl>) {
         let node = self.nodes.remove(path).unwrap();
-        let parent = self.nodes.get_mut(before(path)).unwrap();
-        parent.stat.cversion += 1;
-        parent.stat.pzxid = Zxid::new(self.zxid + 1);
-        node.stat.czxid
+        if let Some(parent) = self.nodes.get_mut(before(path)) {
+            parent.stat.cversion += 1;
+            parent.stat.pzxid = Zxid::new(self.zxid + 1);
+        }
+        if self.children(before(path)).is_empty() {
+            self.nodes.get_mut(before(path)).unwrap().emptied_us = self.clock_us;
+        }
+        (node.stat.czxid, acl_of(&node))
+    }
+
+    /// From when on the cluster may remove a node.
+    pub(super) fn node_deadline(&self, path: &str) -> Option<u64> {
+        let node = &self.nodes[path];
+        if !self.children(path).is_empty() {
+            return None;
+        }
+        match node.stat.lifetime {
+            Lifetime::Container if node.stat.cversion > 0 => {
+                Some(node.emptied_us + self.parameters.container_grace_us)
+            }
+            Lifetime::Ttl(ttl) => Some(node.touched_us + ttl.as_micros() as u64),
+            _ => None,
+        }
+    }
+
+    fn reap(&mut self, path: Path, czxid: Zxid) -> Applied {
+        let same = self.stat(path.as_str()).is_some_and(|stat| stat.czxid == czxid);
+        let due = same && self.node_deadline(path.as_str()).is_some_and(|at| at <= self.clock_us);
+        if !due {
+            return Applied::NotReaped { path };
+        }
+        let (_, acl) = self.unlink(path.as_str());
+        self.commit(vec![(EventKind::Deleted, path.clone(), czxid, acl)]);
+        Applied::Reaped { path }
     }
 
     fn open(
         &mut self,
         origin: &Origin,
-        secret: SecretHash,
+        (secret, identities): (SecretHash, Identities),
         ttl_us: u64,
     ) -> (Result<SessionState, OpError>, Option<u64>) {
         let opener = Some((origin.node, origin.boot_nonce));
         let base_us = self.clock_us + self.parameters.tick_us;
         let known = self.sessions.iter_mut().find(|it| it.1.secret == secret);
         let Some((&id, lease)) = known else {
-            return (self.open_new(opener, secret, ttl_us), None);
+            return (self.open_new(opener, (secret, identities), ttl_us), None);
         };
         let moved_from = match (lease.opener, lease.epoch) {
             (same, _) if same == opener => None,
             (Some(_), 1) => {
                 (lease.epoch, lease.opener, lease.keep_alive) = (2, opener, 0);
+                lease.identities = identities;
                 Some(1)
             }
             (_, epoch) => return (Err(OpError::Moved { session: id, epoch }), None),
@@ -378,7 +301,7 @@ impl Model {
     fn open_new(
         &mut self,
         opener: Option<(NodeId, u64)>,
-        secret: SecretHash,
+        (secret, identities): (SecretHash, Identities),
         ttl_us: u64,
     ) -> Result<SessionState, OpError> {
         let base_us = self.clock_us + self.parameters.tick_us;
@@ -402,6 +325,7 @@ impl Model {
             last_seq: 0,
             acked: 0,
             keep_alive: 0,
+            identities,
             replies: BTreeMap::new(),
         };
         self.sessions.insert(id, lease);
@@ -414,6 +338,7 @@ impl Model {
         id: SessionId,
         secret: SecretHash,
         epoch: u64,
+        identities: Identities,
     ) -> Result<SessionState, OpError> {
         let base_us = self.clock_us + self.parameters.tick_us;
         let Some(lease) = self.sessions.get_mut(&id) else {
@@ -426,6 +351,7 @@ impl Model {
             return Err(OpError::Moved { session: id, epoch: lease.epoch });
         }
         (lease.epoch, lease.opener) = (epoch, None);
+        lease.identities = identities;
         lease.keep_alive = 0;
         lease.deadline_us = base_us + lease.ttl_us;
         Ok(self.session(id).unwrap())
@@ -450,23 +376,24 @@ impl Model {
             .ephemerals(id)
             .into_iter()
             .map(|path| {
-                let czxid = self.unlink(&path);
-                (EventKind::Deleted, path.parse().unwrap(), czxid)
+                let (czxid, acl) = self.unlink(&path);
+                (EventKind::Deleted, path.parse().unwrap(), czxid, acl)
             })
             .collect();
         self.commit(events);
     }
 
     /// One transaction: its events, and the history cut back to its bounds.
-    fn commit(&mut self, events: Vec<(EventKind, Path, Zxid)>) {
+    fn commit(&mut self, events: Vec<(EventKind, Path, Zxid, Option<Acl>)>) {
         self.zxid += 1;
-        for (kind, path, czxid) in events {
-            let event = Event { zxid: Zxid::new(self.zxid), kind, path, czxid };
+        for (kind, path, czxid, acl) in events {
+            let event = Event { zxid: Zxid::new(self.zxid), kind, path, czxid, acl };
             self.history.push(event.clone());
             self.changes.push(event);
         }
         let bytes = |history: &[Event]| -> u64 {
-            history.iter().map(|it| 64 + it.path.as_str().len() as u64).sum()
+            let acl = |it: &Event| it.acl.as_ref().map_or(0, Acl::bytes) as u64;
+            history.iter().map(|it| 64 + it.path.as_str().len() as u64 + acl(it)).sum()
         };
         while self.history.len() as u64 > self.parameters.history_count_max
             || bytes(&self.history) > self.parameters.history_bytes_max
@@ -484,6 +411,11 @@ impl Lease {
     }
 }
 
+/// The list as it stands in an event.
+fn acl_of(node: &Node) -> Option<Acl> {
+    (!node.acl.is_empty()).then(|| Acl::new(node.acl.clone()).unwrap())
+}
+
 /// What stands before the last `/`: the parent of a path, or of a sequential prefix.
 fn before(path: &str) -> &str {
     match path.rsplit_once('/') {
@@ -498,17 +430,43 @@ fn name(path: &str) -> &str {
 
 /// What a kept reply counts for: replicated, so it never changes.
 fn reply_bytes(reply: &Reply) -> u64 {
-    let path = match &reply.result {
-        Ok(Outcome::Created { path, .. }) => Some(path),
-        Err(
-            OpError::NoNode { path }
-            | OpError::NodeExists { path }
-            | OpError::BadVersion { path, .. }
-            | OpError::NotEmpty { path, .. }
-            | OpError::NoChildrenForEphemerals { path }
-            | OpError::GuardFailed { path, .. },
-        ) => Some(path),
-        _ => None,
-    };
-    192 + path.map_or(0, |path| path.as_str().len() as u64)
+    192 + match &reply.result {
+        Ok(outcome) => outcome_bytes(outcome),
+        Err(OpError::InTxn { cause, .. }) => error_path(cause),
+        Err(error) => error_path(error),
+    }
+}
+
+fn outcome_bytes(outcome: &Outcome) -> u64 {
+    match outcome {
+        Outcome::Created { path, .. } => path.as_str().len() as u64,
+        Outcome::Node { data, .. } => data.len() as u64,
+        Outcome::Listed(page) => {
+            let mut bytes = page.resume.as_ref().map_or(0, String::len);
+            for child in &page.children {
+                bytes += 64 + child.name.len();
+                bytes += if child.stat.is_some() { 128 } else { 0 };
+                bytes += child.data.as_ref().map_or(0, |data| data.len());
+            }
+            bytes as u64
+        }
+        Outcome::Acl { acl, .. } => acl.bytes() as u64,
+        Outcome::Txn { results, .. } => results.iter().map(|it| 192 + outcome_bytes(it)).sum(),
+        _ => 0,
+    }
+}
+
+fn error_path(error: &OpError) -> u64 {
+    match error {
+        OpError::NoNode { path }
+        | OpError::NodeExists { path }
+        | OpError::BadVersion { path, .. }
+        | OpError::NotEmpty { path, .. }
+        | OpError::NoChildrenForEphemerals { path }
+        | OpError::NoAuth { path, .. }
+        | OpError::InvalidAcl { path }
+        | OpError::Quota { path, .. }
+        | OpError::GuardFailed { path, .. } => path.as_str().len() as u64,
+        _ => 0,
+    }
 }

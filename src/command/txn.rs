@@ -1,0 +1,411 @@
+//! Transactions as records, and back.
+
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use prost::Message as _;
+
+use super::{
+    CommandError,
+    access::{acl_from_bytes, acl_to_bytes, quota_from_record, quota_to_record},
+    path, session,
+};
+use crate::{
+    config::TXN_OPS_MAX,
+    id::Zxid,
+    op::{Body, Check, Children, CreateMode, Field, Guard, Lifetime, List, Op, Relation, Txn},
+    path::{Path, PathPrefix},
+    proto::{self, op_record, txn_record},
+    record::put_delimited,
+};
+
+pub(super) fn txn_to_record(txn: &Txn) -> proto::TxnRecord {
+    let mut guards = BytesMut::new();
+    for guard in txn.guards() {
+        put_delimited(&mut guards, &guard_to_record(guard));
+    }
+    let op = match txn.body() {
+        Body::One(op) => match op_to_record(op) {
+            op_record::Kind::Create(it) => txn_record::Op::Create(it),
+            op_record::Kind::Set(it) => txn_record::Op::Set(it),
+            op_record::Kind::Delete(it) => txn_record::Op::Delete(it),
+            other => txn_record::Op::Other(proto::OpRecord { kind: Some(other) }),
+        },
+        Body::Many { then, otherwise } => txn_record::Op::Branches(proto::BranchesRecord {
+            then: ops_to_bytes(then),
+            otherwise: otherwise.as_deref().map(ops_to_bytes),
+        }),
+    };
+    proto::TxnRecord { guards: guards.freeze(), op: Some(op) }
+}
+
+pub(super) fn txn_from_record(record: Option<proto::TxnRecord>) -> Result<Txn, CommandError> {
+    use txn_record::Op as Record;
+    let record = record.ok_or(CommandError::Field("txn"))?;
+    let body = match record.op.ok_or(CommandError::UnknownKind)? {
+        Record::Create(it) => Body::One(create(it)?),
+        Record::Set(it) => Body::One(op_from_record(op_record::Kind::Set(it))?),
+        Record::Delete(it) => Body::One(op_from_record(op_record::Kind::Delete(it))?),
+        Record::Other(it) => match it.kind.ok_or(CommandError::UnknownKind)? {
+            // There is one way to write each transaction.
+            op_record::Kind::Create(_) | op_record::Kind::Set(_) | op_record::Kind::Delete(_) => {
+                return Err(CommandError::Field("op"));
+            }
+            other => Body::One(op_from_record(other)?),
+        },
+        Record::Branches(it) => {
+            let then = ops_from_bytes(it.then, 0)?;
+            let otherwise = it.otherwise.map(|bytes| ops_from_bytes(bytes, then.len()));
+            Body::Many { then, otherwise: otherwise.transpose()? }
+        }
+    };
+    let mut txn = Txn::with_body(body);
+    let mut guards = record.guards;
+    while guards.has_remaining() {
+        if txn.guards().len() == Txn::GUARDS_MAX {
+            return Err(CommandError::Field("guards"));
+        }
+        let record = proto::GuardRecord::decode_length_delimited(&mut guards)
+            .map_err(|_| CommandError::Malformed("guard"))?;
+        txn = txn.guard(guard_from_record(record)?);
+    }
+    Ok(txn)
+}
+
+fn ops_to_bytes(ops: &[Op]) -> Bytes {
+    let mut out = BytesMut::new();
+    for op in ops {
+        put_delimited(&mut out, &proto::OpRecord { kind: Some(op_to_record(op)) });
+    }
+    out.freeze()
+}
+
+fn ops_from_bytes(mut bytes: Bytes, before: usize) -> Result<Vec<Op>, CommandError> {
+    let mut ops = Vec::new();
+    while bytes.has_remaining() {
+        if (before + ops.len()) as u64 == TXN_OPS_MAX {
+            return Err(CommandError::Field("operations"));
+        }
+        let record = proto::OpRecord::decode_length_delimited(&mut bytes)
+            .map_err(|_| CommandError::Malformed("operation"))?;
+        ops.push(op_from_record(record.kind.ok_or(CommandError::UnknownKind)?)?);
+    }
+    Ok(ops)
+}
+
+fn op_to_record(op: &Op) -> op_record::Kind {
+    use op_record::Kind as Record;
+    match op {
+        Op::Create { path, data, mode, acl } => Record::Create(proto::CreateRecord {
+            path: text(path.as_str()),
+            data: data.clone(),
+            mode: mode_code(*mode),
+            ttl_ms: match mode.lifetime() {
+                Lifetime::Ttl(ttl) => u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX),
+                Lifetime::Unlimited | Lifetime::Container => 0,
+            },
+            acl: acl.as_ref().map(acl_to_bytes).unwrap_or_default(),
+        }),
+        Op::Set { path, data, version } => Record::Set(proto::SetRecord {
+            path: text(path.as_str()),
+            data: data.clone(),
+            version: *version,
+        }),
+        Op::Delete { path, version } => {
+            Record::Delete(proto::DeleteRecord { path: text(path.as_str()), version: *version })
+        }
+        Op::DeleteTree { path } => Record::DeleteTree(text(path.as_str())),
+        Op::Check(guard) => Record::Check(guard_to_record(guard)),
+        Op::Get { path } => Record::Get(text(path.as_str())),
+        Op::Exists { path } => Record::Exists(text(path.as_str())),
+        Op::List(list) => Record::List(proto::ListRecord {
+            path: text(list.path.as_str()),
+            after: list.after.as_deref().map(text),
+            prefix: text(&list.prefix),
+            only: match list.only {
+                Children::All => 0,
+                Children::Persistent => 1,
+                Children::Ephemeral => 2,
+            },
+            limit: list.limit,
+            with_stat: list.with_stat,
+            with_data: list.with_data,
+        }),
+        Op::SetAcl { path, acl, version } => Record::SetAcl(proto::SetAclRecord {
+            path: text(path.as_str()),
+            acl: acl_to_bytes(acl),
+            version: *version,
+        }),
+        Op::GetAcl { path } => Record::GetAcl(text(path.as_str())),
+        Op::SetQuota { path, quota } => Record::SetQuota(proto::SetQuotaRecord {
+            path: text(path.as_str()),
+            quota: quota.as_ref().map(quota_to_record),
+        }),
+    }
+}
+
+fn op_from_record(record: op_record::Kind) -> Result<Op, CommandError> {
+    use op_record::Kind as Record;
+    Ok(match record {
+        Record::Create(it) => create(it)?,
+        Record::Set(it) => Op::Set { path: path(&it.path)?, data: it.data, version: it.version },
+        Record::Delete(it) => Op::Delete { path: path(&it.path)?, version: it.version },
+        Record::DeleteTree(it) => Op::DeleteTree { path: path(&it)? },
+        Record::Check(it) => Op::Check(guard_from_record(it)?),
+        Record::Get(it) => Op::Get { path: path(&it)? },
+        Record::Exists(it) => Op::Exists { path: path(&it)? },
+        Record::List(it) => {
+            let mut list = List::of(path(&it.path)?);
+            list.after = it.after.as_deref().map(name).transpose()?;
+            list.prefix = name(&it.prefix)?;
+            list.only = match it.only {
+                0 => Children::All,
+                1 => Children::Persistent,
+                2 => Children::Ephemeral,
+                _ => return Err(CommandError::UnknownKind),
+            };
+            list.limit = it.limit;
+            list.with_stat = it.with_stat;
+            list.with_data = it.with_data;
+            Op::List(list)
+        }
+        Record::SetAcl(it) => {
+            Op::SetAcl { path: path(&it.path)?, acl: acl_from_bytes(it.acl)?, version: it.version }
+        }
+        Record::GetAcl(it) => Op::GetAcl { path: path(&it)? },
+        Record::SetQuota(it) => {
+            Op::SetQuota { path: path(&it.path)?, quota: it.quota.as_ref().map(quota_from_record) }
+        }
+    })
+}
+
+fn create(it: proto::CreateRecord) -> Result<Op, CommandError> {
+    let mode = mode_from_code(it.mode, it.ttl_ms).ok_or(CommandError::UnknownKind)?;
+    let path = if mode.is_sequential() {
+        PathPrefix::from_bytes(&it.path).map_err(|_| CommandError::Field("path"))?
+    } else {
+        path(&it.path)?.into()
+    };
+    let acl = (!it.acl.is_empty()).then(|| acl_from_bytes(it.acl)).transpose()?;
+    Ok(Op::Create { path, data: it.data, mode, acl })
+}
+
+pub(super) fn mode_code(mode: CreateMode) -> u32 {
+    match mode {
+        CreateMode::Persistent => 0,
+        CreateMode::Ephemeral => 1,
+        CreateMode::PersistentSequential => 2,
+        CreateMode::EphemeralSequential => 3,
+        CreateMode::Container => 4,
+        CreateMode::Ttl(_) => 5,
+        CreateMode::SequentialTtl(_) => 6,
+    }
+}
+
+/// The mode with this code; the others have no time to live.
+pub(super) fn mode_from_code(code: u32, ttl_ms: u64) -> Option<CreateMode> {
+    let ttl = Duration::from_millis(ttl_ms);
+    Some(match code {
+        5 => CreateMode::Ttl(ttl),
+        6 => CreateMode::SequentialTtl(ttl),
+        _ if ttl_ms != 0 => return None,
+        0 => CreateMode::Persistent,
+        1 => CreateMode::Ephemeral,
+        2 => CreateMode::PersistentSequential,
+        3 => CreateMode::EphemeralSequential,
+        4 => CreateMode::Container,
+        _ => return None,
+    })
+}
+
+fn guard_to_record(guard: &Guard) -> proto::GuardRecord {
+    use proto::guard_record::Kind as Record;
+    let kind = match &guard.check {
+        Check::Exists(exists) => Record::Exists(*exists),
+        Check::Version(version) => Record::Version(*version),
+        Check::Czxid(czxid) => Record::Czxid(czxid.as_u64()),
+        Check::Owner(owner) => Record::Owner(owner.as_u64()),
+        Check::Compare { field, is, to } => Record::Compare(proto::CompareRecord {
+            field: FIELDS.iter().position(|it| it == field).unwrap_or(FIELDS.len()) as u32,
+            relation: relation_code(*is),
+            to: *to,
+        }),
+        Check::Value { is, to } => {
+            Record::Value(proto::ValueRecord { relation: relation_code(*is), to: to.clone() })
+        }
+    };
+    proto::GuardRecord { path: text(guard.path.as_str()), kind: Some(kind) }
+}
+
+fn guard_from_record(record: proto::GuardRecord) -> Result<Guard, CommandError> {
+    use proto::guard_record::Kind as Record;
+    let check = match record.kind.ok_or(CommandError::UnknownKind)? {
+        Record::Exists(exists) => Check::Exists(exists),
+        Record::Version(version) => Check::Version(version),
+        Record::Czxid(czxid) => Check::Czxid(Zxid::new(czxid)),
+        Record::Owner(owner) => Check::Owner(session(owner)?),
+        Record::Compare(it) => Check::Compare {
+            field: *FIELDS.get(it.field as usize).ok_or(CommandError::UnknownKind)?,
+            is: relation(it.relation)?,
+            to: it.to,
+        },
+        Record::Value(it) => Check::Value { is: relation(it.relation)?, to: it.to },
+    };
+    Ok(Guard { path: path(&record.path)?, check })
+}
+
+fn relation_code(relation: Relation) -> u32 {
+    match relation {
+        Relation::Equal => 0,
+        Relation::NotEqual => 1,
+        Relation::Less => 2,
+        Relation::Greater => 3,
+    }
+}
+
+fn relation(code: u32) -> Result<Relation, CommandError> {
+    Ok(match code {
+        0 => Relation::Equal,
+        1 => Relation::NotEqual,
+        2 => Relation::Less,
+        3 => Relation::Greater,
+        _ => return Err(CommandError::UnknownKind),
+    })
+}
+
+/// A name, or the beginning of one: it is compared with names, and never becomes one.
+fn name(bytes: &[u8]) -> Result<String, CommandError> {
+    if bytes.len() > Path::BYTES_MAX {
+        return Err(CommandError::Field("name"));
+    }
+    String::from_utf8(bytes.to_vec()).map_err(|_| CommandError::Field("name"))
+}
+
+fn text(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+/// By their codes.
+const FIELDS: [Field; 8] = [
+    Field::Version,
+    Field::Cversion,
+    Field::Aversion,
+    Field::Czxid,
+    Field::Mzxid,
+    Field::Pzxid,
+    Field::Children,
+    Field::DataLength,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        id::SessionId,
+        op::{Acl, Quota},
+    };
+
+    fn path(text: &str) -> Path {
+        text.parse().unwrap()
+    }
+
+    /// One of every operation; a new one does not compile without a row.
+    fn operations() -> Vec<Op> {
+        let (data, nodes_hard) = (Bytes::from_static(b"data"), Some(0));
+        let path = || path("/a/b");
+        let mut ops = vec![
+            Op::Set { path: path(), data: data.clone(), version: Some(0) },
+            Op::Delete { path: path(), version: None },
+            Op::DeleteTree { path: path() },
+            Op::Get { path: path() },
+            Op::Exists { path: path() },
+            Op::GetAcl { path: path() },
+            Op::SetAcl { path: path(), acl: Acl::open(), version: None },
+            Op::SetAcl { path: path(), acl: Acl::creator(), version: Some(4) },
+            Op::SetQuota { path: path(), quota: None },
+            Op::SetQuota { path: path(), quota: Some(Quota::default()) },
+            Op::SetQuota { path: path(), quota: Some(Quota { nodes_hard, ..Quota::default() }) },
+            Op::List(List::of(path())),
+            Op::List(List::of(path()).after("x").prefix("y").only(Children::Ephemeral).with_stat()),
+            Op::List(List::of(path()).only(Children::Persistent).limit(7).with_data()),
+        ];
+        let ttl = Duration::from_millis(5);
+        for mode in [
+            CreateMode::Persistent,
+            CreateMode::Ephemeral,
+            CreateMode::PersistentSequential,
+            CreateMode::EphemeralSequential,
+            CreateMode::Container,
+            CreateMode::Ttl(ttl),
+            CreateMode::SequentialTtl(ttl),
+        ] {
+            for acl in [None, Some(Acl::creator())] {
+                let (path, data) = (path().into(), data.clone());
+                ops.push(Op::Create { path, data, mode, acl });
+            }
+        }
+        ops.extend(guards().into_iter().map(Op::Check));
+        for op in &ops {
+            match op {
+                Op::Create { .. } | Op::Set { .. } | Op::Delete { .. } => {}
+                Op::DeleteTree { .. } | Op::Check(_) => {}
+                Op::SetAcl { .. } | Op::GetAcl { .. } | Op::SetQuota { .. } => {}
+                Op::Get { .. } | Op::Exists { .. } | Op::List(_) => {}
+            }
+        }
+        ops
+    }
+
+    fn guards() -> Vec<Guard> {
+        let mut checks = vec![
+            Check::Exists(true),
+            Check::Exists(false),
+            Check::Version(3),
+            Check::Czxid(Zxid::new(9)),
+            Check::Owner(SessionId::new(7).unwrap()),
+        ];
+        let relations = [Relation::Equal, Relation::NotEqual, Relation::Less, Relation::Greater];
+        for is in relations {
+            checks.push(Check::Value { is, to: Bytes::from_static(b"v") });
+            checks.extend(FIELDS.map(|field| Check::Compare { field, is, to: 4 }));
+        }
+        checks.into_iter().map(|check| Guard { path: path("/g"), check }).collect()
+    }
+
+    #[test]
+    fn every_transaction_comes_back_as_it_was() {
+        let all = operations();
+        let mut txns: Vec<_> = all.iter().cloned().map(Txn::new).collect();
+        txns.extend(all.iter().cloned().map(|op| Txn::all([op])));
+        txns.push(Txn::all([]).or_else([]));
+        txns.push(Txn::all(all.clone()).or_else(all));
+        txns.push(guards().into_iter().fold(Txn::all([]), Txn::guard));
+        for txn in txns {
+            assert_eq!(txn_from_record(Some(txn_to_record(&txn))), Ok(txn));
+        }
+    }
+
+    /// What a later release may add is named as such; what no release writes is refused.
+    #[test]
+    fn unknown_and_impossible_operations_are_told_apart() {
+        let record = |kind| proto::TxnRecord { guards: Bytes::new(), op: kind };
+        assert_eq!(txn_from_record(Some(record(None))), Err(CommandError::UnknownKind));
+        let other = |kind| record(Some(txn_record::Op::Other(proto::OpRecord { kind })));
+        assert_eq!(txn_from_record(Some(other(None))), Err(CommandError::UnknownKind));
+        // A second way to write what has a first one.
+        let delete = op_to_record(&Op::Delete { path: path("/a"), version: None });
+        let refused = txn_from_record(Some(other(Some(delete))));
+        assert_eq!(refused, Err(CommandError::Field("op")));
+        let create = proto::CreateRecord { path: "/a".into(), mode: 9, ..Default::default() };
+        let later = other(Some(op_record::Kind::Create(create)));
+        assert!(txn_from_record(Some(later)).is_err());
+        let op = Op::Exists { path: path("/a") };
+        let many = vec![op; TXN_OPS_MAX as usize];
+        let bytes = ops_to_bytes(&many);
+        assert!(ops_from_bytes(bytes.clone(), 0).is_ok());
+        assert_eq!(ops_from_bytes(bytes, 1), Err(CommandError::Field("operations")));
+        let ttl = proto::CreateRecord { path: "/a".into(), ttl_ms: 1, ..Default::default() };
+        let ttl = record(Some(txn_record::Op::Create(ttl)));
+        assert_eq!(txn_from_record(Some(ttl)), Err(CommandError::UnknownKind));
+    }
+}

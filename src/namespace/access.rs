@@ -1,0 +1,129 @@
+//! Rights: who may do what to which node. Every decision on a right is made here.
+
+use std::sync::Arc;
+
+use crate::{
+    id::SessionId,
+    namespace::tree::{Special, Stamp, Tree, Znode},
+    op::{Acl, Identities, OpError, Outcome, Rights},
+    path::Path,
+};
+
+/// Whose transaction it is.
+pub(super) struct Actor {
+    pub(super) session: Option<SessionId>,
+    pub(super) who: Identities,
+}
+
+impl Znode {
+    /// The node's list; without one, everything is granted to everybody.
+    pub(super) fn acl(&self) -> Option<&Acl> {
+        self.special.as_ref()?.acl.as_ref()
+    }
+
+    pub(super) fn allows(&self, who: &Identities, right: Rights) -> bool {
+        self.acl().is_none_or(|acl| acl.allows(who, right))
+    }
+
+    /// Refuses who has not this right on the node.
+    pub(super) fn require(
+        &self,
+        path: &str,
+        who: &Identities,
+        right: Rights,
+    ) -> Result<(), OpError> {
+        if self.allows(who, right) {
+            return Ok(());
+        }
+        Err(OpError::NoAuth { path: Path::from_shared_checked(Arc::from(path)), right })
+    }
+}
+
+impl Tree {
+    /// The node, for somebody who reads it.
+    pub(super) fn readable(&self, path: &Path, who: &Identities) -> Result<&Znode, OpError> {
+        let znode = self.existing(path)?;
+        znode.require(path.as_str(), who, Rights::READ)?;
+        Ok(znode)
+    }
+
+    /// The node that must be there.
+    pub(super) fn existing(&self, path: &Path) -> Result<&Znode, OpError> {
+        self.get(path.as_str()).ok_or_else(|| OpError::NoNode { path: path.clone() })
+    }
+
+    /// Refuses who may not delete children of the node above.
+    pub(super) fn require_delete(&self, path: &str, who: &Identities) -> Result<(), OpError> {
+        let above = super::tree::parent(path).unwrap_or("/");
+        self.get(above).map_or(Ok(()), |znode| znode.require(above, who, Rights::DELETE))
+    }
+
+    /// Replaces a node's list.
+    pub(super) fn set_acl(
+        &mut self,
+        path: &Path,
+        acl: &Acl,
+        version: Option<u64>,
+        who: &Identities,
+    ) -> Result<Outcome, OpError> {
+        let znode = self.existing(path)?;
+        znode.require(path.as_str(), who, Rights::ADMIN)?;
+        let special = znode.special.as_deref().cloned().unwrap_or_default();
+        let (path, actual) = (path.clone(), special.aversion);
+        if let Some(expected) = version.filter(|&version| version != actual) {
+            return Err(OpError::BadVersion { path, expected, actual });
+        }
+        let Some(acl) = acl.resolve(who) else {
+            return Err(OpError::InvalidAcl { path });
+        };
+        let acl = Some(acl).filter(|acl| !acl.is_open());
+        let special = Special { acl, aversion: actual + 1, ..special };
+        let changed = self.change(path.as_str(), |znode| {
+            znode.special = Some(Arc::new(special));
+            znode.stat()
+        });
+        changed.map(|stat| Outcome::AclSet { stat }).ok_or(OpError::NoNode { path })
+    }
+
+    /// A node's list; hashes in it are only for those who may replace it.
+    pub(super) fn acl(&self, path: &Path, who: &Identities) -> Result<Outcome, OpError> {
+        let znode = self.existing(path)?;
+        let admin = znode.allows(who, Rights::ADMIN);
+        if !admin {
+            znode.require(path.as_str(), who, Rights::READ)?;
+        }
+        let acl = znode.acl().cloned().unwrap_or_else(Acl::open);
+        let acl = if admin { acl } else { acl.masked() };
+        Ok(Outcome::Acl { acl, stat: znode.stat() })
+    }
+}
+
+/// What a node to be made has beside its data: its list is its parent's, unless it has its own.
+pub(super) fn special_of(
+    parent: &Znode,
+    acl: Option<&Acl>,
+    lifetime: crate::op::Lifetime,
+    (path, who): (&Path, &Identities),
+    at: Stamp,
+) -> Result<Option<Arc<Special>>, OpError> {
+    let acl = match acl {
+        None => parent.acl().cloned(),
+        Some(acl) => {
+            let resolved = acl.resolve(who);
+            Some(resolved.ok_or_else(|| OpError::InvalidAcl { path: path.clone() })?)
+        }
+    };
+    let special = Special::new(acl.filter(|acl| !acl.is_open()), 0, lifetime, at.clock_us);
+    Ok(special.map(|special| shared(special, parent)))
+}
+
+/// Most nodes have what their parent has: then it is kept once.
+pub(super) fn shared(special: Special, parent: &Znode) -> Arc<Special> {
+    match &parent.special {
+        Some(above) if **above == special => Arc::clone(above),
+        Some(above) if above.acl == special.acl => {
+            Arc::new(Special { acl: above.acl.clone(), ..special })
+        }
+        _ => Arc::new(special),
+    }
+}

@@ -1,0 +1,277 @@
+//! A digest of the whole state, kept up with each change (ARCHITECTURE.md, rule 2).
+//!
+//! It is a sum, modulo 2^64, of one hash for each thing that the state holds, so that a change
+//! takes away what was and adds what is. The hash is our own, for it must never change under us: it
+//! is part of [`Digest::VERSION`]. It finds what computes or remembers wrongly, not who forges.
+
+use crate::{
+    command::access::{acl_to_bytes, identities_to_bytes},
+    config::Parameters,
+    id::{SessionId, Zxid},
+    namespace::{quota::Metered, record::reply_to_bytes, session::Session, tree::Znode},
+    op::{Event, EventKind, Lifetime, Outcome, Reply, Stat},
+};
+
+/// What the state comes to; two of the same version are equal if the states are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Digest {
+    pub(crate) version: u32,
+    pub(crate) value: u64,
+}
+
+impl Digest {
+    /// Counts changes of what is hashed, and how.
+    pub(crate) const VERSION: u32 = 1;
+}
+
+/// The sum over a part of the state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Sum(u64);
+
+impl Sum {
+    pub(super) fn add(&mut self, item: u64) {
+        self.0 = self.0.wrapping_add(item);
+    }
+
+    pub(super) fn remove(&mut self, item: u64) {
+        self.0 = self.0.wrapping_sub(item);
+    }
+
+    pub(super) fn value(self) -> u64 {
+        self.0
+    }
+}
+
+/// The numbers beside the parts, as they stand in the head of a snapshot.
+pub(super) struct Head<'a> {
+    pub(super) parameters: &'a Parameters,
+    pub(super) zxid: Zxid,
+    pub(super) clock_us: u64,
+    pub(super) wall_ms: u64,
+    pub(super) next_session: u64,
+    pub(super) floor: Zxid,
+}
+
+/// The digest of a state with this head and these parts.
+pub(super) fn digest(head: &Head<'_>, parts: [Sum; 3]) -> Digest {
+    let it = head.parameters;
+    let mut hash = Hash::new(Kind::Head);
+    for word in [
+        head.zxid.as_u64(),
+        head.clock_us,
+        head.wall_ms,
+        head.next_session,
+        head.floor.as_u64(),
+        it.tick_us,
+        it.advance_us_max,
+        it.renewal_us,
+        it.ttl_us_min,
+        it.ttl_us_max,
+        it.payload_bytes_max,
+        it.window_count_max,
+        it.window_bytes_max,
+        it.history_count_max,
+        it.history_bytes_max,
+        it.sessions_max,
+        it.txn_ops_max,
+        it.subtree_nodes_max,
+        it.container_grace_us,
+    ] {
+        hash.word(word);
+    }
+    let parts = parts.into_iter().map(Sum::value);
+    let value = parts.fold(hash.end(), u64::wrapping_add);
+    Digest { version: Digest::VERSION, value }
+}
+
+/// Stands for a path in the items of its node.
+pub(super) fn of_path(path: &str) -> u64 {
+    let mut hash = Hash::new(Kind::Path);
+    hash.bytes(path.as_bytes());
+    hash.end()
+}
+
+pub(super) fn of_data(path: u64, data: &[u8]) -> u64 {
+    let mut hash = Hash::new(Kind::Data);
+    hash.word(path);
+    hash.bytes(data);
+    hash.end()
+}
+
+/// All of a node but its data, and its list of children: they are there themselves.
+pub(super) fn of_znode(path: u64, it: &Znode) -> u64 {
+    let mut hash = Hash::new(Kind::Znode);
+    let owner = it.owner.map_or(0, SessionId::as_u64);
+    for word in [
+        path,
+        it.czxid.as_u64(),
+        it.mzxid.as_u64(),
+        it.pzxid.as_u64(),
+        it.ctime_ms,
+        it.mtime_ms,
+        it.version,
+        it.cversion,
+        owner,
+        it.next_sequence,
+    ] {
+        hash.word(word);
+    }
+    if let Some(special) = &it.special {
+        hash.word(special.aversion);
+        hash.lifetime(special.lifetime);
+        hash.word(special.since_us);
+        hash.bytes(&special.acl.as_ref().map(acl_to_bytes).unwrap_or_default());
+    }
+    hash.end()
+}
+
+pub(super) fn of_quota(path: &str, it: &Metered) -> u64 {
+    let mut hash = Hash::new(Kind::Quota);
+    hash.bytes(path.as_bytes());
+    let quota = &it.quota;
+    for bound in [quota.nodes_hard, quota.bytes_hard, quota.nodes_soft, quota.bytes_soft] {
+        hash.word(bound.is_some().into());
+        hash.word(bound.unwrap_or(0));
+    }
+    hash.word(it.usage.nodes);
+    hash.word(it.usage.bytes);
+    hash.end()
+}
+
+/// A session and, by their sum, the replies that it keeps. Its nodes name it themselves.
+pub(super) fn of_session(id: SessionId, it: &Session) -> u64 {
+    let mut hash = Hash::new(Kind::Session);
+    hash.bytes(&it.secret.0);
+    for word in [
+        id.as_u64(),
+        it.ttl_us,
+        it.deadline_us,
+        it.epoch,
+        it.last_seq,
+        it.acked,
+        it.keep_alive,
+        it.opened.as_u64(),
+        it.opener.map_or(0, |opener| opener.node.as_u64()),
+        it.opener.map_or(0, |opener| opener.boot_nonce),
+        it.kept().value(),
+    ] {
+        hash.word(word);
+    }
+    if !it.identities.as_slice().is_empty() {
+        hash.bytes(&identities_to_bytes(&it.identities));
+    }
+    hash.end()
+}
+
+pub(super) fn of_reply(seq: u64, reply: &Reply) -> u64 {
+    let mut hash = Hash::new(Kind::Reply);
+    hash.word(seq);
+    hash.word(reply.zxid.as_u64());
+    match &reply.result {
+        Ok(Outcome::Set { stat }) => {
+            hash.word(1);
+            hash.stat(stat);
+        }
+        Ok(Outcome::Created { path, stat }) => {
+            hash.word(2);
+            hash.bytes(path.as_str().as_bytes());
+            hash.stat(stat);
+        }
+        _ => {
+            hash.word(3);
+            hash.bytes(&reply_to_bytes(reply));
+        }
+    }
+    hash.end()
+}
+
+pub(super) fn of_event(it: &Event) -> u64 {
+    let mut hash = Hash::new(Kind::Event);
+    hash.word(it.zxid.as_u64());
+    hash.word(match it.kind {
+        EventKind::Created => 1,
+        EventKind::DataChanged => 2,
+        EventKind::Deleted => 3,
+    });
+    hash.word(it.czxid.as_u64());
+    hash.bytes(it.path.as_str().as_bytes());
+    if let Some(acl) = &it.acl {
+        hash.bytes(&acl_to_bytes(acl));
+    }
+    hash.end()
+}
+
+/// What an item is of, so that no two kinds are ever alike.
+#[derive(Clone, Copy)]
+enum Kind {
+    Head = 1,
+    Path,
+    Data,
+    Znode,
+    Quota,
+    Session,
+    Reply,
+    Event,
+}
+
+/// One word at a time, each step reversible: items of one length that differ in one word differ.
+struct Hash(u64);
+
+impl Hash {
+    fn new(kind: Kind) -> Self {
+        let mut hash = Self(0);
+        hash.word(kind as u64);
+        hash
+    }
+
+    fn word(&mut self, word: u64) {
+        self.0 = (self.0.rotate_left(29) ^ word).wrapping_mul(MULTIPLIER).wrapping_add(1);
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.word(bytes.len() as u64);
+        let mut chunks = bytes.chunks_exact(8);
+        for chunk in chunks.by_ref() {
+            let mut word = [0; 8];
+            word.copy_from_slice(chunk);
+            self.word(u64::from_le_bytes(word));
+        }
+        let mut rest = [0; 8];
+        rest[..chunks.remainder().len()].copy_from_slice(chunks.remainder());
+        self.word(u64::from_le_bytes(rest));
+    }
+
+    fn stat(&mut self, it: &Stat) {
+        let owner = it.owner.map_or(0, SessionId::as_u64);
+        for word in [it.czxid.as_u64(), it.mzxid.as_u64(), it.pzxid.as_u64()] {
+            self.word(word);
+        }
+        for word in [it.ctime_ms, it.mtime_ms, it.version, it.cversion, it.aversion, owner] {
+            self.word(word);
+        }
+        self.lifetime(it.lifetime);
+        self.word(it.data_length);
+        self.word(it.children);
+    }
+
+    fn lifetime(&mut self, lifetime: Lifetime) {
+        let (kind, ttl_ms) = match lifetime {
+            Lifetime::Unlimited => (0, 0),
+            Lifetime::Container => (1, 0),
+            Lifetime::Ttl(ttl) => (2, ttl.as_millis() as u64),
+        };
+        self.word(kind);
+        self.word(ttl_ms);
+    }
+
+    /// Every bit of the state reaches every bit of the item (SplitMix64's last step).
+    fn end(self) -> u64 {
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+/// Odd, so that multiplying can be undone.
+const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;

@@ -1,0 +1,235 @@
+//! Transactions: guards, then operations in order, all or none of them, in one zxid.
+
+use crate::{
+    config::Parameters,
+    namespace::{
+        Frozen, Namespace,
+        access::Actor,
+        session::outcome_bytes,
+        tree::{Change, New, Stamp, Tree},
+    },
+    op::{
+        Acl, Body, Check, CreateMode, Event, Field, Guard, Identities, LimitName, Op, OpError,
+        Outcome, Rights, Stat, Txn,
+    },
+    path::PathPrefix,
+};
+
+impl Namespace {
+    /// Guards, then the operations of the branch that they choose; on failure nothing has changed.
+    pub(super) fn execute(&mut self, txn: &Txn, actor: &Actor) -> Result<Outcome, OpError> {
+        if let Some((limit, value, max)) = txn.excess(&self.state.parameters) {
+            return Err(OpError::Limit { limit, value, max });
+        }
+        let failed = failed_guard(&self.state.tree, txn.guards(), &actor.who)?;
+        let (then, otherwise) = match txn.body() {
+            Body::One(op) => {
+                failed.map_or(Ok(()), Err)?;
+                let mut run = Run::new(self, actor);
+                let outcome = run.step(op)?;
+                check_results(&run.state.parameters, &outcome)?;
+                run.commit();
+                return Ok(outcome);
+            }
+            Body::Many { then, otherwise } => (then, otherwise),
+        };
+        let held = failed.is_none();
+        let ops = match (failed, otherwise) {
+            (None, _) => then,
+            (Some(_), Some(otherwise)) => otherwise,
+            (Some(error), None) => return Err(error),
+        };
+        let (before, events) = (self.state.clone(), self.changes.len());
+        let result = Run::new(self, actor).all(ops, held);
+        if result.is_err() {
+            self.state = before;
+            self.changes.truncate(events);
+        }
+        result
+    }
+}
+
+/// Operations of one transaction, under way.
+struct Run<'a> {
+    state: &'a mut Frozen,
+    changes: &'a mut Vec<Event>,
+    actor: &'a Actor,
+    at: Stamp,
+    /// Whether anything was written.
+    wrote: bool,
+}
+
+impl<'a> Run<'a> {
+    fn new(namespace: &'a mut Namespace, actor: &'a Actor) -> Self {
+        let at = namespace.stamp();
+        let Namespace { state, changes, .. } = namespace;
+        Self { state, changes, actor, at, wrote: false }
+    }
+
+    /// All operations; after an error, what those before did is still there.
+    fn all(mut self, ops: &[Op], held: bool) -> Result<Outcome, OpError> {
+        let mut results = Vec::with_capacity(ops.len());
+        for (index, op) in (0..).zip(ops) {
+            let result = self.step(op);
+            results.push(result.map_err(|cause| OpError::InTxn { index, cause: Box::new(cause) })?);
+        }
+        let outcome = Outcome::Txn { held, results };
+        check_results(&self.state.parameters, &outcome)?;
+        self.commit();
+        Ok(outcome)
+    }
+
+    /// One operation; if it fails, it has changed nothing.
+    fn step(&mut self, op: &Op) -> Result<Outcome, OpError> {
+        let (state, who) = (&mut *self.state, &self.actor.who);
+        match op {
+            Op::Create { path, data, mode, acl } => self.create(path, data, *mode, acl.as_ref()),
+            Op::Set { path, data, version } => {
+                let change = state.tree.set(path.clone(), data, *version, who, self.at)?;
+                Ok(self.changed(change))
+            }
+            Op::Delete { path, version } => {
+                let change = state.tree.delete(path, *version, who, self.at)?;
+                self.disown(&change);
+                Ok(self.changed(change))
+            }
+            Op::DeleteTree { path } => {
+                let max = state.parameters.subtree_nodes_max;
+                let changes = state.tree.delete_tree(path, max, who, self.at)?;
+                let nodes = changes.len() as u64;
+                for change in changes {
+                    self.disown(&change);
+                    self.changed(change);
+                }
+                Ok(Outcome::DeletedTree { nodes })
+            }
+            Op::SetAcl { path, acl, version } => {
+                let outcome = state.tree.set_acl(path, acl, *version, who)?;
+                self.wrote = true;
+                Ok(outcome)
+            }
+            Op::SetQuota { path, quota } => {
+                let max = state.parameters.subtree_nodes_max;
+                state.tree.set_quota(path, *quota, max, who)?;
+                self.wrote = true;
+                Ok(Outcome::QuotaSet)
+            }
+            Op::Check(guard) => match holds(&state.tree, guard, who)? {
+                true => Ok(Outcome::Checked),
+                false => Err(OpError::GuardFailed { index: 0, path: guard.path.clone() }),
+            },
+            Op::Get { path } => {
+                let znode = state.tree.readable(path, who)?;
+                Ok(Outcome::Node { data: znode.data.clone(), stat: znode.stat() })
+            }
+            Op::Exists { path } => match state.tree.readable(path, who) {
+                Ok(znode) => Ok(Outcome::Exists(Some(znode.stat()))),
+                Err(OpError::NoNode { .. }) => Ok(Outcome::Exists(None)),
+                Err(error) => Err(error),
+            },
+            Op::List(list) => {
+                state.tree.readable(&list.path, who)?;
+                let page = state.tree.list(list, who);
+                page.map(Outcome::Listed).ok_or_else(|| OpError::NoNode { path: list.path.clone() })
+            }
+            Op::GetAcl { path } => state.tree.acl(path, who),
+        }
+    }
+
+    fn create(
+        &mut self,
+        prefix: &PathPrefix,
+        data: &[u8],
+        mode: CreateMode,
+        acl: Option<&Acl>,
+    ) -> Result<Outcome, OpError> {
+        let owner = match (mode.is_ephemeral(), self.actor.session) {
+            (false, _) => None,
+            (true, Some(actor)) => Some(actor),
+            (true, None) => return Err(OpError::EphemeralWithoutSession),
+        };
+        let (sequential, lifetime) = (mode.is_sequential(), mode.lifetime());
+        let new = New { prefix, sequential, data, owner, lifetime, acl };
+        let change = self.state.tree.create(&new, &self.actor.who, self.at)?;
+        if let Some(owner) = owner {
+            self.state.sessions.own(owner, change.event.path.shared());
+        }
+        Ok(self.changed(change))
+    }
+
+    fn disown(&mut self, change: &Change) {
+        if let Some(owner) = change.owner {
+            self.state.sessions.disown(owner, change.event.path.as_str());
+        }
+    }
+
+    fn changed(&mut self, change: Change) -> Outcome {
+        self.wrote = true;
+        self.state.history.push(change.event.clone());
+        self.changes.push(change.event);
+        change.outcome
+    }
+
+    /// The transaction has happened; one that only read takes no zxid.
+    fn commit(self) {
+        if self.wrote {
+            self.state.zxid = self.at.zxid;
+            self.state.history.trim(&self.state.parameters);
+        }
+    }
+}
+
+/// The error of the first guard that does not hold; one that may not be asked is refused.
+fn failed_guard(
+    tree: &Tree,
+    guards: &[Guard],
+    who: &Identities,
+) -> Result<Option<OpError>, OpError> {
+    for (index, guard) in (0..).zip(guards) {
+        if !holds(tree, guard, who)? {
+            return Ok(Some(OpError::GuardFailed { index, path: guard.path.clone() }));
+        }
+    }
+    Ok(None)
+}
+
+fn holds(tree: &Tree, guard: &Guard, who: &Identities) -> Result<bool, OpError> {
+    let Some(znode) = tree.get(guard.path.as_str()) else {
+        return Ok(guard.check == Check::Exists(false));
+    };
+    znode.require(guard.path.as_str(), who, Rights::READ)?;
+    Ok(match &guard.check {
+        Check::Exists(exists) => *exists,
+        Check::Version(version) => znode.version == *version,
+        Check::Czxid(czxid) => znode.czxid == *czxid,
+        Check::Owner(owner) => znode.owner == Some(*owner),
+        Check::Compare { field, is, to } => is.holds(&number(&znode.stat(), *field), to),
+        Check::Value { is, to } => is.holds(&znode.data[..], &to[..]),
+    })
+}
+
+fn number(stat: &Stat, field: Field) -> u64 {
+    match field {
+        Field::Version => stat.version,
+        Field::Cversion => stat.cversion,
+        Field::Aversion => stat.aversion,
+        Field::Czxid => stat.czxid.as_u64(),
+        Field::Mzxid => stat.mzxid.as_u64(),
+        Field::Pzxid => stat.pzxid.as_u64(),
+        Field::Children => stat.children,
+        Field::DataLength => stat.data_length,
+    }
+}
+
+/// The reply must fit into the window of kept replies beside others: half of it, at most.
+fn check_results(parameters: &Parameters, outcome: &Outcome) -> Result<(), OpError> {
+    let (value, max) = (outcome_bytes(outcome), parameters.window_bytes_max / 2);
+    let verbose = !matches!(
+        outcome,
+        Outcome::Created { .. } | Outcome::Set { .. } | Outcome::Deleted | Outcome::Closed
+    );
+    if verbose && value > max {
+        return Err(OpError::Limit { limit: LimitName::ResultBytes, value, max });
+    }
+    Ok(())
+}

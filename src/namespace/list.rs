@@ -1,0 +1,82 @@
+//! Pages of children.
+
+use std::{ops::Bound, sync::Arc};
+
+use crate::{
+    namespace::tree::{Tree, Znode},
+    op::{Child, Children, Identities, List, Page, Rights},
+};
+
+impl Tree {
+    /// A page of a node's children; `None` if there is no such node.
+    ///
+    /// Children that may not be read are only names, and only where all children are asked for.
+    /// It ends after `limit` children, after [`List::BYTES_MAX`], or when it has looked at
+    /// [`LOOKS_MAX`] of them.
+    pub(super) fn list(&self, list: &List, who: &Identities) -> Option<Page> {
+        let parent = self.get(list.path.as_str())?;
+        // Every child's path starts so, and is longer.
+        let base = if list.path.is_root() { "/".into() } else { format!("{}/", list.path) };
+        let mut page = Page { children: Vec::new(), resume: None, stat: parent.stat() };
+        let (limit, mut bytes, mut last) = (list.limit_in_force(), 0, None);
+        for (looks, path) in from(parent, &base, list).enumerate() {
+            let name = &path[base.len()..];
+            if !name.starts_with(&list.prefix) {
+                break;
+            }
+            if page.children.len() == limit || bytes >= List::BYTES_MAX || looks == LOOKS_MAX {
+                page.resume = last.map(str::to_string);
+                break;
+            }
+            last = Some(name);
+            if let Some(child) = self.child(path, name, list, who) {
+                bytes += child_bytes(&child);
+                page.children.push(child);
+            }
+        }
+        Some(page)
+    }
+
+    fn child(&self, path: &str, name: &str, list: &List, who: &Identities) -> Option<Child> {
+        let mut child = Child { name: name.to_string(), stat: None, data: None };
+        if list.only == Children::All && !list.with_stat && !list.with_data {
+            // Names alone need no look at the child.
+            return Some(child);
+        }
+        let znode = self.get(path)?;
+        let readable = znode.allows(who, Rights::READ);
+        let owned = znode.owner.is_some();
+        let wanted = match list.only {
+            Children::All => true,
+            Children::Persistent => readable && !owned,
+            Children::Ephemeral => readable && owned,
+        };
+        child.stat = (list.with_stat && readable).then(|| znode.stat());
+        child.data = (list.with_data && readable).then(|| znode.data.clone());
+        wanted.then_some(child)
+    }
+}
+
+/// The children from the first one on that the page may hold.
+fn from<'a>(parent: &'a Znode, base: &str, list: &List) -> impl Iterator<Item = &'a Arc<str>> {
+    let first = format!("{base}{}", list.prefix);
+    let after = list.after.as_ref().map(|after| format!("{base}{after}"));
+    let start = match &after {
+        Some(after) if *after >= first => Bound::Excluded(after.as_str()),
+        _ => Bound::Included(first.as_str()),
+    };
+    parent.children.range::<_, str>((start, Bound::Unbounded))
+}
+
+/// What a child counts for against [`List::BYTES_MAX`], and in a reply that is kept.
+pub(super) fn child_bytes(child: &Child) -> usize {
+    let stat = child.stat.map_or(0, |_| STAT_BYTES);
+    CHILD_BYTES + child.name.len() + stat + child.data.as_ref().map_or(0, |data| data.len())
+}
+
+/// About what a child takes in memory beyond its name, stat and data.
+const CHILD_BYTES: usize = 64;
+/// About what a stat takes.
+const STAT_BYTES: usize = 128;
+/// Children that one page looks at to find those that are asked for.
+const LOOKS_MAX: usize = 8 * List::LIMIT_MAX as usize;

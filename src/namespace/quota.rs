@@ -1,0 +1,140 @@
+//! Quotas: how much a subtree holds, and how much it may.
+//!
+//! Usage is kept only where a quota is set, so that a tree without quotas pays nothing. A path may
+//! have several quotas above it, and all hold.
+//!
+//! Invariant: the usage of each quota is that of the nodes at and below its path.
+
+use std::{iter, sync::Arc};
+
+use crate::{
+    namespace::{
+        digest,
+        tree::{Tree, parent},
+    },
+    op::{Identities, LimitName, OpError, Quota, Rights, Usage},
+    path::Path,
+};
+
+/// A quota, and what it counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Metered {
+    pub(super) quota: Quota,
+    pub(super) usage: Usage,
+}
+
+impl Tree {
+    /// Sets or takes away a quota; counts what is there, at most `max` nodes.
+    pub(super) fn set_quota(
+        &mut self,
+        path: &Path,
+        quota: Option<Quota>,
+        max: u64,
+        who: &Identities,
+    ) -> Result<(), OpError> {
+        self.existing(path)?;
+        // Whom a subtree is granted to does not set its bounds.
+        let above = parent(path.as_str()).unwrap_or("/");
+        if let Some(znode) = self.get(above) {
+            znode.require(above, who, Rights::ADMIN)?;
+        }
+        let Some(quota) = quota else {
+            self.meter(path.shared(), None);
+            return Ok(());
+        };
+        let usage = match self.quotas.get(path.as_str()) {
+            Some(metered) => metered.usage,
+            None => self.usage(path, max)?,
+        };
+        self.meter(path.shared(), Some(Metered { quota, usage }));
+        Ok(())
+    }
+
+    /// Puts a quota in the place of the one before.
+    pub(super) fn meter(&mut self, path: &Arc<str>, metered: Option<Metered>) {
+        let before = match metered {
+            Some(metered) => {
+                self.sum.add(digest::of_quota(path, &metered));
+                self.quotas.insert(Arc::clone(path), metered)
+            }
+            None => self.quotas.remove(path),
+        };
+        if let Some(before) = before {
+            self.sum.remove(digest::of_quota(path, &before));
+        }
+    }
+
+    /// The quota of a node, if it has one.
+    pub(super) fn metered(&self, path: &str) -> Option<&Metered> {
+        self.quotas.get(path)
+    }
+
+    /// Refuses what would add so much to the node or below it, if a hard bound would be passed.
+    pub(super) fn check_quotas(&self, path: &str, added: Usage) -> Result<(), OpError> {
+        for above in self.metered_above(path) {
+            let Some(Metered { quota, usage }) = self.quotas.get(above) else {
+                continue;
+            };
+            for (limit, max, used, more) in [
+                (LimitName::QuotaNodes, quota.nodes_hard, usage.nodes, added.nodes),
+                (LimitName::QuotaBytes, quota.bytes_hard, usage.bytes, added.bytes),
+            ] {
+                let value = used + more;
+                if let Some(max) = max.filter(|&max| more > 0 && value > max) {
+                    let path = Path::from_shared_checked(Arc::from(above));
+                    return Err(OpError::Quota { path, limit, value, max });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts what came to the node or below it, and what went.
+    pub(super) fn count(&mut self, path: &str, came: Usage, went: Usage) {
+        let above: Vec<&str> = self.metered_above(path).collect();
+        for above in above {
+            if let Some(metered) = self.quotas.get_mut(above) {
+                self.sum.remove(digest::of_quota(above, metered));
+                let usage = &mut metered.usage;
+                usage.nodes = usage.nodes + came.nodes - went.nodes;
+                usage.bytes = usage.bytes + came.bytes - went.bytes;
+                self.sum.add(digest::of_quota(above, metered));
+            }
+        }
+    }
+
+    /// The paths at and above `path` that have a quota, deepest first.
+    fn metered_above<'a>(&self, path: &'a str) -> impl Iterator<Item = &'a str> {
+        let first = Some(path).filter(|_| !self.quotas.is_empty());
+        let all = iter::successors(first, |path| parent(path));
+        all.filter(|path| self.quotas.contains_key(*path))
+    }
+
+    fn usage(&self, path: &Path, max: u64) -> Result<Usage, OpError> {
+        let mut usage = Usage::default();
+        let mut next = Some((path.shared(), self.existing(path)?));
+        while let Some((at, znode)) = next {
+            if !path.is_root() && at != path.shared() && !super::tree::is_below(at, path.as_str()) {
+                break;
+            }
+            usage.nodes += 1;
+            usage.bytes += znode.data.len() as u64;
+            if usage.nodes > max {
+                let (limit, value) = (LimitName::SubtreeNodes, usage.nodes);
+                return Err(OpError::Limit { limit, value, max });
+            }
+            next = self.next_depth_first(at);
+        }
+        Ok(usage)
+    }
+}
+
+/// One node with so many bytes of data.
+pub(super) fn node(bytes: usize) -> Usage {
+    Usage { nodes: 1, bytes: bytes as u64 }
+}
+
+/// So many bytes of data.
+pub(super) fn data(bytes: usize) -> Usage {
+    Usage { nodes: 0, bytes: bytes as u64 }
+}

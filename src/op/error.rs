@@ -1,0 +1,200 @@
+//! Why a command changed nothing, and the limits that are checked at apply.
+
+use std::fmt;
+
+use thiserror::Error;
+
+use crate::{id::SessionId, op::Rights, path::Path};
+
+/// Why a command changed nothing; decided at apply, alike on every replica.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
+pub enum OpError {
+    /// The node, or the parent of the node to be made, does not exist.
+    #[error("no node {path}")]
+    NoNode {
+        /// The missing node.
+        path: Path,
+    },
+    /// The node to be made exists.
+    #[error("node {path} exists")]
+    NodeExists {
+        /// The node.
+        path: Path,
+    },
+    /// The node is at another version.
+    #[error("node {path} is at version {actual}, not {expected}")]
+    BadVersion {
+        /// The node.
+        path: Path,
+        /// The version that was asked for.
+        expected: u64,
+        /// The node's version.
+        actual: u64,
+    },
+    /// Only a node without children can be deleted.
+    #[error("node {path} has {children} children")]
+    NotEmpty {
+        /// The node.
+        path: Path,
+        /// How many it has.
+        children: u64,
+    },
+    /// An ephemeral node has no children.
+    #[error("node {path} is ephemeral and has no children")]
+    NoChildrenForEphemerals {
+        /// The ephemeral parent.
+        path: Path,
+    },
+    /// The root is not created, and not deleted.
+    #[error("the root cannot be created or deleted")]
+    Root,
+    /// An ephemeral node needs a session to live with.
+    #[error("an ephemeral node needs a session")]
+    EphemeralWithoutSession,
+    /// A guard did not hold.
+    #[error("guard {index} on {path} does not hold")]
+    GuardFailed {
+        /// Which guard, from 0.
+        index: u64,
+        /// The node it looks at.
+        path: Path,
+    },
+    /// Nobody that the client is has this right on the node.
+    #[error("no right {right} on node {path}")]
+    NoAuth {
+        /// The node.
+        path: Path,
+        /// The right that is missing.
+        right: Rights,
+    },
+    /// The access control list names the setter, and nobody has verified who that is.
+    #[error("the access control list for {path} grants its setter, who has no verified identity")]
+    InvalidAcl {
+        /// The node that was to get it.
+        path: Path,
+    },
+    /// A subtree is at its bound.
+    #[error("{limit} below {path} are limited to {max}, not {value}")]
+    Quota {
+        /// The node that the quota is set on.
+        path: Path,
+        /// The bound.
+        limit: LimitName,
+        /// The value that was refused.
+        value: u64,
+        /// The bound's value.
+        max: u64,
+    },
+    /// An operation of a transaction was refused, and with it the whole transaction.
+    #[error("operation {index} of the transaction: {cause}")]
+    InTxn {
+        /// Which operation of the branch that was taken, from 0.
+        index: u64,
+        /// Why.
+        cause: Box<OpError>,
+    },
+    /// A limit of the cluster was passed.
+    #[error("{limit} is limited to {max}, not {value}")]
+    Limit {
+        /// The limit's name.
+        limit: LimitName,
+        /// The value that was refused.
+        value: u64,
+        /// The limit.
+        max: u64,
+    },
+    /// The session does not exist: it expired or was closed.
+    #[error("session {session} has ended")]
+    SessionEnded {
+        /// The session.
+        session: SessionId,
+    },
+    /// The session is attached elsewhere under a later epoch.
+    #[error("session {session} has moved to attachment {epoch}")]
+    Moved {
+        /// The session.
+        session: SessionId,
+        /// The epoch in force.
+        epoch: u64,
+    },
+    /// The secret is not the session's.
+    #[error("the secret of session {session} does not match")]
+    BadSecret {
+        /// The session.
+        session: SessionId,
+    },
+    /// A number was skipped; nothing happened, and the commands are sent again in order.
+    #[error("sequence number {expected} is next, not {actual}")]
+    Gap {
+        /// The next number.
+        expected: u64,
+        /// The number that came.
+        actual: u64,
+    },
+    /// The reply was acknowledged by the client and is no longer kept.
+    #[error("the reply to sequence number {seq} was acknowledged and is gone")]
+    AlreadyAcknowledged {
+        /// The number.
+        seq: u64,
+    },
+}
+
+/// The limits that are checked at apply, by name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[non_exhaustive]
+pub enum LimitName {
+    /// Bytes of one node's data.
+    PayloadBytes,
+    /// Bytes of a path.
+    PathBytes,
+    /// Replies that a session has not acknowledged.
+    WindowCount,
+    /// Bytes of replies that a session has not acknowledged.
+    WindowBytes,
+    /// Sessions.
+    Sessions,
+    /// Guards of one transaction.
+    Guards,
+    /// Operations of one transaction, both branches together.
+    Operations,
+    /// Bytes that a transaction brings along, beside its paths.
+    TxnBytes,
+    /// Bytes of a transaction's results.
+    ResultBytes,
+    /// Nodes that one operation removes or counts.
+    SubtreeNodes,
+    /// Milliseconds that a node lives without a change.
+    NodeTtl,
+    /// Nodes of a subtree with a quota.
+    QuotaNodes,
+    /// Bytes of data of a subtree with a quota.
+    QuotaBytes,
+}
+
+impl LimitName {
+    /// Whether it bounds the replies that wait for an acknowledgement.
+    pub(crate) fn is_window(self) -> bool {
+        matches!(self, Self::WindowCount | Self::WindowBytes)
+    }
+}
+
+impl fmt::Display for LimitName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::PayloadBytes => "payload bytes",
+            Self::PathBytes => "path bytes",
+            Self::WindowCount => "unacknowledged replies",
+            Self::WindowBytes => "unacknowledged reply bytes",
+            Self::Sessions => "sessions",
+            Self::Guards => "guards",
+            Self::Operations => "operations",
+            Self::TxnBytes => "bytes of a transaction",
+            Self::ResultBytes => "bytes of a transaction's results",
+            Self::SubtreeNodes => "nodes of one operation",
+            Self::NodeTtl => "milliseconds of a node's time to live",
+            Self::QuotaNodes => "nodes",
+            Self::QuotaBytes => "bytes of data",
+        })
+    }
+}
