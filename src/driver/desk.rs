@@ -29,7 +29,7 @@ use crate::{
 
 pub(super) struct Desk {
     shared: Arc<Shared>,
-    entropy: Box<Entropy>,
+    entropy: Entropy,
     pending: HashMap<Ticket, Pending, FixedState>,
     seats: Seats,
     places: Places,
@@ -39,7 +39,13 @@ pub(super) struct Desk {
 }
 
 /// Gives random bytes, or says why there are none.
-pub(super) type Entropy = dyn FnMut() -> Result<[u8; 16], String> + Send;
+pub(super) struct Entropy(Box<dyn FnMut() -> Result<[u8; 16], String> + Send>);
+
+impl Entropy {
+    pub(super) fn new(draw: impl FnMut() -> Result<[u8; 16], String> + Send + 'static) -> Self {
+        Self(Box::new(draw))
+    }
+}
 
 /// What waits for an output.
 enum Pending {
@@ -54,7 +60,7 @@ enum Pending {
 }
 
 impl Desk {
-    pub(super) fn new(shared: Arc<Shared>, entropy: Box<Entropy>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, entropy: Entropy) -> Self {
         Self {
             shared,
             entropy,
@@ -254,7 +260,7 @@ impl Desk {
     }
 
     fn draw(&mut self) -> Result<[u8; 16], Error> {
-        (self.entropy)().map_err(|why| Error::NoRandomness { why })
+        (self.entropy.0)().map_err(|why| Error::NoRandomness { why })
     }
 
     fn close(&mut self, session: &Arc<SessionCell>, promise: Option<Promise<()>>, node: &mut Node) {
