@@ -465,10 +465,7 @@ pub mod reply_record {
 /// An outcome that a single write does not have.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OutcomeRecord {
-    #[prost(
-        oneof = "outcome_record::Kind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12"
-    )]
+    #[prost(oneof = "outcome_record::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
     pub kind: ::core::option::Option<outcome_record::Kind>,
 }
 /// Nested message and enum types in `OutcomeRecord`.

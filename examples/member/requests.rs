@@ -142,5 +142,5 @@ fn checksum(client: &Client) -> Wait {
 }
 
 const HELP: &str = "ask: create PATH DATA [ephemeral] [sequential] | set PATH DATA [VERSION] | \
-    get PATH | delete PATH | ls PATH | watch PATH | lock PATH | unlock PATH | status | checksum | \
-    quit";
+    get PATH | delete PATH | ls PATH | watch PATH | lock PATH | unlock PATH | \
+    status | checksum | quit";

@@ -182,6 +182,11 @@ impl Consensus {
         self.propose_entry(Entry { data, ..Entry::default() })
     }
 
+    /// Whether an entry of so many bytes would be taken.
+    pub(crate) fn has_room(&self, bytes: usize) -> bool {
+        self.check_propose(bytes).is_ok()
+    }
+
     /// Puts one change of the membership into the log; `context` comes back when it is applied.
     ///
     /// # Errors

@@ -29,13 +29,22 @@ use crate::{
 
 pub(super) struct Desk {
     shared: Arc<Shared>,
-    entropy: Box<dyn FnMut() -> Result<[u8; 16], String> + Send>,
+    entropy: Entropy,
     pending: HashMap<Ticket, Pending, FixedState>,
     seats: Seats,
     places: Places,
     streams: HashMap<WatchId, Arc<Stream<Changes>>, FixedState>,
     /// Those whose answers are there.
     wakers: Vec<Waker>,
+}
+
+/// Gives random bytes, or says why there are none.
+pub(super) struct Entropy(Box<dyn FnMut() -> Result<[u8; 16], String> + Send>);
+
+impl Entropy {
+    pub(super) fn new(draw: impl FnMut() -> Result<[u8; 16], String> + Send + 'static) -> Self {
+        Self(Box::new(draw))
+    }
 }
 
 /// What waits for an output.
@@ -53,10 +62,7 @@ enum Pending {
 }
 
 impl Desk {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        entropy: Box<dyn FnMut() -> Result<[u8; 16], String> + Send>,
-    ) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, entropy: Entropy) -> Self {
         Self {
             shared,
             entropy,
@@ -256,7 +262,7 @@ impl Desk {
     }
 
     fn draw(&mut self) -> Result<[u8; 16], Error> {
-        (self.entropy)().map_err(|why| Error::NoRandomness { why })
+        (self.entropy.0)().map_err(|why| Error::NoRandomness { why })
     }
 
     fn close(&mut self, session: &Arc<SessionCell>, promise: Option<Promise<()>>, node: &mut Node) {

@@ -13,7 +13,7 @@ use crate::{
     config::Config,
     driver::{
         Inbox, Log, SystemClock, Transport,
-        desk::Desk,
+        desk::{Desk, Entropy},
         disk::{Disk, End, Job, Queue, Worker},
     },
     id::NodeId,
@@ -163,7 +163,7 @@ impl Host {
         let id = config.id();
         let node = Node::open(config, restored)?;
         let shared = Arc::new(Shared::new(inbox.mailbox, clock.handle()));
-        let desk = Desk::new(Arc::clone(&shared), Box::new(random_bytes));
+        let desk = Desk::new(Arc::clone(&shared), Entropy::new(random_bytes));
         Ok(Self {
             node,
             disk: Disk::new(log),
@@ -194,7 +194,7 @@ impl Host {
     ) -> Self {
         let mailbox = Arc::clone(&self.shared.mailbox);
         self.shared = Arc::new(Shared::new(mailbox, clock));
-        self.desk = Desk::new(Arc::clone(&self.shared), Box::new(move || Ok(entropy())));
+        self.desk = Desk::new(Arc::clone(&self.shared), Entropy::new(move || Ok(entropy())));
         self
     }
 
@@ -241,7 +241,7 @@ impl Host {
 
     #[cfg(test)]
     pub(super) fn without_entropy(mut self) -> Self {
-        self.desk = Desk::new(Arc::clone(&self.shared), Box::new(|| Err("none".into())));
+        self.desk = Desk::new(Arc::clone(&self.shared), Entropy::new(|| Err("none".into())));
         self
     }
 

@@ -269,8 +269,9 @@ impl Node {
             }
             keep_alives.into_iter().for_each(|it| leadership.hold(it));
         }
-        // As long as the disk is behind, commands gather: fewer and larger entries.
-        if self.in_flight.len() < PROPOSALS_AHEAD {
+        // As long as the disk or the others are behind, commands gather: fewer and larger entries.
+        let room = self.consensus.has_room(self.config.limits.entry_bytes_max);
+        if room && self.in_flight.len() < PROPOSALS_AHEAD {
             self.propose_waiting();
         }
         if self.reads.wants_round() && self.consensus.committed_in_term() {
@@ -303,7 +304,10 @@ impl Node {
             leadership.renew(due, due_nodes);
         }
         let (bytes_max, wall_ms) = (self.config.limits.entry_bytes_max, self.now.wall_ms);
-        while let Some(entry) = leadership.take_entry(bytes_max, wall_ms, clock_due) {
+        while self.consensus.has_room(bytes_max) {
+            let Some(entry) = leadership.take_entry(bytes_max, wall_ms, clock_due) else {
+                return;
+            };
             clock_due = false;
             debug_assert!(entry.len() < FRAME_BYTES_MAX, "a follower takes its frame");
             if self.consensus.propose(entry.clone()).is_err() {
@@ -311,7 +315,7 @@ impl Node {
                 if let Ok(Entry { commands: Batch(commands), .. }) = Entry::decode(entry) {
                     leadership.put_back(commands);
                 }
-                break;
+                return;
             }
         }
     }

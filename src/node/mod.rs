@@ -338,8 +338,8 @@ impl Node {
         self.cursors.remove(watch);
     }
 
-    /// Hands the leadership to another voter, as far as it has caught up; to itself there is
-    /// nothing to hand over.
+    /// Hands the leadership to another voter, as far as it has caught up. There is nothing to hand
+    /// over to itself.
     ///
     /// # Errors
     ///

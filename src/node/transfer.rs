@@ -75,7 +75,7 @@ pub(crate) enum Received {
     Corrupt(String),
 }
 
-/// The whole state at one index of the log, frozen: tree, sessions, replies, clock, history,
+/// The whole state at one index of the log, frozen: tree, sessions, replies, clock, history and
 /// members.
 ///
 /// Replicas that have applied the same index have the same checksum.

@@ -352,3 +352,30 @@ fn rule_10_containers_and_ttl_nodes_go_on_replicated_time() {
     cluster.run(50);
     assert_eq!(cluster.nodes[&at].status().applied, applied, "an idle cluster writes nothing");
 }
+
+#[test]
+fn rule_4_a_leader_without_room_makes_no_entries_and_loses_no_ticks() {
+    let limits =
+        Limits { uncommitted_bytes_max: 4_096, entry_bytes_max: 1_024, ..Limits::default() };
+    let mut cluster = Cluster::with_limits(3, limits);
+    let leader = cluster.elect();
+    cluster.lose = Box::new(|_| true);
+    for n in 0..100 {
+        let txn = create(&format!("/a-name-of-some-length-{n}"));
+        cluster.submit(leader, Request::Txn { seq: None, txn });
+    }
+    cluster.run(1);
+    let waiting = |cluster: &Cluster| {
+        let leadership = cluster.nodes[&leader].leadership.as_ref();
+        u128::from(leadership.expect("it leads").waiting_us())
+    };
+    let before = waiting(&cluster);
+    for _ in 0..3 {
+        cluster.run(1);
+    }
+    assert_eq!(waiting(&cluster) - before, 3 * TICK.as_micros(), "nothing has carried them");
+    cluster.lose = Box::new(|_| false);
+    cluster.run(20);
+    assert!(cluster.exists(leader, "/a-name-of-some-length-99"), "they were only held back");
+    cluster.assert_agreement();
+}
