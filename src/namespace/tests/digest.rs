@@ -112,5 +112,5 @@ fn rule_2_the_digest_is_that_of_the_snapshot_after_random_runs() {
     }
 }
 
-const EMPTY: u64 = 12_836_810_419_090_794_788;
-const BUSY: u64 = 12_192_763_476_889_542_703;
+const EMPTY: u64 = 9_047_783_324_066_497_362;
+const BUSY: u64 = 5_028_769_680_833_129_110;
