@@ -42,7 +42,7 @@ fn rule_1_the_first_committed_entry_records_the_stores() {
 }
 
 #[test]
-fn rule_1_a_founder_wiped_in_the_middle_of_the_first_election_is_refused() {
+fn rule_1_h4_a_founder_wiped_in_the_middle_of_the_first_election_is_refused() {
     let mut refused = 0;
     for after in 1..40 {
         let mut cluster = Cluster::new(3);

@@ -237,3 +237,51 @@ fn a_local_snapshot_shortens_the_log_and_restores_the_state() {
     assert_eq!(session.epoch, 1);
     cluster.assert_agreement();
 }
+
+/// A snapshot is written while the state changes, and yet it is the state at its index.
+#[test]
+fn s10_a_snapshot_has_the_digest_of_the_state_at_its_index() {
+    let limits = Limits { snapshot_log_bytes: 4_000, ..small() };
+    let mut cluster = Cluster::with_limits(3, limits);
+    let leader = cluster.elect();
+    let member = (1..=3).map(id).find(|&it| it != leader).expect("a follower");
+    let mut digests = BTreeMap::new();
+    let mut snapshots = BTreeSet::new();
+    for n in 0..1_000 {
+        cluster.write(leader, create(&format!("/n{n}"))).expect("written");
+        cluster.run(3 * (n % 2));
+        let node = &cluster.nodes[&member];
+        digests.insert(node.applied, node.namespace.freeze().digest());
+        let Some((index, _, chunks)) = &cluster.disks[&member].snapshot else { continue };
+        if snapshots.insert(*index) && digests.contains_key(index) {
+            let mut decoder = crate::namespace::Decoder::new(ClusterId::named("test"));
+            chunks.iter().for_each(|chunk| decoder.feed(chunk.clone()).expect("well formed"));
+            let (restored, ..) = decoder.finish().expect("whole");
+            assert_eq!(restored.freeze().digest(), digests[index], "at {index}");
+        }
+    }
+    let seen = snapshots.iter().filter(|index| digests.contains_key(index)).count();
+    assert!(seen > 3, "{seen} of {} snapshots were compared", snapshots.len());
+}
+
+/// What was applied is saved nowhere but in the snapshot: to replay the log, and once more, gives
+/// the same state.
+#[test]
+fn s6_a_log_that_is_replayed_twice_gives_the_same_state() {
+    let mut cluster = cluster();
+    let leader = cluster.leader().expect("elected");
+    let member = (1..=3).map(id).find(|&it| it != leader).expect("a follower");
+    let session = cluster.open_session(leader, 1, Duration::from_secs(60)).session;
+    for seq in 1..=50 {
+        let txn = create_as("/s-", CreateMode::PersistentSequential);
+        cluster.submit_seq(leader, session, seq, txn).expect("taken");
+    }
+    cluster.settle();
+    for _ in 0..2 {
+        cluster.restart(member);
+        cluster.run(5);
+        cluster.assert_agreement();
+    }
+    let names = cluster.nodes[&member].view().children(&crate::Path::root(), None, 1_000);
+    assert_eq!(names.expect("the root").0.len(), 50, "each once");
+}
