@@ -411,8 +411,8 @@ pub(crate) struct Parameters {
 }
 
 impl Parameters {
-    /// The first setting in which another set-up differs: its name, its value here and there.
-    pub(crate) fn difference(&self, other: &Self) -> Option<(&'static str, u64, u64)> {
+    /// The first setting of the cluster in which a member's own set-up differs.
+    pub(crate) fn difference(&self, own: &Self) -> Option<OtherParameters> {
         let settings = |it: &Self| {
             [
                 ("tick interval in us", it.tick_us),
@@ -431,10 +431,25 @@ impl Parameters {
                 ("grace of a container in us", it.container_grace_us),
             ]
         };
-        let pairs = settings(self).into_iter().zip(settings(other));
-        let mut different = pairs.filter(|(here, there)| here.1 != there.1);
-        different.next().map(|((setting, here), (_, there))| (setting, here, there))
+        let mut pairs = settings(self).into_iter().zip(settings(own));
+        let ((setting, cluster), (_, own)) = pairs.find(|(cluster, own)| cluster.1 != own.1)?;
+        Some(OtherParameters { setting, cluster, own })
     }
+}
+
+/// A member is set up with other intervals or replicated limits than those of its cluster.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[error(
+    "the cluster's {setting} is {cluster}, and this member is set up with {own}: start it with the \
+     intervals and replicated limits of the founders"
+)]
+pub struct OtherParameters {
+    /// The setting.
+    pub setting: &'static str,
+    /// Its value in the cluster.
+    pub cluster: u64,
+    /// Its value here.
+    pub own: u64,
 }
 
 /// What any member may set the bytes of a payload, an entry or a message to: see

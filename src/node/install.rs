@@ -19,9 +19,9 @@ impl Node {
         };
         let own = self.config.parameters();
         let other = incoming.parameters().and_then(|cluster| cluster.difference(&own));
-        if let Some((setting, cluster, own)) = other {
+        if let Some(other) = other {
             // Before it is acknowledged: this member would keep time and check limits otherwise.
-            return self.end(Ended::OtherParameters { setting, cluster, own });
+            return self.end(Ended::OtherParameters(other));
         }
         incoming.durable = true;
         let (index, term, crc) = (incoming.index, incoming.term, incoming.crc);

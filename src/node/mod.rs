@@ -56,6 +56,7 @@ use std::{
 
 use bytes::Bytes;
 
+pub use crate::config::OtherParameters;
 pub use identity::LocalRecordError;
 pub use open::OpenError;
 pub use peers::StepError;

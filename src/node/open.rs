@@ -52,18 +52,8 @@ pub enum OpenError {
     )]
     NoSnapshot,
     /// The member is set up with other intervals or replicated limits than those of its cluster.
-    #[error(
-        "the cluster's {setting} is {cluster}, and this member is set up with {own}: start it with \
-         the intervals and replicated limits of the founders"
-    )]
-    OtherParameters {
-        /// The setting.
-        setting: &'static str,
-        /// Its value in the cluster.
-        cluster: u64,
-        /// Its value here.
-        own: u64,
-    },
+    #[error(transparent)]
+    OtherParameters(crate::config::OtherParameters),
     /// What the log gives back contradicts itself.
     #[error("the log cannot be used: {why}")]
     Log {
@@ -105,8 +95,8 @@ impl Node {
                 let (namespace, membership) =
                     restored.map_err(|why| OpenError::Snapshot { index, why })?;
                 let other = namespace.parameters().difference(&config.parameters());
-                if let Some((setting, cluster, own)) = other {
-                    return Err(OpenError::OtherParameters { setting, cluster, own });
+                if let Some(other) = other {
+                    return Err(OpenError::OtherParameters(other));
                 }
                 (namespace, membership, Write::default())
             }

@@ -203,18 +203,8 @@ pub enum Ended {
         id: NodeId,
     },
     /// The member joined with other intervals or replicated limits than those of the cluster.
-    #[error(
-        "the cluster's {setting} is {cluster}, and this member is set up with {own}: start it with \
-         the intervals and replicated limits of the founders"
-    )]
-    OtherParameters {
-        /// The setting.
-        setting: &'static str,
-        /// Its value in the cluster.
-        cluster: u64,
-        /// Its value here.
-        own: u64,
-    },
+    #[error(transparent)]
+    OtherParameters(crate::config::OtherParameters),
     /// The log holds what this release does not know.
     #[error("log entry {index} cannot be applied: {error}")]
     Command {

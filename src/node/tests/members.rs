@@ -142,7 +142,8 @@ fn rule_4_a_joiner_with_other_intervals_or_limits_ends_before_it_takes_part() {
     ] {
         cluster.submit(leader, Request::AddLearner(member));
         cluster.run(12);
-        let ended = Ended::OtherParameters { setting, cluster: theirs, own: mine };
+        let other = OtherParameters { setting, cluster: theirs, own: mine };
+        let ended = Ended::OtherParameters(other);
         assert_eq!(cluster.nodes[&member].ended(), Some(&ended));
         assert!(cluster.disks[&member].snapshot.is_none(), "nothing was installed");
     }
@@ -155,8 +156,8 @@ fn rule_4_a_joiner_with_other_intervals_or_limits_ends_before_it_takes_part() {
     let restored = cluster.disks.get_mut(&id(4)).expect("a disk").open();
     let refused = Node::open(cluster.config(id(4)), restored).map(|_| ());
     let setting = "payload bytes";
-    let error = OpenError::OtherParameters { setting, cluster: 1_048_575, own: 1_000 };
-    assert_eq!(refused, Err(error));
+    let other = OtherParameters { setting, cluster: 1_048_575, own: 1_000 };
+    assert_eq!(refused, Err(OpenError::OtherParameters(other)));
 }
 
 #[test]
