@@ -321,3 +321,45 @@ fn without_random_bytes_there_are_no_secrets_and_the_node_goes_on() {
     trio.wait(make(&client, "/on", 1)).expect("it goes on");
     assert_eq!(ended(&trio, 1), None);
 }
+
+/// While the node waits for its disk the host takes nothing, and asks for no turn that would find
+/// nothing to do.
+#[test]
+fn a_host_that_waits_for_its_disk_takes_nothing_and_does_not_spin() {
+    let (board, now) = (Switchboard::new(), Arc::new(Mutex::new(Duration::ZERO)));
+    let fs = MemoryFs::new();
+    let inbox = Inbox::new();
+    let line = board.connect(id(1), inbox.clone());
+    let config = Config::founding(ClusterId::named("trio"), id(1), [id(1)]);
+    let (log, restored) = open(&fs, 1, 1);
+    let mut host =
+        Host::new(config.build().expect("valid"), log, restored, line, inbox).expect("it opens");
+    let (queue, worker) = host.move_disk_away().expect("it has one");
+    let client = host.client();
+    let mailbox = Arc::clone(client.mailbox());
+    let mut write = make(&client, "/a", 1);
+    let turn = |host: &mut Host| {
+        let mut mono = now.lock().unwrap();
+        *mono += Duration::from_millis(60);
+        (*mono, host.turn(Now { mono: *mono, wall_ms: 7 }))
+    };
+    for _ in 0..100 {
+        let (mono, it) = turn(&mut host);
+        if host.node().is_blocked() {
+            assert!(!it.more && it.next_tick > mono, "{it:?} at {mono:?}");
+        }
+    }
+    assert!(host.node().is_blocked() && !write.is_done());
+    std::thread::scope(|scope| {
+        scope.spawn(|| queue.work(worker, &mailbox));
+        let answer = loop {
+            turn(&mut host);
+            mailbox.wait(Duration::from_millis(1));
+            if let Some(answer) = write.try_take() {
+                break answer;
+            }
+        };
+        answer.expect("it waited in the mailbox");
+        drop(host);
+    });
+}
