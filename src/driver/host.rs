@@ -430,7 +430,10 @@ impl Host {
 impl Drop for Host {
     fn drop(&mut self) {
         if !self.over {
-            self.end("the node was stopped");
+            self.end(match std::thread::panicking() {
+                true => "a panic ended the node: see the standard error of the process",
+                false => "the node was stopped",
+            });
         }
     }
 }
