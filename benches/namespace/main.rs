@@ -1,15 +1,21 @@
 //! The state machine alone: no log, no codec, one thread; 256-byte values in directories of 1,000.
+//! Then one write that 100,000 watches of a running node look at.
 //!
 //! `cargo bench --bench namespace -- [--quick] [--huge] [--json FILE]`
 
-#![expect(clippy::disallowed_methods, reason = "a benchmark measures time")]
+#![expect(clippy::disallowed_methods, reason = "a benchmark measures time and memory")]
 
+#[path = "../cluster/machine.rs"]
+#[expect(dead_code, reason = "the disk is not measured here")]
+mod machine;
 #[path = "../cluster/table.rs"]
 mod table;
+mod watches;
 
 use std::{
     collections::{BTreeSet, HashMap},
     error::Error,
+    fs,
     hint::black_box,
     path::PathBuf,
     time::{Duration, Instant},
@@ -116,12 +122,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     let time = Duration::from_millis(if quick { 150 } else { 2_000 });
     let mut sizes = vec![1_000, if quick { 100_000 } else { 1_000_000 }];
     sizes.extend(huge.then_some(10_000_000));
+    // First of all: what earlier runs gave back would hide what this one takes.
+    bytes_per_node(if quick { 100_000 } else { 1_000_000 })?;
     println!("`in flight` is the number of nodes, and `cpu` the time of one operation");
     table::head();
     let mut rows = Vec::new();
     for nodes in sizes {
         rows.extend(run(Bench::new(nodes, time)?));
     }
+    println!("`in flight` is the number of watches, an operation is an event that was received");
+    let fan_out = watches::fan_out(if quick { 10_000 } else { 100_000 }, time)?;
+    fan_out.print();
+    rows.push(fan_out);
     if let Some(path) = json {
         table::write_json(&path, &rows)?;
     }
@@ -179,6 +191,28 @@ fn run(mut bench: Bench) -> Vec<Row> {
         black_box(it.replica.keep_alives(some, number));
     });
     bench.rows
+}
+
+/// Prints what a node takes in memory beyond its data: by the pages that the process has.
+fn bytes_per_node(nodes: usize) -> Result<(), Box<dyn Error>> {
+    let before = resident_bytes()?;
+    let mut bench = Bench::new(nodes, Duration::ZERO)?;
+    bench.paths = Vec::new();
+    let taken = resident_bytes()?.saturating_sub(before);
+    let (each, data) = (taken as f64 / nodes as f64, VALUE.len());
+    let beyond = each - data as f64;
+    println!(
+        "{nodes} nodes take {each:.0} bytes each, of which {data} are data: {beyond:.0} beyond"
+    );
+    drop(bench);
+    Ok(())
+}
+
+/// Memory that this process has in pages, as Linux counts it.
+fn resident_bytes() -> Result<u64, Box<dyn Error>> {
+    let statm = fs::read_to_string("/proc/self/statm")?;
+    let pages: u64 = statm.split(' ').nth(1).ok_or("statm has a second field")?.parse()?;
+    Ok(pages * 4096)
 }
 
 /// The least that a tree costs: a map from paths to values, and sets of children, without views.
