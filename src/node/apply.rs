@@ -386,9 +386,9 @@ impl Node {
             let Some(term) = self.consensus.term_at(self.applied) else {
                 return;
             };
-            let source = self.source();
-            self.transfers.local = Some(Local::new((self.applied, term), &source, chunk_bytes));
-            self.log_bytes = 0;
+            let (place, source) = ((self.applied, term), self.source());
+            let log_bytes = std::mem::take(&mut self.log_bytes);
+            self.transfers.local = Some(Local::new(place, log_bytes, &source, chunk_bytes));
         }
         let Some(local) = self.transfers.local.as_mut() else {
             return;

@@ -66,9 +66,10 @@ impl Leadership {
         }
     }
 
-    /// Takes commands for the next entry; returns `false`, and drops them, past the bound.
+    /// Takes commands for the next entry; returns `false`, and drops them, past the bound. When
+    /// none wait it takes them whatever their size, or they would come again for ever.
     pub(crate) fn push(&mut self, commands: Bytes, bytes_max: usize) -> bool {
-        if self.buffer_bytes + commands.len() > bytes_max {
+        if self.buffer_bytes > 0 && self.buffer_bytes + commands.len() > bytes_max {
             return false;
         }
         self.buffer_bytes += commands.len();
@@ -166,3 +167,18 @@ impl Leadership {
 
 /// Keep-alives of one command: at most 44 KiB, which fits into any frame and any entry.
 pub(crate) const KEEP_ALIVES_MAX: usize = 1_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_larger_than_the_bound_is_taken_when_nothing_else_waits() {
+        let mut leadership = Leadership::new();
+        let commands = Bytes::from_static(b"0123456789");
+        assert!(leadership.push(commands.clone(), 4), "or its origin would send it for ever");
+        assert!(!leadership.push(commands.slice(..1), 4));
+        assert!(leadership.take_entry(1 << 20, 0, false).is_some());
+        assert!(leadership.push(commands, 4));
+    }
+}

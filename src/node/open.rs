@@ -227,7 +227,7 @@ fn bootstrap(config: &Config, founders: &BTreeSet<crate::NodeId>) -> (Write, u32
         membership: Membership::founding(founders),
     };
     let (index, term) = FOUNDING;
-    let mut local = super::transfer::Local::new(FOUNDING, &source, 1 << 20);
+    let mut local = super::transfer::Local::new(FOUNDING, 0, &source, 1 << 20);
     let mut snapshot = Vec::new();
     while !local.write(1, 1 << 20, &mut snapshot) {}
     let crc = match snapshot.last() {

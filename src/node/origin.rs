@@ -24,6 +24,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub(crate) struct Origin {
     attachments: BTreeMap<SessionId, Attachment>,
+    /// Invariant: exactly the sessions with commands that are pending.
+    waiting: BTreeSet<SessionId>,
     /// By counter, which is the ticket's number.
     plain: BTreeMap<u64, Plain>,
     count: usize,
@@ -142,6 +144,7 @@ impl Origin {
         attachment.acked = attachment.acked.max(acked.min(attachment.answered));
         if attachment.pending.is_empty() {
             attachment.sent_tick = tick;
+            self.waiting.insert(session);
         }
         self.count += 1;
         self.bytes += command.len();
@@ -192,7 +195,7 @@ impl Origin {
     /// A new leader is known: everything that may be sent again is, the newest keep-alives first.
     pub(crate) fn leader_changed(&mut self) {
         self.outbox.clear();
-        self.resend.extend(self.attachments.keys());
+        self.resend.extend(&self.waiting);
         for (&session, attachment) in &mut self.attachments {
             attachment.repeats = 0;
             if let Some(&(number, _)) = attachment.keep_alive_sent.back() {
@@ -274,10 +277,11 @@ impl Origin {
         out: &mut Vec<Output>,
     ) {
         self.tick = tick;
-        for (&session, attachment) in &mut self.attachments {
-            if attachment.pending.is_empty() {
+        // Not all that are attached: there may be a million, and few of them wait.
+        for &session in &self.waiting {
+            let Some(attachment) = self.attachments.get_mut(&session) else {
                 continue;
-            }
+            };
             let wait = resend_ticks.map(|ticks| ticks << attachment.repeats.min(DOUBLINGS_MAX));
             if wait.is_some_and(|wait| tick - attachment.sent_tick >= wait) {
                 self.resend.insert(session);
@@ -339,6 +343,7 @@ impl Origin {
     ) -> Option<u64> {
         let attachment = self.attachments.remove(&session)?;
         self.keep_alives.remove(&session);
+        self.waiting.remove(&session);
         for it in attachment.pending {
             self.count -= 1;
             self.bytes -= it.command.len();
@@ -367,6 +372,9 @@ impl Origin {
         attachment.answered = seq;
         attachment.sent_tick = self.tick;
         attachment.repeats = 0;
+        if attachment.pending.is_empty() {
+            self.waiting.remove(&session);
+        }
         self.count -= 1;
         self.bytes -= it.command.len();
         let result = reply.result.map(Some).map_err(RequestError::Op);

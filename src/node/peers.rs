@@ -314,6 +314,8 @@ impl Node {
         }
         self.drop_incoming();
         let local = self.transfers.local.take();
+        // If this one never comes, the log has grown by that much all the same.
+        self.log_bytes += local.as_ref().map_or(0, |local| local.log_bytes);
         self.drop_elsewhere(local);
         let cluster = self.config.cluster;
         self.transfers.incoming = Some(Incoming::new(from, (index, term), cluster, self.tick));

@@ -38,6 +38,8 @@ pub(crate) struct Outgoing {
 pub(crate) struct Local {
     pub(crate) index: u64,
     pub(crate) term: u64,
+    /// Bytes of the log that it was begun for.
+    pub(crate) log_bytes: usize,
     stream: Stream,
     begun: bool,
 }
@@ -210,8 +212,13 @@ impl Outgoing {
 }
 
 impl Local {
-    pub(crate) fn new((index, term): (u64, u64), source: &Source, chunk_bytes: usize) -> Self {
-        Self { index, term, stream: source.stream(chunk_bytes), begun: false }
+    pub(crate) fn new(
+        (index, term): (u64, u64),
+        log_bytes: usize,
+        source: &Source,
+        chunk_bytes: usize,
+    ) -> Self {
+        Self { index, term, log_bytes, stream: source.stream(chunk_bytes), begun: false }
     }
 
     /// Writes on by at most `chunks` chunks. Returns whether the snapshot is whole.

@@ -182,6 +182,32 @@ fn rule_11_a_transfer_that_is_dropped_takes_no_local_snapshot_with_it() {
     cluster.assert_agreement();
 }
 
+/// Else the log would grow to twice its bound before the next one.
+#[test]
+fn a_local_snapshot_that_gave_way_to_a_transfer_is_begun_again_when_the_transfer_is_dropped() {
+    let limits = Limits { snapshot_log_bytes: 30_000, snapshot_chunk_bytes: 1_024, ..small() };
+    let mut cluster = Cluster::with_limits(3, limits);
+    let leader = cluster.elect();
+    let at = (1..=3).map(id).find(|&it| it != leader).expect("a follower");
+    let mut n = 0;
+    while cluster.nodes[&at].transfers.local.is_none() {
+        n += 1;
+        assert!(n < 1_000, "a snapshot is due");
+        fill(&mut cluster, leader, &format!("n{n}"), 10);
+        cluster.run(1);
+    }
+    let before = cluster.nodes[&at].snapshot_index;
+    let (index, term) = (cluster.nodes[&at].applied + 100, 2);
+    tell(&mut cluster, leader, at, Body::SnapshotOffer { index, term });
+    assert!(cluster.nodes[&at].transfers.local.is_none(), "it gave way");
+    let bytes = Bytes::from_static(&[0xff; 512]);
+    let chunk = Chunk { index, term, offset: 0, bytes, crc: None };
+    tell(&mut cluster, leader, at, Body::SnapshotChunk(chunk));
+    assert!(cluster.nodes[&at].transfers.incoming.is_none(), "it was refused");
+    cluster.run(60);
+    assert!(cluster.nodes[&at].snapshot_index > before, "though the log grew by nothing");
+}
+
 #[test]
 fn rule_11_a_lost_offer_and_a_lost_answer_cost_an_election_timeout_each() {
     let limits = Limits { transfer_ticks_max: 10_000, ..small() };
