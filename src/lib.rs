@@ -85,6 +85,9 @@ mod config;
 mod consensus;
 #[cfg(feature = "driver")]
 pub mod driver;
+#[cfg(all(any(test, fuzzing), feature = "wal"))]
+#[doc(hidden)]
+pub mod fuzz;
 mod id;
 mod namespace;
 pub mod node;

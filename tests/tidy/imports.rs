@@ -15,7 +15,7 @@ const ROWS: [&[&str]; 10] = [
     &["client"],
     &["driver", "tls"],
     &["tcp", "zookeeper"],
-    &["sim"],
+    &["sim", "fuzz"],
 ];
 
 /// What a room must not know although its row would allow it.
