@@ -344,14 +344,12 @@ impl Limits {
             ("payload bytes", self.payload_bytes_max, 1, size_max),
             ("sessions", self.sessions_max, 1, 1 << 32),
             ("window count", self.window_count_max, 1, 1 << 20),
-            ("window bytes", self.window_bytes_max, 1 << 16, 1 << 32),
             ("history count", self.history_count_max, 1, 1 << 32),
             ("history bytes", self.history_bytes_max, 1 << 10, 1 << 40),
             ("operations of a transaction", self.txn_ops_max, 1, TXN_OPS_MAX),
             ("nodes of one operation", self.subtree_nodes_max, 1, 1 << 20),
             ("reaped nodes", self.reaps_max, 1, 1 << 16),
             ("pending count", self.pending_count_max, 1, 1 << 32),
-            ("pending bytes", self.pending_bytes_max, 1 << 10, 1 << 40),
             ("watches", self.watches_max, 1, 1 << 32),
             ("entry bytes", self.entry_bytes_max, 1 << 10, size_max),
             ("uncommitted bytes", self.uncommitted_bytes_max, 1 << 10, 1 << 40),
@@ -363,7 +361,12 @@ impl Limits {
         ] {
             in_range(setting, value as u64, min, max)?;
         }
-        Ok(())
+        // The largest node can be read in a transaction, whose reply takes half of a window.
+        let (payload, window) = (self.payload_bytes_max as u64, self.window_bytes_max as u64);
+        in_range("window bytes", window, 2 * (payload + OP_OVERHEAD_BYTES), WINDOW_BYTES_MAX)?;
+        // And written, or it would be refused for ever as if there were no room just now.
+        let pending = self.pending_bytes_max as u64;
+        in_range("pending bytes", pending, payload + 8 * OP_OVERHEAD_BYTES, 1 << 40)
     }
 }
 
@@ -411,6 +414,16 @@ pub(crate) struct Parameters {
 }
 
 impl Parameters {
+    /// Whether these are within what any member may be set up with, so that nothing which is
+    /// computed from them overflows, and no record of a snapshot may be longer than any member's.
+    pub(crate) fn are_possible(&self) -> bool {
+        let finite = [self.tick_us, self.advance_us_max, self.renewal_us, self.container_grace_us];
+        self.ttl_us_min <= self.ttl_us_max
+            && self.payload_bytes_max <= SIZE_BYTES_MAX as u64
+            && self.window_bytes_max <= WINDOW_BYTES_MAX
+            && finite.into_iter().chain([self.ttl_us_max]).all(|us| us <= INTERVAL_US_MAX)
+    }
+
     /// The first setting of the cluster in which a member's own set-up differs.
     pub(crate) fn difference(&self, own: &Self) -> Option<OtherParameters> {
         let settings = |it: &Self| {
@@ -455,6 +468,12 @@ pub struct OtherParameters {
 /// What any member may set the bytes of a payload, an entry or a message to: see
 /// [`FRAME_BYTES_MAX`](crate::wire::FRAME_BYTES_MAX).
 pub(crate) const SIZE_BYTES_MAX: usize = 64 << 20;
+/// What the replies that a session keeps may be set to take.
+const WINDOW_BYTES_MAX: u64 = 1 << 32;
+/// Above any interval that can be set.
+const INTERVAL_US_MAX: u64 = 1 << 52;
+/// What an operation, or its reply, takes beside the data: paths, stats, a list of rights.
+const OP_OVERHEAD_BYTES: u64 = 8 << 10;
 /// Operations of one transaction, whatever the cluster allows.
 pub(crate) const TXN_OPS_MAX: u64 = 4096;
 /// Members of one cluster, learners included.

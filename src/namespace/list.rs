@@ -11,8 +11,8 @@ impl Tree {
     /// A page of a node's children; `None` if there is no such node.
     ///
     /// Children that may not be read are only names, and only where all children are asked for.
-    /// It ends after `limit` children, after [`List::BYTES_MAX`], or when it has looked at
-    /// [`LOOKS_MAX`] of them.
+    /// It ends after `limit` children, before the one that would pass [`List::BYTES_MAX`] unless it
+    /// is the first, or when it has looked at [`LOOKS_MAX`] of them.
     pub(super) fn list(&self, list: &List, who: &Identities) -> Option<Page> {
         let parent = self.get(list.path.as_str())?;
         // Every child's path starts so, and is longer.
@@ -24,15 +24,15 @@ impl Tree {
             if !name.starts_with(&list.prefix) {
                 break;
             }
-            if page.children.len() == limit || bytes >= List::BYTES_MAX || looks == LOOKS_MAX {
+            let full = page.children.len() == limit || looks == LOOKS_MAX;
+            let child = if full { None } else { self.child(path, name, list, who) };
+            bytes += child.as_ref().map_or(0, child_bytes);
+            if full || (bytes > List::BYTES_MAX && child.is_some() && !page.children.is_empty()) {
                 page.resume = last.map(str::to_string);
                 break;
             }
             last = Some(name);
-            if let Some(child) = self.child(path, name, list, who) {
-                bytes += child_bytes(&child);
-                page.children.push(child);
-            }
+            page.children.extend(child);
         }
         Some(page)
     }

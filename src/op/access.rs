@@ -310,14 +310,15 @@ impl Acl {
         matches!(&*self.0, [Grant { principal: Principal::World, rights: Rights::ALL }])
     }
 
-    /// Whether a client with these identities has one of the rights.
-    pub(crate) fn allows(&self, who: &Identities, right: Rights) -> bool {
-        let granted = |grant: &Grant| {
-            grant.rights.contains(right)
-                && (grant.principal == Principal::World
-                    || who.as_slice().iter().any(|identity| identity.is(&grant.principal)))
+    /// Whether a client with these identities has all of these rights, each by any grant.
+    pub(crate) fn allows(&self, who: &Identities, rights: Rights) -> bool {
+        let is_theirs = |grant: &&Grant| {
+            grant.principal == Principal::World
+                || who.as_slice().iter().any(|identity| identity.is(&grant.principal))
         };
-        who.is_super() || self.0.iter().any(granted)
+        let theirs = self.0.iter().filter(is_theirs);
+        let granted = theirs.fold(Rights::NONE, |all, grant| all | grant.rights);
+        who.is_super() || granted.contains(rights)
     }
 
     /// The list as it is kept: [`Principal::Auth`] is replaced. `None` if nobody is left of it, or
@@ -370,7 +371,10 @@ impl Acl {
 
 /// Bounds of a subtree: the node that it is set on, and everything below it.
 ///
-/// Past a hard bound what would add is refused; past a soft one it is told.
+/// Past a hard bound what would add is refused. A soft one refuses nothing: whoever looks at the
+/// quota and its usage learns whether it [is passed](Usage::warns). Lists of rights count in no
+/// bound of bytes. Whoever may delete and make the node anew gets rid of its quota, too: it is the
+/// node's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Quota {
     /// The most nodes.
@@ -482,6 +486,18 @@ mod tests {
         ] {
             assert_eq!(within(ip(own), ip(addr), bits), expected, "{own} {addr}/{bits}");
         }
+    }
+
+    #[test]
+    fn rights_of_several_grants_add_up() {
+        let ann = DigestId::new("ann", "hash").unwrap();
+        let (read, write) = (Rights::READ, Rights::WRITE);
+        let grants = [(Principal::World, read), (Principal::Digest(ann.clone()), write)];
+        let acl = Acl::new(grants.map(|(principal, rights)| Grant { principal, rights })).unwrap();
+        let ann = Identities::new([Identity::Digest(ann)]).unwrap();
+        assert!(acl.allows(&ann, read | write) && acl.allows(&Identities::none(), read));
+        assert!(!acl.allows(&Identities::none(), read | write));
+        assert!(!acl.allows(&ann, read | write | Rights::ADMIN));
     }
 
     #[test]

@@ -23,8 +23,7 @@ use crate::{
         },
         session::{Opener, Session, Sessions},
         snapshot::{
-            COUNTER_MAX, HEAD_BYTES_MAX, PAYLOAD_BYTES_MAX, SNAPSHOT_VERSION, SnapshotError,
-            record_bytes_max,
+            COUNTER_MAX, HEAD_BYTES_MAX, SNAPSHOT_VERSION, SnapshotError, record_bytes_max,
         },
         tree::{Special, Tree, Znode, own},
     },
@@ -200,13 +199,11 @@ impl Body {
     fn new(head: proto::SnapshotHead) -> Result<(Self, proto::SnapshotHead), &'static str> {
         let parameters = head.parameters.ok_or("it has no parameters")?;
         let parameters = parameters_from_record(&parameters);
+        check(parameters.are_possible(), "its parameters are not valid")?;
         check(
-            parameters.ttl_us_min <= parameters.ttl_us_max
-                && parameters.payload_bytes_max <= PAYLOAD_BYTES_MAX,
-            "its parameters are not valid",
-        )?;
-        check(
-            head.zxid < COUNTER_MAX && (1..=1 << 56).contains(&head.next_session),
+            head.zxid < COUNTER_MAX
+                && head.clock_us < COUNTER_MAX
+                && (1..=1 << 56).contains(&head.next_session),
             "its counters are not valid",
         )?;
         check(head.history_floor <= head.zxid, "its history starts after its end")?;

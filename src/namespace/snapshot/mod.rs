@@ -73,7 +73,5 @@ fn record_bytes_max(parameters: &Parameters) -> u64 {
 const SNAPSHOT_VERSION: u32 = 1;
 /// The longest head; the ids of removed members are in it.
 const HEAD_BYTES_MAX: u64 = 16 << 20;
-/// The largest payload that a cluster can allow.
-const PAYLOAD_BYTES_MAX: u64 = 64 << 20;
 /// Above any counter that grows by one; what is below cannot overflow.
 const COUNTER_MAX: u64 = 1 << 62;

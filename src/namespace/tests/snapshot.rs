@@ -139,10 +139,17 @@ fn an_impossible_state_is_refused() {
     it.plain(create("/d/y", "", CreateMode::Persistent));
     assert!(decode_records(&it.ns, |_, _| {}).is_ok());
     #[expect(clippy::type_complexity, reason = "a name and an edit, for one test")]
-    let edits: [(&str, fn(&mut Kind)); 26] = [
+    let edits: [(&str, fn(&mut Kind)); 29] = [
         ("counters", |it| head(it, |it| it.zxid = u64::MAX)),
         ("counters", |it| head(it, |it| it.next_session = 0)),
         ("starts after", |it| head(it, |it| it.history_floor = 99)),
+        ("parameters are not valid", |it| {
+            head(it, |it| it.parameters.as_mut().unwrap().window_bytes_max = u64::MAX);
+        }),
+        ("parameters are not valid", |it| {
+            head(it, |it| it.parameters.as_mut().unwrap().container_grace_us = u64::MAX);
+        }),
+        ("counters", |it| head(it, |it| it.clock_us = u64::MAX)),
         ("no parameters", |it| head(it, |it| it.parameters = None)),
         ("out of order", |it| head(it, |it| it.next_session = 2)),
         ("16 bytes", |it| head(it, |it| it.cluster = Bytes::new())),
