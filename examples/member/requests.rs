@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use quorate::{
     CreateMode, Filter, List, Op, Path, Txn,
-    client::{Client, Session},
-    node::Consistency::Linearizable,
+    client::{Answer, Client, Completion},
+    node::{Consistency::Linearizable, ReadOp, ReadOutcome},
 };
 
 use crate::{
@@ -14,12 +14,6 @@ use crate::{
 };
 
 pub(crate) type Wait = Box<dyn FnOnce() -> Result<String, Failure> + Send>;
-
-/// Who reads.
-enum Reader {
-    Session(Session),
-    Client(Client),
-}
 
 impl Console {
     /// Submits a request; the answer is to be waited for elsewhere.
@@ -34,7 +28,7 @@ impl Console {
                 self.write(Op::Set { path, data, version })
             }
             "delete" => self.write(Op::Delete { path: path.parse()?, version: None }),
-            "get" => Ok(get(&self.reader(), &path.parse()?)),
+            "get" => Ok(get(self.reader(), path.parse()?)),
             "ls" => Ok(list(self.reader(), path.parse()?)),
             "watch" => Ok(watch(&self.client, path.parse()?, id.to_owned())),
             "lock" => self.lock(path),
@@ -71,9 +65,12 @@ impl Console {
     }
 
     /// Reads in the session, so that they see what was written here before, answered or not.
-    fn reader(&mut self) -> Reader {
-        let session = self.session().ok().cloned();
-        session.map_or_else(|| Reader::Client(self.client.clone()), Reader::Session)
+    fn reader(&mut self) -> impl Fn(ReadOp) -> Completion<Answer> + Send + use<> {
+        let (session, client) = (self.session().ok().cloned(), self.client.clone());
+        move |op| match &session {
+            Some(session) => session.read(op, Linearizable),
+            None => client.read(op, Linearizable),
+        }
     }
 
     fn lock(&mut self, path: &str) -> Result<Wait, Failure> {
@@ -94,36 +91,32 @@ impl Console {
     }
 }
 
-fn get(reader: &Reader, path: &Path) -> Wait {
-    let answer = match reader {
-        Reader::Session(session) => session.get(path, Linearizable),
-        Reader::Client(client) => client.get(path, Linearizable),
-    };
+fn get(read: impl Fn(ReadOp) -> Completion<Answer>, path: Path) -> Wait {
+    let answer = read(ReadOp::Get(path));
     Box::new(move || {
-        let (data, stat) = answer.wait()?;
+        let ReadOutcome::Node { data, stat } = answer.wait()?.outcome else {
+            return Err("not a node".into());
+        };
         let data = String::from_utf8_lossy(&data);
         let (version, czxid, mzxid) = (stat.version, stat.czxid, stat.mzxid);
         Ok(format!("{data} version={version} czxid={czxid} mzxid={mzxid}"))
     })
 }
 
-fn list(reader: Reader, path: Path) -> Wait {
-    let page = move |list: List| match &reader {
-        Reader::Session(session) => session.list(list, Linearizable),
-        Reader::Client(client) => client.list(list, Linearizable),
-    };
+fn list(read: impl Fn(ReadOp) -> Completion<Answer> + Send + 'static, path: Path) -> Wait {
     let mut list = List::of(path);
-    let first = page(list.clone());
+    let first = read(ReadOp::List(list.clone()));
     Box::new(move || {
-        let (mut all, mut found): (Vec<String>, _) = (Vec::new(), first.wait()?);
-        loop {
-            all.extend(found.children.into_iter().map(|child| child.name));
-            let Some(resume) = found.resume else {
+        let (mut all, mut answer) = (Vec::new(), first.wait()?);
+        while let ReadOutcome::Listed(page) = answer.outcome {
+            all.extend(page.children.into_iter().map(|child| child.name));
+            let Some(resume) = page.resume else {
                 return Ok(format!("{} {}", all.len(), all.join(" ")));
             };
             list = list.after(resume);
-            found = page(list.clone()).wait()?;
+            answer = read(ReadOp::List(list.clone())).wait()?;
         }
+        Err("not a list".into())
     })
 }
 

@@ -219,17 +219,15 @@ impl Node {
         match request {
             Request::SessionTxn { seq, txn } => {
                 self.check_txn(&txn)?;
-                self.origin.check_rate(seq.session, &self.config, self.tick)?;
-                self.submit_seq(ticket, seq, |it| Command::SessionTxn {
+                self.submit_seq(ticket, seq, true, |it| Command::SessionTxn {
                     session: it.session,
                     epoch: it.epoch,
                     seq: it.seq,
                     acked: it.acked,
                     txn,
                 })?;
-                self.origin.charge(seq.session, &self.config, self.tick);
             }
-            Request::CloseSession { seq } => self.submit_seq(ticket, seq, |it| {
+            Request::CloseSession { seq } => self.submit_seq(ticket, seq, false, |it| {
                 Command::CloseSession { session: it.session, epoch: it.epoch, seq: it.seq }
             })?,
             Request::Txn { identities, txn } => {
@@ -449,17 +447,25 @@ impl Node {
         who.map_err(|_| SubmitError::NotAttached { session, epoch })
     }
 
+    /// What is `limited` is held to the session's own bounds; closing it gives something back.
     fn submit_seq(
         &mut self,
         ticket: Ticket,
         seq: Seq,
+        limited: bool,
         command: impl FnOnce(&Seq) -> Command,
     ) -> Result<(), SubmitError> {
         let window_max = self.namespace.parameters().window_count_max;
         self.origin.check_seq(seq.session, seq.epoch, seq.seq, seq.acked, window_max)?;
+        if limited {
+            self.origin.check_rate(seq.session, &self.config, self.tick)?;
+        }
         let command = encode(&command(&seq));
         self.origin.check_room(command.len(), &self.config.limits)?;
-        self.origin.check_session_room(seq.session, command.len(), &self.config.limits)?;
+        if limited {
+            self.origin.check_session_room(seq.session, command.len(), &self.config.limits)?;
+            self.origin.charge(seq.session, &self.config, self.tick);
+        }
         let place = (seq.seq, seq.acked);
         self.origin.push_seq(ticket, seq.session, place, command, self.tick);
         Ok(())

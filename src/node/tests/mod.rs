@@ -6,6 +6,7 @@ mod hostile;
 mod identity;
 mod leases;
 mod members;
+mod rights;
 mod run_loop;
 mod sessions;
 mod snapshots;
@@ -158,6 +159,7 @@ pub(super) struct Cluster {
     pub(super) now: Duration,
     pub(super) founders: Vec<NodeId>,
     pub(super) limits: Limits,
+    pub(super) session_rate: Option<(u32, u32)>,
     pub(super) sent: Vec<Bytes>,
     pub(super) record: bool,
     pub(super) accept_cut_tail: bool,
@@ -183,6 +185,7 @@ impl Cluster {
             now: Duration::from_secs(1),
             founders: founders.clone(),
             limits,
+            session_rate: None,
             sent: Vec::new(),
             record: false,
             accept_cut_tail: false,
@@ -227,6 +230,10 @@ impl Cluster {
             false => Config::joining(cluster, member),
         };
         let builder = builder.accept_cut_tail(self.accept_cut_tail);
+        let builder = match self.session_rate {
+            Some((per_second, burst)) => builder.session_rate(per_second, burst),
+            None => builder,
+        };
         builder.limits(self.limits.clone()).build().expect("a valid set-up")
     }
 
