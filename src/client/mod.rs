@@ -124,7 +124,8 @@ impl Client {
     /// The same node, for somebody with these identities; they replace those of this handle.
     ///
     /// The application has verified them: whoever has such a handle has their rights, and so have
-    /// the sessions that it opens or attaches.
+    /// the sessions that it opens or attaches. They bound what becomes of nodes, and what is seen of
+    /// them; members, status and image are for every handle.
     ///
     /// ```no_run
     /// # fn example(client: quorate::client::Client) -> Result<(), Box<dyn std::error::Error>> {

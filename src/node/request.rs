@@ -229,7 +229,8 @@ pub enum ReadOutcome {
 ///
 /// It needs no right, and tells only what its caller may learn: an event of a node that the caller
 /// could read then (before a deletion, after anything else) and, if that very node still lives when
-/// it is told, can read now. The others are passed over in silence.
+/// it is told, can read now. The others are passed over in silence: also children whose names a
+/// [`List`] of their parent shows.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Watch {
     /// Who watches.
