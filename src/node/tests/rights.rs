@@ -315,7 +315,7 @@ fn rule_12_a_list_that_is_replaced_hides_what_was_not_told_yet() {
         assert_eq!(told(&it.cluster, watch).last(), Some(&changed));
     }
     assert_eq!((told(&it.cluster, keeps_up).len(), told(&it.cluster, lags).len()), (4, 2));
-    // Also after a restart, when nobody knows which lists were replaced.
+    // Also after a restart.
     it.cluster.restart(id(1));
     it.cluster.elect();
     it.cluster.outputs.values_mut().for_each(Vec::clear);
