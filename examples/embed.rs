@@ -30,8 +30,7 @@ impl Member {
         let (wal, restored) = Wal::open(fs, "data".as_ref(), cluster, id)?;
         let mut node = Node::open(Config::founding(cluster, id, ids).build()?, restored)?;
         let (secret, ttl) = (Secret::from_bytes([id.as_u64() as u8; 16]), TTL); // random in earnest
-        let identities = Identities::none();
-        node.submit(Request::OpenSession { secret, ttl, identities })?;
+        node.submit(Request::OpenSession { secret, ttl, identities: Identities::none() })?;
         let (election, last) = (Election::new(Layout::Curator, "/app/leader".parse()?), None);
         let renew_at = Duration::ZERO;
         Ok(Self { node, wal, election, last, renew_at })
@@ -99,11 +98,8 @@ impl Member {
                 }
                 Action::List { path, after, .. } => {
                     let page = view.list(&after.into_iter().fold(List::of(path), List::after));
-                    let (names, more) = page.map_or_else(|_| Default::default(), |page| {
-                        let names = page.children.into_iter().map(|it| it.name);
-                        (names.collect(), page.resume.is_some())
-                    });
-                    let result = Ok((names, more));
+                    let result = page.map_err(Failure::Op).map(|it| (it.children.into_iter()
+                        .map(|child| child.name).collect(), it.resume.is_some()));
                     self.election.handle(Input::Listed { zxid, result });
                 }
                 Action::Get { path, .. } => {
@@ -111,8 +107,7 @@ impl Member {
                     self.election.handle(Input::Read { zxid, result });
                 }
                 Action::Watch { filter, from } => {
-                    let (from, credit) = (Some(from), 1000);
-                    let caller = Caller::world();
+                    let (caller, from, credit) = (Caller::world(), Some(from), 1000);
                     self.node.watch(Watch { caller, filter, from, credit })?;
                 }
                 _ => {} // a watch that is not dropped costs little, and tells nothing wrong

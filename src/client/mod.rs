@@ -124,8 +124,8 @@ impl Client {
     /// The same node, for somebody with these identities; they replace those of this handle.
     ///
     /// The application has verified them: whoever has such a handle has their rights, and so have
-    /// the sessions that it opens or attaches. They bound what becomes of nodes, and what is seen of
-    /// them; members, status and image are for every handle.
+    /// the sessions that it opens or attaches. They bound what becomes of nodes, and what is seen
+    /// of them; members, status and image are for every handle.
     ///
     /// ```no_run
     /// # fn example(client: quorate::client::Client) -> Result<(), Box<dyn std::error::Error>> {
@@ -198,8 +198,9 @@ impl Client {
         self.ask(|promise| Call::Attach { key, identities, promise })
     }
 
-    /// The node's tree, frozen, at most one turn old, as these identities may see it. While somebody asks, each turn publishes
-    /// one, and the answer is there at once; the first to ask waits for a turn.
+    /// The node's tree, frozen, at most one turn old, as these identities may see it. While
+    /// somebody asks, each turn publishes one, and the answer is there at once; the first to ask
+    /// waits for a turn.
     pub fn view(&self) -> Completion<View> {
         if let Some(view) = self.published_view() {
             return Completion::ready(Ok(view.seen_by(self.who.clone())));

@@ -83,7 +83,8 @@ impl View {
     /// A page of a node's children, as it is asked for.
     ///
     /// ```no_run
-    /// # fn all(view: &quorate::View, path: quorate::Path) -> Result<Vec<String>, quorate::OpError> {
+    /// # use quorate::{OpError, Path, View};
+    /// # fn all(view: &View, path: Path) -> Result<Vec<String>, OpError> {
     /// let (mut list, mut names) = (quorate::List::of(path).prefix("job-"), Vec::new());
     /// loop {
     ///     let page = view.list(&list)?;
