@@ -6,8 +6,8 @@
 use std::{error::Error, sync::Arc, time::Duration};
 
 use quorate::{
-    ClusterId, Config, NodeId, Now, Secret,
-    node::{Message, Node, Output, Request, Seq, Watch},
+    ClusterId, Config, Identities, List, NodeId, Now, Secret,
+    node::{Caller, Message, Node, Output, Request, Seq, Watch},
     recipes::{Action, Election, Failure, Input, Layout, State},
     wal::{MemoryFs, Wal},
 };
@@ -30,7 +30,7 @@ impl Member {
         let (wal, restored) = Wal::open(fs, "data".as_ref(), cluster, id)?;
         let mut node = Node::open(Config::founding(cluster, id, ids).build()?, restored)?;
         let (secret, ttl) = (Secret::from_bytes([id.as_u64() as u8; 16]), TTL); // random in earnest
-        node.submit(Request::OpenSession { secret, ttl })?;
+        node.submit(Request::OpenSession { secret, ttl, identities: Identities::none() })?;
         let (election, last) = (Election::new(Layout::Curator, "/app/leader".parse()?), None);
         let renew_at = Duration::ZERO;
         Ok(Self { node, wal, election, last, renew_at })
@@ -94,20 +94,21 @@ impl Member {
                 Action::Submit(txn) => {
                     let last = self.last.as_mut().ok_or("it campaigns in a session")?;
                     (last.seq, last.acked) = (last.seq + 1, last.seq);
-                    self.node.submit(Request::Txn { seq: Some(*last), txn })?;
+                    self.node.submit(Request::SessionTxn { seq: *last, txn })?;
                 }
                 Action::List { path, after, .. } => {
-                    let page = view.children(&path, after.as_deref(), 1000);
-                    let result = Ok(page.map_or_else(Default::default, |it| (it.0, it.1)));
+                    let page = view.list(&after.into_iter().fold(List::of(path), List::after));
+                    let result = page.map_err(Failure::Op).map(|it| (it.children.into_iter()
+                        .map(|child| child.name).collect(), it.resume.is_some()));
                     self.election.handle(Input::Listed { zxid, result });
                 }
                 Action::Get { path, .. } => {
-                    let result = Ok(view.read(&path));
+                    let result = Ok(view.read(&path).ok());
                     self.election.handle(Input::Read { zxid, result });
                 }
                 Action::Watch { filter, from } => {
-                    let (from, credit) = (Some(from), 1000);
-                    self.node.watch(Watch { session: None, filter, from, credit })?;
+                    let (caller, from, credit) = (Caller::world(), Some(from), 1000);
+                    self.node.watch(Watch { caller, filter, from, credit })?;
                 }
                 _ => {} // a watch that is not dropped costs little, and tells nothing wrong
             }

@@ -35,8 +35,17 @@ pub struct Config {
     pub(crate) seed: u64,
     pub(crate) max_drift_ppm: u32,
     pub(crate) limits: Limits,
+    pub(crate) session_rate: Option<SessionRate>,
     pub(crate) accept_cut_tail: bool,
     pub(crate) logger: Logger,
+}
+
+/// How often a session may ask for something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct SessionRate {
+    pub(crate) per_second: u32,
+    /// After a rest, at once.
+    pub(crate) burst: u32,
 }
 
 impl Config {
@@ -118,6 +127,7 @@ impl fmt::Debug for Config {
             .field("seed", &self.seed)
             .field("max_drift_ppm", &self.max_drift_ppm)
             .field("limits", &self.limits)
+            .field("session_rate", &self.session_rate)
             .field("accept_cut_tail", &self.accept_cut_tail)
             .finish_non_exhaustive()
     }
@@ -144,6 +154,7 @@ impl ConfigBuilder {
                 seed: 0,
                 max_drift_ppm: 10_000,
                 limits: Limits::default(),
+                session_rate: None,
                 accept_cut_tail: false,
                 logger: Logger::root(slog::Discard, slog::o!()),
             },
@@ -195,6 +206,17 @@ impl ConfigBuilder {
         self
     }
 
+    /// How many operations a second each session may ask this member for, and how many at once
+    /// after a rest, each from 1 to 10,000,000. Transactions, reads and watches count;
+    /// keep-alives and closing do not. What comes too early is refused
+    /// ([`SubmitError::RateLimited`](crate::node::SubmitError::RateLimited)). Default: any number.
+    ///
+    /// Each member counts for itself, by its ticks, from the attachment on.
+    pub fn session_rate(mut self, per_second: u32, burst: u32) -> Self {
+        self.config.session_rate = Some(SessionRate { per_second, burst });
+        self
+    }
+
     /// Lets a member vote although a damaged tail was cut off its log, which it may have
     /// acknowledged. Default: false.
     ///
@@ -235,6 +257,10 @@ impl ConfigBuilder {
         let renewal_min = ms(config.tick_interval);
         in_range("renewal interval in ms", ms(config.renewal_interval), renewal_min, 600_000)?;
         in_range("max drift in ppm", config.max_drift_ppm.into(), 0, 500_000)?;
+        if let Some(SessionRate { per_second, burst }) = config.session_rate {
+            in_range("operations per second of a session", per_second.into(), 1, 10_000_000)?;
+            in_range("operations at once of a session", burst.into(), 1, 10_000_000)?;
+        }
         config.limits.check(ms(config.renewal_interval))?;
         Ok(config)
     }
@@ -276,6 +302,12 @@ pub struct Limits {
     pub pending_count_max: usize,
     /// Bytes of writes that wait for an answer. Default: 64 MiB.
     pub pending_bytes_max: usize,
+    /// Requests of one session that wait for an answer at one member, writes and reads each.
+    /// Default: 8,192.
+    pub session_pending_count_max: usize,
+    /// Bytes of writes of one session that wait for an answer, unless one write is larger.
+    /// Default: 16 MiB.
+    pub session_pending_bytes_max: usize,
     /// Watches of one node. Default: 1,000,000.
     pub watches_max: usize,
     /// Bytes of commands in one log entry, unless one command is larger. Default: 1 MiB.
@@ -315,6 +347,8 @@ impl Default for Limits {
             reaps_max: 100,
             pending_count_max: 65_536,
             pending_bytes_max: 64 << 20,
+            session_pending_count_max: 8_192,
+            session_pending_bytes_max: 16 << 20,
             watches_max: 1_000_000,
             entry_bytes_max: 1 << 20,
             uncommitted_bytes_max: 32 << 20,
@@ -350,6 +384,7 @@ impl Limits {
             ("nodes of one operation", self.subtree_nodes_max, 1, 1 << 20),
             ("reaped nodes", self.reaps_max, 1, 1 << 16),
             ("pending count", self.pending_count_max, 1, 1 << 32),
+            ("pending count of a session", self.session_pending_count_max, 1, 1 << 32),
             ("watches", self.watches_max, 1, 1 << 32),
             ("entry bytes", self.entry_bytes_max, 1 << 10, size_max),
             ("uncommitted bytes", self.uncommitted_bytes_max, 1 << 10, 1 << 40),
@@ -365,8 +400,10 @@ impl Limits {
         let (payload, window) = (self.payload_bytes_max as u64, self.window_bytes_max as u64);
         in_range("window bytes", window, 2 * (payload + OP_OVERHEAD_BYTES), WINDOW_BYTES_MAX)?;
         // And written, or it would be refused for ever as if there were no room just now.
-        let pending = self.pending_bytes_max as u64;
-        in_range("pending bytes", pending, payload + 8 * OP_OVERHEAD_BYTES, 1 << 40)
+        let written = payload + 8 * OP_OVERHEAD_BYTES;
+        let (node, session) = (self.pending_bytes_max, self.session_pending_bytes_max);
+        in_range("pending bytes", node as u64, written, 1 << 40)?;
+        in_range("pending bytes of a session", session as u64, written, 1 << 40)
     }
 }
 

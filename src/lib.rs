@@ -118,7 +118,7 @@ pub use namespace::View;
 pub use op::{
     AccessError, Acl, Check, Child, Children, CreateMode, DigestId, Event, EventKind, Field,
     Filter, Grant, Guard, Identities, Identity, Lifetime, LimitName, List, Op, OpError, Outcome,
-    Page, Principal, Quota, Relation, Reply, Rights, Stat, Subject, Txn, Usage,
+    Owned, Page, Principal, Quota, Relation, Reply, Rights, Stat, Subject, Txn, Usage,
 };
 pub use path::{Path, PathError, PathPrefix};
 pub use time::Now;

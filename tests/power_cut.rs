@@ -13,8 +13,8 @@ use std::{
 
 use bytes::Bytes;
 use quorate::{
-    ClusterId, Config, CreateMode, Limits, NodeId, Now, Op, Outcome, Path, PathPrefix, Secret,
-    SessionId, Txn,
+    ClusterId, Config, CreateMode, Identities, Limits, List, NodeId, Now, Op, Outcome, Path,
+    PathPrefix, Secret, SessionId, Txn,
     node::{Node, Output, Request, Seq, Ticket, Token, Write},
     wal::{Fault, Fs, Keep, MemoryFs, Wal, WalOptions},
 };
@@ -248,7 +248,7 @@ fn write_until_dark(
             };
             seq += 1;
             let place = Seq { session, epoch: 1, seq, acked: 0 };
-            let request = Request::Txn { seq: Some(place), txn: Txn::new(create) };
+            let request = Request::SessionTxn { seq: place, txn: Txn::new(create) };
             let ticket = cluster.node(at).submit(request).expect("taken");
             waiting.insert(ticket, seq);
         }
@@ -286,7 +286,8 @@ fn power_cuts(seed: u64, disks: Disks) -> Result<usize, String> {
         let at = ids()[cluster.draw.next(3) as usize];
         let secret = Secret::from_bytes([round + 1; 16]);
         let ttl = Duration::from_secs(3_600);
-        let open = cluster.node(at).submit(Request::OpenSession { secret, ttl }).expect("taken");
+        let open = Request::OpenSession { secret, ttl, identities: Identities::none() };
+        let open = cluster.node(at).submit(open).expect("taken");
         cluster.run(3);
         let session = cluster.outputs.drain(..).find_map(|(_, output)| match output {
             Output::Session { ticket, result } if ticket == open => result.ok(),
@@ -317,16 +318,13 @@ fn check(
     let mut names = Vec::new();
     for id in ids() {
         let view = cluster.node(id).view();
-        let mut after = None;
+        let mut list = List::of(Path::root());
         let mut all = BTreeSet::new();
         loop {
-            let page = view.children(&Path::root(), after.as_deref(), 1_000);
-            let (page, more, _) = page.expect("the root");
-            after = page.last().cloned();
-            all.extend(page.into_iter().map(|name| format!("/{name}")));
-            if !more {
-                break;
-            }
+            let page = view.list(&list).expect("the root");
+            all.extend(page.children.into_iter().map(|child| format!("/{}", child.name)));
+            let Some(resume) = page.resume else { break };
+            list = list.after(resume);
         }
         if let Some(lost) = acknowledged.iter().find(|path| !all.contains(*path)) {
             return Err(format!("{lost} was acknowledged and is not on member {id}"));

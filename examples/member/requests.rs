@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use quorate::{
-    CreateMode, Filter, Op, Path, Txn,
+    CreateMode, Filter, List, Op, Path, Txn,
     client::{Answer, Client, Completion},
     node::{Consistency::Linearizable, ReadOp, ReadOutcome},
 };
@@ -104,17 +104,17 @@ fn get(read: impl Fn(ReadOp) -> Completion<Answer>, path: Path) -> Wait {
 }
 
 fn list(read: impl Fn(ReadOp) -> Completion<Answer> + Send + 'static, path: Path) -> Wait {
-    let page = move |after| read(ReadOp::Children { path: path.clone(), after, limit: 1_000 });
-    let first = page(None);
+    let mut list = List::of(path);
+    let first = read(ReadOp::List(list.clone()));
     Box::new(move || {
-        let mut all: Vec<String> = Vec::new();
-        let mut answer = first.wait()?;
-        while let ReadOutcome::Children { names, more, .. } = answer.outcome {
-            all.extend(names);
-            if !more {
+        let (mut all, mut answer) = (Vec::new(), first.wait()?);
+        while let ReadOutcome::Listed(page) = answer.outcome {
+            all.extend(page.children.into_iter().map(|child| child.name));
+            let Some(resume) = page.resume else {
                 return Ok(format!("{} {}", all.len(), all.join(" ")));
-            }
-            answer = page(all.last().cloned()).wait()?;
+            };
+            list = list.after(resume);
+            answer = read(ReadOp::List(list.clone())).wait()?;
         }
         Err("not a list".into())
     })

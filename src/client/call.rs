@@ -6,16 +6,17 @@ use bytes::Bytes;
 
 use crate::{
     client::{
-        Answer, Error, LeaderGuard, LockGuard, Session, Watcher, Written,
+        Error, LeaderGuard, LockGuard, Session, SessionKey, Watcher, Written,
+        answer::ReadPromise,
         completion::{Adopt, Promise},
         recipe::PlaceCell,
         session::SessionCell,
         watcher::Stream,
     },
-    id::{NodeId, Secret, SessionId, Zxid},
+    id::{NodeId, Secret, Zxid},
     namespace::View,
-    node::{Consistency, Image, Read, Request, Status, WatchId},
-    op::{Filter, Stat, Txn},
+    node::{Caller, Image, Read, Request, Status, WatchId},
+    op::{Filter, Identities, Txn},
     path::Path,
     recipes::{Layout, Leadership},
 };
@@ -24,6 +25,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) enum Call {
     Txn {
+        identities: Identities,
         txn: Txn,
         promise: Promise<Written>,
     },
@@ -36,19 +38,10 @@ pub(crate) enum Call {
     },
     Read {
         read: Read,
-        promise: Promise<Answer>,
-    },
-    Get {
-        path: Path,
-        consistency: Consistency,
-        promise: Promise<(Bytes, Stat)>,
-    },
-    Exists {
-        path: Path,
-        consistency: Consistency,
-        promise: Promise<Option<Stat>>,
+        promise: ReadPromise,
     },
     Watch {
+        caller: Caller,
         filter: Filter,
         from: Option<Zxid>,
         buffer: u32,
@@ -60,12 +53,12 @@ pub(crate) enum Call {
         /// Drawn by the host unless given.
         secret: Option<Secret>,
         ttl: Duration,
+        identities: Identities,
         promise: Promise<Session>,
     },
     Attach {
-        session: SessionId,
-        secret: Secret,
-        epoch: u64,
+        key: SessionKey,
+        identities: Identities,
         promise: Promise<Session>,
     },
     Close {
@@ -98,6 +91,7 @@ pub(crate) enum Call {
     },
     Observe {
         id: u64,
+        who: Identities,
         path: Path,
         cell: Arc<Stream<Leadership>>,
     },
@@ -111,7 +105,10 @@ pub(crate) enum Call {
         promise: Promise<()>,
     },
     Status(Promise<Status>),
-    View(Promise<View>),
+    View {
+        caller: Caller,
+        promise: Promise<View>,
+    },
     Image(Promise<Image>),
 }
 
@@ -152,9 +149,7 @@ impl Call {
             Self::Txn { promise, .. } | Self::SessionTxn { promise, .. } => {
                 promise.fill(Err(error));
             }
-            Self::Read { promise, .. } => promise.fill(Err(error)),
-            Self::Get { promise, .. } => promise.fill(Err(error)),
-            Self::Exists { promise, .. } => promise.fill(Err(error)),
+            Self::Read { promise, .. } => promise.refuse(error),
             Self::Watch { promise, .. } => promise.fill(Err(error)),
             Self::Open { promise, .. } | Self::Attach { promise, .. } => promise.fill(Err(error)),
             Self::Lock { promise, .. } => promise.fill(Err(error)),
@@ -169,7 +164,7 @@ impl Call {
                 }
             }
             Self::Status(promise) => promise.fill(Err(error)),
-            Self::View(promise) => promise.fill(Err(error)),
+            Self::View { promise, .. } => promise.fill(Err(error)),
             Self::Image(promise) => promise.fill(Err(error)),
             Self::Credit(..) | Self::Unwatch(_) | Self::Leave(_) | Self::Unobserve(_) => {}
         }

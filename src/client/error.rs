@@ -1,5 +1,7 @@
 //! Why a request of a handle did not do what it asked.
 
+use std::time::Duration;
+
 use thiserror::Error;
 
 use crate::{
@@ -84,6 +86,14 @@ impl Error {
             Self::Withheld | Self::Full { .. } | Self::NoRandomness { .. } => true,
             Self::PlaceLost => true,
             Self::WatchEnded(_) | Self::SessionOver { .. } | Self::Taken => false,
+        }
+    }
+
+    /// How long to wait before the same request is taken, where that is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Submit(error) => error.retry_after(),
+            _ => None,
         }
     }
 

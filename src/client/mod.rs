@@ -6,8 +6,14 @@
 //! A [`Client`] writes outside any session: such a write has no identity for a retry, and after a
 //! failure nobody may know its outcome. A [`Session`] writes exactly once and in order, and owns
 //! ephemeral nodes, locks and leaderships.
+//!
+//! What a handle may do and see is what its identities may, which the application hands in and this
+//! library does not check: [`Client::with_identities`]. A session has those of the client that
+//! opened or attached it. A client without any is the world.
 
+pub(crate) mod answer;
 pub(crate) mod call;
+mod calls;
 pub(crate) mod completion;
 mod error;
 pub(crate) mod mailbox;
@@ -28,14 +34,25 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::{
-    client::{call::Call, completion::Promise, mailbox::Mailbox, watcher::Stream},
-    id::{NodeId, Secret, Zxid},
+    client::{
+        answer::ReadPromise,
+        call::Call,
+        calls::{WATCH_BUFFER, calls},
+        completion::Promise,
+        mailbox::Mailbox,
+        watcher::Stream,
+    },
+    id::{NodeId, Secret, SessionId, Zxid},
     namespace::View,
-    node::{Consistency, Image, Read, ReadOp, ReadOutcome, Request, Status},
-    op::{CreateMode, Filter, Op, Outcome, Stat, Txn},
+    node::{Caller, Consistency, Image, Read, ReadOp, Request, Status},
+    op::{
+        Acl, CreateMode, Filter, Identities, List, Op, Outcome, Owned, Page, Quota, Stat, Txn,
+        Usage,
+    },
     path::{Path, PathPrefix},
 };
 
+pub use answer::Answer;
 pub use completion::Completion;
 pub use error::Error;
 pub use recipe::{Acquire, LeaderGuard, LockGuard};
@@ -58,6 +75,7 @@ pub use watcher::{Changes, Observation, Watcher};
 #[derive(Clone)]
 pub struct Client {
     shared: Arc<Shared>,
+    who: Identities,
 }
 
 /// What the handles of a node share with its host.
@@ -87,95 +105,69 @@ impl Written {
         }
     }
 
-    /// The stat of the node that was made or set.
+    /// The stat of the node that was made or set, or whose list was.
     pub fn stat(&self) -> Option<&Stat> {
         match &self.outcome {
-            Outcome::Created { stat, .. } | Outcome::Set { stat } => Some(stat),
+            Outcome::Created { stat, .. } | Outcome::Set { stat } | Outcome::AclSet { stat } => {
+                Some(stat)
+            }
             _ => None,
         }
     }
 }
 
-/// What a read found.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct Answer {
-    /// The zxid at which the tree was read.
-    pub zxid: Zxid,
-    /// What was found.
-    pub outcome: ReadOutcome,
-}
-
 impl Client {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+    pub(crate) fn new(shared: Arc<Shared>, who: Identities) -> Self {
+        Self { shared, who }
     }
 
-    /// Submits a transaction outside any session.
+    /// The same node, for somebody with these identities; they replace those of this handle.
+    ///
+    /// The application has verified them: whoever has such a handle has their rights, and so have
+    /// the sessions that it opens or attaches. They bound what becomes of nodes, and what is seen
+    /// of them; members, status and image are for every handle.
+    ///
+    /// ```no_run
+    /// # fn example(client: quorate::client::Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// use quorate::{Acl, CreateMode, DigestId, Identities, Identity};
+    /// let ann = Identity::Digest(DigestId::new("ann", "what stands for the password")?);
+    /// let ann = client.with_identities(Identities::new([ann])?);
+    /// let path = "/ann".parse()?;
+    /// ann.create(&path, "", CreateMode::Persistent).wait()?;
+    /// ann.set_acl(&path, Acl::creator(), None).wait()?; // nobody else, from here on
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_identities(&self, identities: Identities) -> Self {
+        Self { shared: Arc::clone(&self.shared), who: identities }
+    }
+
+    /// Who the handle speaks for.
+    pub fn identities(&self) -> &Identities {
+        &self.who
+    }
+
+    /// Submits a transaction outside any session; an ephemeral node needs a [`Session`].
     pub fn txn(&self, txn: Txn) -> Completion<Written> {
-        self.ask(|promise| Call::Txn { txn, promise })
+        let identities = self.who.clone();
+        self.ask(|promise| Call::Txn { identities, txn, promise })
     }
 
-    /// Makes a node; an ephemeral one needs a [`Session`].
-    pub fn create(
-        &self,
-        path: &Path,
-        data: impl Into<Bytes>,
-        mode: CreateMode,
-    ) -> Completion<Written> {
-        self.txn(create(path.clone().into(), data.into(), mode))
-    }
-
-    /// Replaces a node's data; if given, only at this version.
-    pub fn set(
-        &self,
-        path: &Path,
-        data: impl Into<Bytes>,
-        version: Option<u64>,
-    ) -> Completion<Written> {
-        self.txn(set(path, data.into(), version))
-    }
-
-    /// Removes a node without children; if given, only at this version.
-    pub fn delete(&self, path: &Path, version: Option<u64>) -> Completion<Written> {
-        self.txn(delete(path, version))
-    }
-
-    /// Looks at the tree.
-    pub fn read(&self, op: ReadOp, consistency: Consistency) -> Completion<Answer> {
-        self.read_any(Read { session: None, op, consistency })
-    }
-
-    /// A node's data and stat.
-    pub fn get(&self, path: &Path, consistency: Consistency) -> Completion<(Bytes, Stat)> {
-        let path = path.clone();
-        self.ask(|promise| Call::Get { path, consistency, promise })
-    }
-
-    /// A node's stat, or `None` if there is no such node.
-    pub fn exists(&self, path: &Path, consistency: Consistency) -> Completion<Option<Stat>> {
-        let path = path.clone();
-        self.ask(|promise| Call::Exists { path, consistency, promise })
-    }
-
-    /// Watches, from now on or from after the transaction `from`. What was read at or before
-    /// `from` and the changes of the watch have no gap between them; it waits until this member has
-    /// applied `from`.
-    pub fn watch(&self, filter: Filter, from: Option<Zxid>) -> Completion<Watcher> {
-        self.ask(|promise| Call::Watch { filter, from, buffer: WATCH_BUFFER, promise })
-    }
+    calls!();
 
     /// Follows an election of any layout.
     pub fn observe(&self, path: &Path) -> Observation {
         let cell = Arc::new(Stream::new());
-        let id = self.next_id();
-        self.call(Call::Observe { id, path: path.clone(), cell: Arc::clone(&cell) });
+        let (id, who) = (self.next_id(), self.who.clone());
+        self.call(Call::Observe { id, who, path: path.clone(), cell: Arc::clone(&cell) });
         Observation::new(id, cell, Arc::clone(&self.shared.mailbox))
     }
 
     /// Opens a session that lives for `ttl` without renewal; the handle renews it.
     pub fn open_session(&self, ttl: Duration) -> Completion<Session> {
-        self.ask(|promise| Call::Open { secret: None, ttl, promise })
+        let identities = self.who.clone();
+        self.ask(|promise| Call::Open { secret: None, ttl, identities, promise })
     }
 
     /// Opens a session with a secret of one's own, which nobody else may guess: 16 random bytes.
@@ -183,12 +175,13 @@ impl Client {
     /// When the outcome is unknown, the same call with the same secret at the same node gives the
     /// session that was opened, or opens it. One that is given up ends by itself.
     pub fn open_session_with(&self, secret: Secret, ttl: Duration) -> Completion<Session> {
-        self.ask(|promise| Call::Open { secret: Some(secret), ttl, promise })
+        let identities = self.who.clone();
+        self.ask(|promise| Call::Open { secret: Some(secret), ttl, identities, promise })
     }
 
     /// Attaches a session that was left by [`Session::leave`], or that another process opened. The
     /// epoch must be greater than that of every earlier attachment; whoever has it elsewhere loses
-    /// it there.
+    /// it there. From here on the session has this handle's identities.
     ///
     /// ```no_run
     /// # fn example(here: quorate::client::Session, there: quorate::client::Client)
@@ -201,17 +194,19 @@ impl Client {
     /// # }
     /// ```
     pub fn attach(&self, key: SessionKey) -> Completion<Session> {
-        let SessionKey { session, secret, epoch } = key;
-        self.ask(|promise| Call::Attach { session, secret, epoch, promise })
+        let identities = self.who.clone();
+        self.ask(|promise| Call::Attach { key, identities, promise })
     }
 
-    /// The node's tree, frozen, at most one turn old. While somebody asks, each turn publishes
-    /// one, and the answer is there at once; the first to ask waits for a turn.
+    /// The node's tree, frozen, at most one turn old, as these identities may see it. While
+    /// somebody asks, each turn publishes one, and the answer is there at once; the first to ask
+    /// waits for a turn.
     pub fn view(&self) -> Completion<View> {
-        if let Some(view) = self.shared.published.view() {
-            return Completion::ready(Ok(view));
+        if let Some(view) = self.published_view() {
+            return Completion::ready(Ok(view.seen_by(self.who.clone())));
         }
-        self.ask(Call::View)
+        let caller = self.caller();
+        self.ask(|promise| Call::View { caller, promise })
     }
 
     /// The whole state as the node has applied it, frozen, to be compared with other members'.
@@ -250,8 +245,9 @@ impl Client {
         self.shared.clock.now()
     }
 
-    pub(crate) fn read_any(&self, read: Read) -> Completion<Answer> {
-        self.ask(|promise| Call::Read { read, promise })
+    /// The newest view that the host has published, which sees everything.
+    pub(crate) fn published_view(&self) -> Option<View> {
+        self.shared.published.view()
     }
 
     /// Makes a call that is answered.
@@ -271,6 +267,10 @@ impl Client {
 
     pub(crate) fn mailbox(&self) -> &Arc<Mailbox> {
         &self.shared.mailbox
+    }
+
+    fn caller(&self) -> Caller {
+        Caller::Plain(self.who.clone())
     }
 
     fn change(&self, request: Request) -> Completion<()> {
@@ -343,20 +343,3 @@ impl Published {
         std::mem::replace(&mut *self.view.lock(), view)
     }
 }
-
-pub(crate) fn create(path: PathPrefix, data: Bytes, mode: CreateMode) -> Txn {
-    Txn::new(Op::Create { path, data, mode, acl: None })
-}
-
-pub(crate) fn set(path: &Path, data: Bytes, version: Option<u64>) -> Txn {
-    let path = path.clone();
-    Txn::new(Op::Set { path, data, version })
-}
-
-pub(crate) fn delete(path: &Path, version: Option<u64>) -> Txn {
-    let path = path.clone();
-    Txn::new(Op::Delete { path, version })
-}
-
-/// Events that a watch's buffer holds.
-const WATCH_BUFFER: u32 = 1024;

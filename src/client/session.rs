@@ -13,16 +13,17 @@ use bytes::Bytes;
 
 use crate::{
     client::{
-        Acquire, Answer, Client, Completion, Error, Written,
+        Acquire, Answer, Client, Completion, Error, Watcher, Written,
+        answer::ReadPromise,
         call::Call,
+        calls::{WATCH_BUFFER, calls},
         completion::{Adopt, Promise},
-        create, delete,
         recipe::{LeaderGuard, LockGuard, Place, PlaceCell},
-        set,
     },
-    id::{Secret, SessionId},
-    node::{Consistency, Detach, Read, ReadOp},
-    op::{CreateMode, Txn},
+    id::{Secret, SessionId, Zxid},
+    namespace::View,
+    node::{Caller, Consistency, Detach, Read, ReadOp},
+    op::{Acl, CreateMode, Filter, List, Op, Owned, Page, Quota, Stat, Txn, Usage},
     path::{Path, PathPrefix},
     recipes::Layout,
     time::as_micros,
@@ -72,53 +73,30 @@ impl Session {
     }
 
     /// Submits a transaction.
+    ///
+    /// What it reads, it reads after all writes that this session has submitted before; so do the
+    /// other calls that read, and they see what the session may.
     pub fn txn(&self, txn: Txn) -> Completion<Written> {
         let session = Arc::clone(&self.handle.cell);
         let generation = session.generation.load(Ordering::Acquire);
         self.client().ask(|promise| Call::SessionTxn { session, generation, txn, promise })
     }
 
-    /// Makes a node. See [`create_sequential`](Self::create_sequential) for names that end in a
-    /// number.
-    pub fn create(
-        &self,
-        path: &Path,
-        data: impl Into<Bytes>,
-        mode: CreateMode,
-    ) -> Completion<Written> {
-        self.txn(create(path.clone().into(), data.into(), mode))
-    }
+    calls!();
 
-    /// Makes a node whose name is `prefix` followed by the parent's next number, as
-    /// [`Path::sequential_prefix`] gives it; it ends with the session if `mode` says so.
-    pub fn create_sequential(
-        &self,
-        prefix: PathPrefix,
-        data: impl Into<Bytes>,
-        mode: CreateMode,
-    ) -> Completion<Written> {
-        self.txn(create(prefix, data.into(), mode))
-    }
-
-    /// Replaces a node's data; if given, only at this version.
-    pub fn set(
-        &self,
-        path: &Path,
-        data: impl Into<Bytes>,
-        version: Option<u64>,
-    ) -> Completion<Written> {
-        self.txn(set(path, data.into(), version))
-    }
-
-    /// Removes a node without children; if given, only at this version.
-    pub fn delete(&self, path: &Path, version: Option<u64>) -> Completion<Written> {
-        self.txn(delete(path, version))
-    }
-
-    /// Reads after all writes that this session has submitted before.
-    pub fn read(&self, op: ReadOp, consistency: Consistency) -> Completion<Answer> {
-        let read = Read { session: Some(self.id()), op, consistency };
-        self.handle.client.read_any(read)
+    /// The node's tree, frozen, at most one turn old, as the session may see it; see
+    /// [`Client::view`]. It does not wait for what the session has submitted.
+    pub fn view(&self) -> Completion<View> {
+        let (id, epoch) = (self.id(), self.handle.cell.epoch.load(Ordering::Acquire));
+        let published = self.client().published_view();
+        // One that is older than the session cannot tell who it is.
+        match published.and_then(|view| view.seen_by_session(id, epoch).ok()) {
+            Some(view) => Completion::ready(Ok(view)),
+            None => {
+                let caller = self.caller();
+                self.ask(|promise| Call::View { caller, promise })
+            }
+        }
     }
 
     /// Waits for the fair lock at `path`, in Curator's layout. See
@@ -217,13 +195,22 @@ impl Session {
         self.handle.cell.over()
     }
 
-    /// The client that it was made with.
+    /// The client that it was made with. What is asked of that one is outside the session, with the
+    /// same identities.
     pub fn client(&self) -> &Client {
         &self.handle.client
     }
 
     pub(crate) fn cell(&self) -> &Arc<SessionCell> {
         &self.handle.cell
+    }
+
+    fn caller(&self) -> Caller {
+        Caller::Session(self.id())
+    }
+
+    fn ask<T>(&self, call: impl FnOnce(Promise<T>) -> Call) -> Completion<T> {
+        self.client().ask(call)
     }
 
     /// Takes a place in a queue; the call that asks for it is made of its parts.

@@ -90,7 +90,7 @@ impl Watcher {
         }
     }
 
-    /// The tree at the moment after which the first change comes.
+    /// The tree at the moment after which the first change comes, as whoever watches may see it.
     pub fn view(&self) -> &View {
         &self.view
     }

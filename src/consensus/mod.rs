@@ -147,7 +147,7 @@ impl Consensus {
         let (store, hard_state) = restored.into_store()?;
         let config = options.to_raft(store.applied())?;
         let members_floor = store.applied();
-        let logger = options.logger.clone();
+        let logger = options.logger_for_raft();
         let raw = catch_unwind(AssertUnwindSafe(|| RawNode::new(&config, store, &logger)))
             .map_err(|panic| OpenError::Raft(panic_message(&*panic)))?
             .map_err(|error| OpenError::Raft(error.to_string()))?;

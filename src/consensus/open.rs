@@ -4,7 +4,7 @@
 //! synced before it was read; and it panics on what does not fit together (C1).
 
 use raft::{ReadOnlyOption, eraftpb};
-use slog::Logger;
+use slog::{Drain as _, Level, LevelFilter, Logger};
 use thiserror::Error;
 
 use crate::{
@@ -33,6 +33,13 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    /// Where raft logs. Its debug records hold whole messages, and with them what clients write and
+    /// who they are.
+    pub(super) fn logger_for_raft(&self) -> Logger {
+        let drain = LevelFilter::new(self.logger.clone(), Level::Info);
+        Logger::root(drain.ignore_res(), slog::o!())
+    }
+
     pub(super) fn to_raft(&self, applied: u64) -> Result<raft::Config, OpenError> {
         let uncommitted = self.uncommitted_bytes_max as u64;
         let config = raft::Config {

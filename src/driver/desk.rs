@@ -11,8 +11,9 @@ use foldhash::fast::FixedState;
 
 use crate::{
     client::{
-        Answer, Changes, Client, Error, Session, SessionKey, Shared, Watcher, Written, call::Call,
-        completion::Promise, session::SessionCell, watcher::Stream,
+        Answer, Changes, Client, Error, Session, SessionKey, Shared, Watcher, Written,
+        answer::ReadPromise, call::Call, completion::Promise, session::SessionCell,
+        watcher::Stream,
     },
     driver::{
         places::{self, Asked, Grant, Places, Question},
@@ -20,10 +21,10 @@ use crate::{
     },
     id::{Secret, SessionId},
     node::{
-        Attachment, Consistency, Node, Output, Read, ReadOp, ReadOutcome, Request, RequestError,
-        SubmitError, Ticket, Watch, WatchId,
+        Attachment, Consistency, Node, Output, Read, ReadOp, Request, RequestError, SubmitError,
+        Ticket, Watch, WatchId,
     },
-    op::{Filter, Stat},
+    op::Identities,
     recipes::{Observer, contender::Contender},
 };
 
@@ -51,13 +52,11 @@ impl Entropy {
 enum Pending {
     Written(Promise<Written>),
     SessionWritten(Promise<Written>, SessionId, u64),
-    Answer(Promise<Answer>),
-    Get(Promise<(Bytes, Stat)>),
-    Exists(Promise<Option<Stat>>),
-    Session(Promise<Session>, Secret),
+    Answer(ReadPromise),
+    Session(Promise<Session>, Secret, Identities),
     Done(Promise<()>),
     /// Until the node has applied what the watch is to start from.
-    Watch(Filter, crate::id::Zxid, u32, Promise<Watcher>),
+    Watch(Watch, Promise<Watcher>),
     Recipe(u64, Question, Option<(SessionId, u64)>),
 }
 
@@ -82,8 +81,8 @@ impl Desk {
     /// Takes a request of a handle.
     pub(super) fn call(&mut self, call: Call, node: &mut Node) {
         match call {
-            Call::Txn { txn, promise } => {
-                let taken = node.submit(Request::Txn { seq: None, txn });
+            Call::Txn { identities, txn, promise } => {
+                let taken = node.submit(Request::Txn { identities, txn });
                 self.expect(taken, promise, true, Pending::Written);
             }
             Call::SessionTxn { session, generation, txn, promise } => {
@@ -94,18 +93,20 @@ impl Desk {
                     self.pending.insert(ticket, pending);
                 }
             }
-            Call::Open { secret, ttl, promise } => {
+            Call::Open { secret, ttl, identities, promise } => {
                 let drawn = secret.map_or_else(|| self.draw().map(Secret::from_bytes), Ok);
                 let secret = match drawn {
                     Ok(secret) => secret,
                     Err(error) => return promise.fill(Err(error)),
                 };
-                let taken = node.submit(Request::OpenSession { secret, ttl });
-                self.expect(taken, promise, true, |it| Pending::Session(it, secret));
+                let who = identities.clone();
+                let taken = node.submit(Request::OpenSession { secret, ttl, identities });
+                self.expect(taken, promise, true, |it| Pending::Session(it, secret, who));
             }
-            Call::Attach { session, secret, epoch, promise } => {
-                let taken = node.submit(Request::Attach { session, secret, epoch });
-                self.expect(taken, promise, true, |it| Pending::Session(it, secret));
+            Call::Attach { key: SessionKey { session, secret, epoch }, identities, promise } => {
+                let who = identities.clone();
+                let taken = node.submit(Request::Attach { session, secret, epoch, identities });
+                self.expect(taken, promise, true, |it| Pending::Session(it, secret, who));
             }
             Call::Close { session, promise } => self.close(&session, promise, node),
             Call::Leave(session) => {
@@ -122,7 +123,9 @@ impl Desk {
                 promise.fill(node.transfer_leader(to).map_err(Error::from));
             }
             Call::Status(promise) => promise.fill(Ok(node.status())),
-            Call::View(promise) => promise.fill(Ok(node.view())),
+            Call::View { caller, promise } => {
+                promise.fill(node.view_of(&caller).map_err(Error::from));
+            }
             Call::Image(promise) => promise.fill(Ok(node.image())),
             call => self.look(call, node),
         }
@@ -131,21 +134,12 @@ impl Desk {
     /// Reads, watches and recipes.
     fn look(&mut self, call: Call, node: &mut Node) {
         match call {
-            Call::Read { read, promise } => {
-                let taken = node.read(read);
-                self.expect(taken, promise, false, Pending::Answer);
-            }
-            Call::Get { path, consistency, promise } => {
-                let taken = node.read(Read { session: None, op: ReadOp::Get(path), consistency });
-                self.expect(taken, promise, false, Pending::Get);
-            }
-            Call::Exists { path, consistency, promise } => {
-                let taken =
-                    node.read(Read { session: None, op: ReadOp::Exists(path), consistency });
-                self.expect(taken, promise, false, Pending::Exists);
-            }
-            Call::Watch { filter, from, buffer, promise } => {
-                self.watch(filter, from, buffer, promise, node)
+            Call::Read { read, promise } => match node.read(read) {
+                Ok(ticket) => drop(self.pending.insert(ticket, Pending::Answer(promise))),
+                Err(error) => promise.refuse(error.into()),
+            },
+            Call::Watch { caller, filter, from, buffer: credit, promise } => {
+                self.watch(Watch { caller, filter, from, credit }, promise, node);
             }
             Call::Credit(watch, events) => node.credit(watch, events),
             Call::Unwatch(watch) => {
@@ -173,8 +167,8 @@ impl Desk {
                 }
             }
             Call::Release { cell, promise } => self.places.release(cell.id, promise),
-            Call::Observe { id, path, cell } => {
-                self.places.observe(id, Observer::new(path), cell);
+            Call::Observe { id, who, path, cell } => {
+                self.places.observe(id, Observer::new(path), who, cell);
             }
             Call::Unobserve(id) => self.places.remove(id, node),
             call => call.refuse(Error::Taken),
@@ -292,21 +286,13 @@ impl Desk {
         self.places.contend(contender, session, cell, grant);
     }
 
-    fn watch(
-        &mut self,
-        filter: Filter,
-        from: Option<crate::id::Zxid>,
-        buffer: u32,
-        promise: Promise<Watcher>,
-        node: &mut Node,
-    ) {
-        let credit = buffer;
-        let armed = node.watch(Watch { session: None, filter: filter.clone(), from, credit });
+    fn watch(&mut self, watch: Watch, promise: Promise<Watcher>, node: &mut Node) {
+        let buffer = watch.credit;
+        let armed = node.watch(watch.clone());
         if let Err(SubmitError::Behind { from, .. }) = armed {
-            let consistency = Consistency::AtLeast(from);
-            let taken = node.read(Read { session: None, op: ReadOp::Barrier, consistency });
-            let watch = |promise| Pending::Watch(filter, from, buffer, promise);
-            return self.expect(taken, promise, false, watch);
+            let (caller, consistency) = (watch.caller.clone(), Consistency::AtLeast(from));
+            let taken = node.read(Read { caller, op: ReadOp::Barrier, consistency });
+            return self.expect(taken, promise, false, |it| Pending::Watch(watch, it));
         }
         promise.fill(armed.map_err(Error::from).map(|armed| {
             let stream = Arc::new(Stream::new());
@@ -323,7 +309,7 @@ impl Desk {
         node: &mut Node,
         now: Duration,
     ) {
-        let Some(Pending::Session(promise, secret)) = self.pending.remove(&ticket) else {
+        let Some(Pending::Session(promise, secret, who)) = self.pending.remove(&ticket) else {
             return;
         };
         let attachment = match result {
@@ -336,7 +322,7 @@ impl Desk {
         if let Some(old) = seated {
             self.places.session_over(old.id, node);
         }
-        let client = Client::new(Arc::clone(&self.shared));
+        let client = Client::new(Arc::clone(&self.shared), who);
         promise.fill(Ok(Session::new(cell, client)));
     }
 
@@ -363,26 +349,12 @@ impl Desk {
                 Output::Reply { result, .. } => result.map(drop).map_err(Error::from),
                 _ => Err(Error::Taken),
             }),
-            Pending::Answer(promise) => promise.fill_quietly(found(output, Some), wakers),
-            Pending::Get(promise) => {
-                let node = found(output, |it| match it.outcome {
-                    ReadOutcome::Node { data, stat } => Some((data, stat)),
-                    _ => None,
-                });
-                promise.fill_quietly(node, wakers);
-            }
-            Pending::Exists(promise) => {
-                let stat = found(output, |it| match it.outcome {
-                    ReadOutcome::Exists(stat) => Some(stat),
-                    _ => None,
-                });
-                promise.fill_quietly(stat, wakers);
-            }
-            Pending::Watch(filter, from, buffer, promise) => match found(output, Some) {
-                Ok(_) => self.watch(filter, Some(from), buffer, promise, node),
+            Pending::Answer(promise) => promise.fill_quietly(found(output), wakers),
+            Pending::Watch(watch, promise) => match found(output) {
+                Ok(_) => self.watch(watch, promise, node),
                 Err(error) => promise.fill(Err(error)),
             },
-            Pending::Session(promise, _) => promise.fill(Err(Error::session_ended())),
+            Pending::Session(promise, ..) => promise.fill(Err(Error::session_ended())),
         }
     }
 }
@@ -394,12 +366,10 @@ impl Pending {
         }
         match self {
             Self::Written(it) | Self::SessionWritten(it, ..) => fill(it, why),
-            Self::Answer(it) => fill(it, why),
-            Self::Get(it) => fill(it, why),
-            Self::Exists(it) => fill(it, why),
-            Self::Session(it, _) => fill(it, why),
+            Self::Answer(it) => it.close(why),
+            Self::Session(it, ..) => fill(it, why),
             Self::Done(it) => fill(it, why),
-            Self::Watch(.., it) => fill(it, why),
+            Self::Watch(_, it) => fill(it, why),
             Self::Recipe(..) => {}
         }
     }
@@ -415,12 +385,9 @@ fn written(output: Output) -> Result<Written, Error> {
     }
 }
 
-fn found<T>(output: Output, pick: impl FnOnce(Answer) -> Option<T>) -> Result<T, Error> {
+fn found(output: Output) -> Result<Answer, Error> {
     match output {
-        Output::Read { zxid, result, .. } => {
-            let outcome = result?;
-            pick(Answer { zxid, outcome }).ok_or(Error::Taken)
-        }
+        Output::Read { zxid, result, .. } => Ok(Answer { zxid, outcome: result? }),
         _ => Err(Error::Taken),
     }
 }

@@ -18,6 +18,7 @@ use crate::{
     },
     id::NodeId,
     node::{Ended, Garbage, Node, OpenError, Restored},
+    op::Identities,
     time::Now,
     wal::{OsFs, WalError},
 };
@@ -224,9 +225,10 @@ impl Host {
         self.disk.give(Job::ChoreDone(done.done));
     }
 
-    /// A handle; see [`client`](crate::client).
+    /// A handle without identities, which may do what the world may; see
+    /// [`client`](crate::client).
     pub fn client(&self) -> Client {
-        Client::new(Arc::clone(&self.shared))
+        Client::new(Arc::clone(&self.shared), Identities::none())
     }
 
     /// The node, to look at.

@@ -18,9 +18,10 @@ use crate::{
     driver::seats::Seats,
     id::{SessionId, Zxid},
     node::{
-        Consistency, Node, Output, Read, ReadOp, ReadOutcome, RequestError, Ticket, Watch, WatchId,
+        Caller, Consistency, Node, Output, Read, ReadOp, ReadOutcome, RequestError, Ticket, Watch,
+        WatchId,
     },
-    op::{Event, Filter, OpError},
+    op::{Event, Filter, Identities, List, OpError},
     recipes::{
         Action, Failure, Input, Leadership, Observer, contender::Contender, contender::Phase,
     },
@@ -64,7 +65,8 @@ struct Recipe {
 #[derive(Debug)]
 enum Machine {
     Contender(Box<Contention>),
-    Observer(Box<Observer>, Arc<Stream<Leadership>>),
+    /// With the identities of whoever observes.
+    Observer(Box<Observer>, Identities, Arc<Stream<Leadership>>),
 }
 
 #[derive(Debug)]
@@ -98,8 +100,14 @@ impl Places {
         self.insert(id, Machine::Contender(Box::new(contention)));
     }
 
-    pub(super) fn observe(&mut self, id: u64, observer: Observer, stream: Arc<Stream<Leadership>>) {
-        self.insert(id, Machine::Observer(Box::new(observer), stream));
+    pub(super) fn observe(
+        &mut self,
+        id: u64,
+        observer: Observer,
+        who: Identities,
+        stream: Arc<Stream<Leadership>>,
+    ) {
+        self.insert(id, Machine::Observer(Box::new(observer), who, stream));
     }
 
     pub(super) fn release(&mut self, id: u64, promise: Option<Promise<()>>) {
@@ -129,7 +137,7 @@ impl Places {
         };
         match &mut recipe.machine {
             Machine::Contender(it) => it.contender.handle(input),
-            Machine::Observer(observer, stream) => {
+            Machine::Observer(observer, _, stream) => {
                 if let Some(leadership) = observer.handle(input) {
                     stream.replace(leadership);
                 }
@@ -244,7 +252,7 @@ impl Places {
             let (why, submitted) = (why.to_owned(), true);
             let error = Error::Closed { why, submitted };
             match recipe.machine {
-                Machine::Observer(_, stream) => stream.end(error),
+                Machine::Observer(_, _, stream) => stream.end(error),
                 Machine::Contender(it) => {
                     it.cell.set(PlacePhase::Lost);
                     if let Some(grant) = it.grant {
@@ -271,30 +279,35 @@ impl Machine {
     fn action(&mut self) -> Option<Action> {
         match self {
             Self::Contender(it) => it.contender.action(),
-            Self::Observer(observer, _) => observer.action(),
+            Self::Observer(observer, ..) => observer.action(),
         }
     }
 
-    /// In whose session it reads and writes.
-    fn session(&self) -> Option<SessionId> {
+    /// Who reads and watches.
+    fn caller(&self) -> Caller {
         match self {
-            Self::Contender(it) => Some(it.session.id()),
-            Self::Observer(..) => None,
+            // In the session, so that a read waits for what was submitted before.
+            Self::Contender(it) => Caller::Session(it.session.id()),
+            Self::Observer(_, who, _) => Caller::Plain(who.clone()),
         }
+    }
+
+    /// In whose session it writes.
+    fn session(&self) -> Option<SessionId> {
+        self.caller().session()
     }
 }
 
 impl Recipe {
     fn perform(&mut self, action: Action, node: &mut Node, seats: &mut Seats) -> Done {
-        let session = self.machine.session();
-        let zxid = Zxid::ZERO;
+        let (caller, zxid) = (self.machine.caller(), Zxid::ZERO);
         let mut read = |op, at_least| {
-            // In the session, so that it waits for what was submitted before.
-            let consistency = Consistency::AtLeast(at_least);
-            node.read(Read { session, op, consistency })
+            let (caller, consistency) = (caller.clone(), Consistency::AtLeast(at_least));
+            node.read(Read { caller, op, consistency })
         };
         match action {
             Action::Submit(txn) => {
+                let session = self.machine.session();
                 let asked = session.and_then(|id| Some((id, seats.submit_own(node, id, txn)?)));
                 match asked {
                     Some((id, (ticket, seq))) => {
@@ -304,8 +317,8 @@ impl Recipe {
                 }
             }
             Action::List { path, after, at_least } => {
-                let limit = usize::MAX;
-                match read(ReadOp::Children { path, after, limit }, at_least) {
+                let list = List { after, ..List::of(path) };
+                match read(ReadOp::List(list), at_least) {
                     Ok(ticket) => Done::Asked(Question::List, ticket, None),
                     Err(_) => Done::Later(Input::Listed { zxid, result: Err(Failure::NotDone) }),
                 }
@@ -315,8 +328,8 @@ impl Recipe {
                 Err(_) => Done::Later(Input::Read { zxid, result: Err(Failure::NotDone) }),
             },
             Action::Watch { filter, from } => {
-                let (from, credit) = (Some(from), CREDIT);
-                match node.watch(Watch { session: None, filter: filter.clone(), from, credit }) {
+                let (filter_of, from, credit) = (filter.clone(), Some(from), CREDIT);
+                match node.watch(Watch { caller, filter: filter_of, from, credit }) {
                     Ok(armed) => {
                         self.watches.push((filter, armed.id));
                         Done::Watching(armed.id)
@@ -339,7 +352,7 @@ impl Recipe {
     fn settle(&mut self) -> bool {
         let it = match &mut self.machine {
             Machine::Contender(it) => it,
-            Machine::Observer(observer, stream) => {
+            Machine::Observer(observer, _, stream) => {
                 let Some(error) = observer.failure() else {
                     return false;
                 };
@@ -406,7 +419,10 @@ pub(super) fn input(question: Question, output: Output) -> Option<Input> {
         (Question::List, Output::Read { zxid, result, .. }) => Input::Listed {
             zxid,
             result: match result {
-                Ok(ReadOutcome::Children { names, more, .. }) => Ok((names, more)),
+                Ok(ReadOutcome::Listed(page)) => {
+                    let names = page.children.into_iter().map(|child| child.name);
+                    Ok((names.collect(), page.resume.is_some()))
+                }
                 Ok(_) => return None,
                 Err(error) => Err(error.into()),
             },

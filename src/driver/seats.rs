@@ -111,7 +111,7 @@ impl Seats {
         let refusal = if generation < seat.generation {
             Error::Withheld
         } else {
-            match seat.request(node, |seq| Request::Txn { seq: Some(seq), txn }) {
+            match seat.request(node, |seq| Request::SessionTxn { seq, txn }) {
                 Ok(ticket) => {
                     promise.submitted();
                     return Some((ticket, seat.last_seq, promise));
@@ -135,7 +135,7 @@ impl Seats {
         txn: Txn,
     ) -> Option<(Ticket, u64)> {
         let seat = self.seats.get_mut(&id)?;
-        let ticket = seat.request(node, |seq| Request::Txn { seq: Some(seq), txn }).ok()?;
+        let ticket = seat.request(node, |seq| Request::SessionTxn { seq, txn }).ok()?;
         Some((ticket, seat.last_seq))
     }
 

@@ -1,6 +1,7 @@
 //! Hosts of one process: with threads around them, and driven by hand.
 
 mod failures;
+mod rights;
 mod threads;
 
 use std::{
@@ -10,10 +11,10 @@ use std::{
 
 use super::*;
 use crate::{
-    Boot, Check, ClusterId, Config, CreateMode, Filter, Guard, LimitName, NodeId, Now, Op, OpError,
-    Path, StoreId, Txn, Zxid,
+    Boot, Check, ClusterId, Config, CreateMode, Filter, Guard, LimitName, List, NodeId, Now, Op,
+    OpError, Path, StoreId, Txn, Zxid,
     client::{Client, Clock, Error, Session},
-    node::{Consistency, Detach, ReadOp, Restored, Role, SubmitError},
+    node::{Consistency, Detach, Restored, Role, SubmitError},
     recipes::{Layout, State},
 };
 
@@ -247,14 +248,8 @@ fn locks_are_fair_timed_out_waits_leave_no_node_and_fences_hold() {
     drop(third);
     let client = trio.client(1);
     trio.until("the third's node goes", |it| {
-        let (path, after, limit) = (at.clone(), None, 10);
-        let op = ReadOp::Children { path, after, limit };
-        let read = it.wait(client.read(op, Consistency::Linearizable));
-        let found = read.expect("a leader is there").outcome;
-        let crate::node::ReadOutcome::Children { names, .. } = found else {
-            panic!("{found:?}");
-        };
-        (names.len() == 2).then_some(())
+        let page = it.wait(client.list(List::of(at.clone()), Consistency::Linearizable));
+        (page.expect("a leader is there").children.len() == 2).then_some(())
     });
     let fence = first.fence();
     assert_eq!(fence.check, Check::Czxid(first.token()));
@@ -341,7 +336,7 @@ fn a_watch_shows_every_change_from_its_view_on_and_gives_credit_back() {
     let client = trio.client(2);
     let armed = client.watch(Filter::Subtree(path("/w")), None);
     let mut watcher = trio.wait(armed).expect("armed");
-    assert_eq!(watcher.view().stat(&path("/w")), None);
+    assert_eq!(watcher.view().stat(&path("/w")), Ok(None));
     let make = client.create(&path("/w"), "", CreateMode::Persistent);
     trio.wait(make).expect("made");
     let (count, mut last) = (3_000, Zxid::ZERO);
@@ -379,7 +374,7 @@ fn rule_8_a_watch_from_what_the_member_has_not_applied_waits_for_it() {
     assert!(!armed.is_done(), "its view would be older than what the client has seen");
     trio.board.heal();
     let mut watcher = trio.until("armed", |_| armed.try_take()).expect("it has caught up");
-    assert!(watcher.view().stat(&path("/w")).is_some());
+    assert!(watcher.view().read(&path("/w")).is_ok());
     let set = trio.client(leader).set(&path("/w"), "x", None);
     let zxid = trio.wait(set).expect("set").zxid;
     let changes = trio.until("the change", |_| watcher.next_timeout(Duration::ZERO));
@@ -402,9 +397,9 @@ fn a_view_is_at_most_one_turn_old_while_somebody_reads() {
         let zxid = made.expect("made").zxid;
         let mut view = client.view();
         let view = view.try_take().expect("at once").expect("it runs");
-        assert!(view.zxid() >= zxid && view.stat(&node).is_some());
+        assert!(view.zxid() >= zxid && view.read(&node).is_ok());
     }
-    assert_eq!(first.stat(&path("/v0")), None, "a view never changes");
+    assert_eq!(first.stat(&path("/v0")), Ok(None), "a view never changes");
     trio.run(Duration::from_secs(1));
     assert!(!client.view().is_done(), "nobody read: nothing is shared");
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     id::SessionId,
     namespace::tree::{Special, Stamp, Tree, Znode},
-    op::{Acl, Identities, OpError, Outcome, Rights},
+    op::{Acl, Event, EventKind, Identities, OpError, Outcome, Rights, Stat},
     path::Path,
 };
 
@@ -47,6 +47,22 @@ impl Tree {
         Ok(znode)
     }
 
+    /// The stat of a node, if there is one, for somebody who reads it.
+    pub(super) fn stat(&self, path: &Path, who: &Identities) -> Result<Option<Stat>, OpError> {
+        let Some(znode) = self.get(path.as_str()) else {
+            return Ok(None);
+        };
+        znode.require(path.as_str(), who, Rights::READ)?;
+        Ok(Some(znode.stat()))
+    }
+
+    /// Whether the node of a change may be read now, or is gone.
+    pub(super) fn shows(&self, event: &Event, who: &Identities) -> bool {
+        let same = |znode: &&Znode| znode.czxid == event.czxid && event.kind != EventKind::Deleted;
+        let now = self.get(event.path.as_str()).filter(same);
+        now.is_none_or(|znode| znode.allows(who, Rights::READ))
+    }
+
     /// The node that must be there.
     pub(super) fn existing(&self, path: &Path) -> Result<&Znode, OpError> {
         self.get(path.as_str()).ok_or_else(|| OpError::NoNode { path: path.clone() })
@@ -86,7 +102,7 @@ impl Tree {
     }
 
     /// A node's list; hashes in it are only for those who may replace it.
-    pub(super) fn acl(&self, path: &Path, who: &Identities) -> Result<Outcome, OpError> {
+    pub(super) fn acl(&self, path: &Path, who: &Identities) -> Result<(Acl, Stat), OpError> {
         let znode = self.existing(path)?;
         let admin = znode.allows(who, Rights::ADMIN);
         if !admin {
@@ -94,7 +110,7 @@ impl Tree {
         }
         let acl = znode.acl().cloned().unwrap_or_else(Acl::open);
         let acl = if admin { acl } else { acl.masked() };
-        Ok(Outcome::Acl { acl, stat: znode.stat() })
+        Ok((acl, znode.stat()))
     }
 }
 

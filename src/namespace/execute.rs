@@ -2,6 +2,7 @@
 
 use crate::{
     config::Parameters,
+    id::Zxid,
     namespace::{
         Frozen, Namespace,
         access::Actor,
@@ -53,6 +54,7 @@ impl Namespace {
 struct Run<'a> {
     state: &'a mut Frozen,
     changes: &'a mut Vec<Event>,
+    lists_replaced: &'a mut Zxid,
     actor: &'a Actor,
     at: Stamp,
     /// Whether anything was written.
@@ -62,8 +64,8 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(namespace: &'a mut Namespace, actor: &'a Actor) -> Self {
         let at = namespace.stamp();
-        let Namespace { state, changes, .. } = namespace;
-        Self { state, changes, actor, at, wrote: false }
+        let Namespace { state, changes, lists_replaced } = namespace;
+        Self { state, changes, lists_replaced, actor, at, wrote: false }
     }
 
     /// All operations; after an error, what those before did is still there.
@@ -105,6 +107,7 @@ impl<'a> Run<'a> {
             }
             Op::SetAcl { path, acl, version } => {
                 let outcome = state.tree.set_acl(path, acl, *version, who)?;
+                *self.lists_replaced = self.at.zxid;
                 self.wrote = true;
                 Ok(outcome)
             }
@@ -122,17 +125,12 @@ impl<'a> Run<'a> {
                 let znode = state.tree.readable(path, who)?;
                 Ok(Outcome::Node { data: znode.data.clone(), stat: znode.stat() })
             }
-            Op::Exists { path } => match state.tree.readable(path, who) {
-                Ok(znode) => Ok(Outcome::Exists(Some(znode.stat()))),
-                Err(OpError::NoNode { .. }) => Ok(Outcome::Exists(None)),
-                Err(error) => Err(error),
-            },
-            Op::List(list) => {
-                state.tree.readable(&list.path, who)?;
-                let page = state.tree.list(list, who);
-                page.map(Outcome::Listed).ok_or_else(|| OpError::NoNode { path: list.path.clone() })
+            Op::Exists { path } => state.tree.stat(path, who).map(Outcome::Exists),
+            Op::List(list) => state.tree.list(list, who).map(Outcome::Listed),
+            Op::GetAcl { path } => {
+                let (acl, stat) = state.tree.acl(path, who)?;
+                Ok(Outcome::Acl { acl, stat })
             }
-            Op::GetAcl { path } => state.tree.acl(path, who),
         }
     }
 

@@ -4,17 +4,17 @@ use std::{ops::Bound, sync::Arc};
 
 use crate::{
     namespace::tree::{Tree, Znode},
-    op::{Child, Children, Identities, List, Page, Rights},
+    op::{Child, Children, Identities, List, OpError, Page, Rights},
 };
 
 impl Tree {
-    /// A page of a node's children; `None` if there is no such node.
+    /// A page of a node's children, for somebody who may read the node.
     ///
     /// Children that may not be read are only names, and only where all children are asked for.
     /// It ends after `limit` children, before the one that would pass [`List::BYTES_MAX`] unless it
     /// is the first, or when it has looked at [`LOOKS_MAX`] of them.
-    pub(super) fn list(&self, list: &List, who: &Identities) -> Option<Page> {
-        let parent = self.get(list.path.as_str())?;
+    pub(super) fn list(&self, list: &List, who: &Identities) -> Result<Page, OpError> {
+        let parent = self.readable(&list.path, who)?;
         // Every child's path starts so, and is longer.
         let base = if list.path.is_root() { "/".into() } else { format!("{}/", list.path) };
         let mut page = Page { children: Vec::new(), resume: None, stat: parent.stat() };
@@ -34,7 +34,7 @@ impl Tree {
             last = Some(name);
             page.children.extend(child);
         }
-        Some(page)
+        Ok(page)
     }
 
     fn child(&self, path: &str, name: &str, list: &List, who: &Identities) -> Option<Child> {

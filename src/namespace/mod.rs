@@ -37,7 +37,7 @@ use crate::{
     command::{Command, KeepAlive},
     config::Parameters,
     id::{Origin, SecretHash, SessionId, Zxid},
-    op::{Event, Identities, LimitName, OpError, Outcome, Reply, Txn},
+    op::{Event, Identities, LimitName, OpError, Outcome, Reply, Rights, Txn},
     path::Path,
 };
 
@@ -56,6 +56,9 @@ use self::{
 pub(crate) struct Namespace {
     state: Frozen,
     changes: Vec<Event>,
+    /// No access control list was replaced after this transaction. Not part of the state: after a
+    /// restart it may be later than it need be.
+    lists_replaced: Zxid,
 }
 
 impl Namespace {
@@ -74,7 +77,7 @@ impl Namespace {
 
     /// The state goes on from here.
     pub(crate) fn thaw(state: Frozen) -> Self {
-        Self { state, changes: Vec::new() }
+        Self { lists_replaced: state.zxid, state, changes: Vec::new() }
     }
 
     /// Moves the clocks before the commands of an entry (ARCHITECTURE.md, rule 4).
@@ -131,7 +134,24 @@ impl Namespace {
         mem::take(&mut self.changes)
     }
 
-    /// The tree as it is now; O(1).
+    /// Whether somebody may learn of a change: who could read the node then and, if that very node
+    /// still lives, can now (ARCHITECTURE.md, rule 12).
+    pub(crate) fn may_learn(&self, event: &Event, who: &Identities) -> bool {
+        let then = event.acl.as_ref().is_none_or(|acl| acl.allows(who, Rights::READ));
+        // Most changes are told at once: a node's list is what it was then.
+        then && (event.zxid > self.lists_replaced || self.state.tree.shows(event, who))
+    }
+
+    /// Who a session is, as the attachment in force has it.
+    ///
+    /// # Errors
+    ///
+    /// [`OpError::SessionEnded`], or [`OpError::Moved`] when another attachment is in force.
+    pub(crate) fn identities(&self, id: SessionId, epoch: u64) -> Result<&Identities, OpError> {
+        self.state.sessions.identities(id, epoch)
+    }
+
+    /// The tree as it is now, for somebody who may see everything; O(1).
     pub(crate) fn view(&self) -> View {
         View::new(self.state.zxid, self.state.tree.clone(), self.state.sessions.clone())
     }

@@ -134,6 +134,15 @@ impl Sessions {
         Ok((session.state(id), old))
     }
 
+    /// Who a session is, if this attachment is the one in force.
+    pub(super) fn identities(&self, id: SessionId, epoch: u64) -> Result<&Identities, OpError> {
+        let session = self.get(id).ok_or(OpError::SessionEnded { session: id })?;
+        if session.epoch != epoch {
+            return Err(OpError::Moved { session: id, epoch: session.epoch });
+        }
+        Ok(&session.identities)
+    }
+
     /// Renews a session if the keep-alive is the newest of the attachment in force (rule 3).
     pub(super) fn keep_alive(&mut self, item: &KeepAlive, base_us: u64) -> bool {
         let newest = self

@@ -6,15 +6,16 @@ use bytes::Bytes;
 
 use crate::{
     id::{SessionId, Zxid},
-    namespace::{
-        session::Sessions,
-        tree::{Tree, Znode},
-    },
-    op::{Event, EventKind, Identities, List, Page, Quota, Rights, Stat, Usage},
+    namespace::{session::Sessions, tree::Tree},
+    op::{Acl, Identities, List, OpError, Owned, Page, Quota, Rights, Stat, Usage},
     path::Path,
 };
 
-/// The tree as it was after one transaction.
+/// The tree as it was after one transaction, as somebody may see it.
+///
+/// [`Node::view`](crate::node::Node::view) sees everything. One for a session, or for identities,
+/// refuses what they had no right to read at that transaction with [`OpError::NoAuth`], as
+/// [`Node::read`](crate::node::Node::read) does.
 ///
 /// Cheap to make and to clone, and it never changes: it shares its structure with the tree that
 /// goes on. Holding one keeps what was deleted since alive.
@@ -23,17 +24,35 @@ pub struct View {
     zxid: Zxid,
     tree: Tree,
     sessions: Sessions,
+    /// Who looks.
+    who: Identities,
 }
 
 impl View {
-    /// The most names that [`children`](Self::children) gives at once.
-    pub const CHILDREN_MAX: usize = 1024;
-
-    /// The most nodes that [`owned`](Self::owned) gives at once.
+    /// The most nodes that [`owned`](Self::owned) looks at.
     pub const OWNED_MAX: usize = 1024;
 
+    /// What nobody is refused anything of.
     pub(super) fn new(zxid: Zxid, tree: Tree, sessions: Sessions) -> Self {
-        Self { zxid, tree, sessions }
+        Self { zxid, tree, sessions, who: Identities::superuser() }
+    }
+
+    /// The same for somebody else.
+    pub(crate) fn seen_by(mut self, who: Identities) -> Self {
+        self.show_to(who);
+        self
+    }
+
+    /// From here on it shows what somebody else may see.
+    pub(crate) fn show_to(&mut self, who: Identities) {
+        self.who = who;
+    }
+
+    /// The same for a session, with the identities that it has in this very state.
+    #[cfg(feature = "driver")]
+    pub(crate) fn seen_by_session(self, id: SessionId, epoch: u64) -> Result<Self, OpError> {
+        let who = self.sessions.identities(id, epoch)?.clone();
+        Ok(self.seen_by(who))
     }
 
     /// The last transaction that it shows.
@@ -41,98 +60,107 @@ impl View {
         self.zxid
     }
 
-    /// A node's data and stat, or `None` if there is no such node.
-    pub fn read(&self, path: &Path) -> Option<(Bytes, Stat)> {
-        let znode = self.tree.get(path.as_str())?;
-        Some((znode.data.clone(), znode.stat()))
+    /// A node's data and stat.
+    ///
+    /// # Errors
+    ///
+    /// [`OpError::NoNode`], and [`OpError::NoAuth`] without [`Rights::READ`].
+    pub fn read(&self, path: &Path) -> Result<(Bytes, Stat), OpError> {
+        let znode = self.tree.readable(path, &self.who)?;
+        Ok((znode.data.clone(), znode.stat()))
     }
 
     /// A node's stat, or `None` if there is no such node.
-    pub fn stat(&self, path: &Path) -> Option<Stat> {
-        Some(self.tree.get(path.as_str())?.stat())
+    ///
+    /// # Errors
+    ///
+    /// [`OpError::NoAuth`] without [`Rights::READ`] on a node that is there, as in ZooKeeper from
+    /// 3.9.2 on.
+    pub fn stat(&self, path: &Path) -> Result<Option<Stat>, OpError> {
+        self.tree.stat(path, &self.who)
     }
 
-    /// A page of a node's children, as it is asked for; `None` if there is no such node.
+    /// A page of a node's children, as it is asked for.
     ///
     /// ```no_run
-    /// # fn all(view: &quorate::View, path: quorate::Path) -> Vec<String> {
+    /// # use quorate::{OpError, Path, View};
+    /// # fn all(view: &View, path: Path) -> Result<Vec<String>, OpError> {
     /// let (mut list, mut names) = (quorate::List::of(path).prefix("job-"), Vec::new());
-    /// while let Some(page) = view.list(&list, &quorate::Identities::none()) {
+    /// loop {
+    ///     let page = view.list(&list)?;
     ///     names.extend(page.children.into_iter().map(|child| child.name));
     ///     let Some(resume) = page.resume else { break };
     ///     list = list.after(resume);
     /// }
-    /// # names
+    /// # Ok(names)
     /// # }
     /// ```
     ///
-    /// A child comes with its stat and data only if these identities may read it; whether they may
-    /// read the parent is asked of [`allows`](Self::allows).
-    pub fn list(&self, list: &List, who: &Identities) -> Option<Page> {
-        self.tree.list(list, who)
+    /// Who may read a node may know the names of its children. A child comes with its stat and
+    /// data only to those who may read it, too.
+    ///
+    /// # Errors
+    ///
+    /// [`OpError::NoNode`], and [`OpError::NoAuth`] without [`Rights::READ`].
+    pub fn list(&self, list: &List) -> Result<Page, OpError> {
+        self.tree.list(list, &self.who)
     }
 
-    /// Whether a client with these identities has all of these rights on a node, or there is no
-    /// such node. The methods that read ask nobody.
-    pub fn allows(&self, path: &Path, who: &Identities, rights: Rights) -> bool {
-        self.tree.get(path.as_str()).is_none_or(|znode| znode.allows(who, rights))
+    /// A node's access control list and its stat.
+    ///
+    /// # Errors
+    ///
+    /// [`OpError::NoNode`], and [`OpError::NoAuth`] with neither [`Rights::READ`] nor
+    /// [`Rights::ADMIN`]; without the latter the hashes in the list are masked.
+    pub fn acl(&self, path: &Path) -> Result<(Acl, Stat), OpError> {
+        self.tree.acl(path, &self.who)
     }
 
-    /// Whether a client with these identities may learn of a change: it could read the node then,
-    /// and, if that very node still lives, it can now (ARCHITECTURE.md, rule 12).
-    pub fn may_learn(&self, event: &Event, who: &Identities) -> bool {
-        let then = event.acl.as_ref().is_none_or(|acl| acl.allows(who, Rights::READ));
-        let same = |znode: &&Znode| znode.czxid == event.czxid && event.kind != EventKind::Deleted;
-        let now = self.tree.get(event.path.as_str()).filter(same);
-        then && now.is_none_or(|znode| znode.allows(who, Rights::READ))
-    }
-
-    /// The quota that is set on a node, and what it counts.
-    pub fn quota(&self, path: &Path) -> Option<(Quota, Usage)> {
-        self.tree.metered(path.as_str()).map(|metered| (metered.quota, metered.usage))
+    /// The quota that is set on a node, and what it counts; `None` if none is set on this one.
+    ///
+    /// # Errors
+    ///
+    /// [`OpError::NoNode`], and [`OpError::NoAuth`] without [`Rights::READ`].
+    pub fn quota(&self, path: &Path) -> Result<Option<(Quota, Usage)>, OpError> {
+        self.tree.readable(path, &self.who)?;
+        Ok(self.tree.metered(path.as_str()).map(|metered| (metered.quota, metered.usage)))
     }
 
     /// How many nodes lie below a node, itself not counted, and whether there are more: it stops
-    /// at `max`. `None` if there is no such node.
+    /// at `max`.
     ///
     /// Counting takes time as the subtree grows, and is done where it is asked for: the tree keeps
     /// no such counts, so that no write pays for them at every level above it.
-    pub fn descendants(&self, path: &Path, max: u64) -> Option<(u64, bool)> {
-        self.tree.descendants(path, max)
-    }
-
-    /// A page of the ephemeral nodes of a session, in path order: those after `after`, at most
-    /// [`OWNED_MAX`](Self::OWNED_MAX), and whether more follow; `None` if there is no such session.
-    pub fn owned(&self, session: SessionId, after: Option<&Path>) -> Option<(Vec<Path>, bool)> {
-        let ephemerals = &self.sessions.get(session)?.ephemerals;
-        let start = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.as_str()));
-        let mut rest = ephemerals.range::<_, str>((start, Bound::Unbounded));
-        let path = |path: &Arc<str>| Path::from_shared_checked(Arc::clone(path));
-        let page = rest.by_ref().take(Self::OWNED_MAX).map(path).collect();
-        Some((page, rest.next().is_some()))
-    }
-
-    /// A page of a node's children: their names in byte order, whether more follow, and the node's
-    /// stat; `None` if there is no such node.
     ///
-    /// Names after `after`, at most `limit` and never more than
-    /// [`CHILDREN_MAX`](Self::CHILDREN_MAX).
-    pub fn children(
-        &self,
-        path: &Path,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Option<(Vec<String>, bool, Stat)> {
-        let znode = self.tree.get(path.as_str())?;
-        let limit = limit.min(Self::CHILDREN_MAX);
-        // Every child's path starts so, and is longer.
-        let prefix = if path.is_root() { "/".to_string() } else { format!("{path}/") };
-        let start = prefix.len();
-        let after = prefix + after.unwrap_or("");
-        let mut children = znode.children_after(&after);
-        let names = children.by_ref().take(limit).map(|child| child[start..].to_string()).collect();
-        let more = children.next().is_some();
-        Some((names, more, znode.stat()))
+    /// # Errors
+    ///
+    /// [`OpError::NoNode`], and [`OpError::NoAuth`] without [`Rights::READ`].
+    pub fn descendants(&self, path: &Path, max: u64) -> Result<(u64, bool), OpError> {
+        self.tree.readable(path, &self.who)?;
+        let count = self.tree.descendants(path, max);
+        count.ok_or_else(|| OpError::NoNode { path: path.clone() })
+    }
+
+    /// A page of the ephemeral nodes of a session: those after `after` that may be read, of the
+    /// next [`OWNED_MAX`](Self::OWNED_MAX) ones.
+    ///
+    /// # Errors
+    ///
+    /// [`OpError::SessionEnded`] if there is no such session.
+    pub fn owned(&self, session: SessionId, after: Option<&Path>) -> Result<Owned, OpError> {
+        let owner = self.sessions.get(session).ok_or(OpError::SessionEnded { session })?;
+        let start = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.as_str()));
+        let mut rest = owner.ephemerals.range::<_, str>((start, Bound::Unbounded));
+        let path = |path: &Arc<str>| Path::from_shared_checked(Arc::clone(path));
+        let mut paths: Vec<Path> = rest.by_ref().take(Self::OWNED_MAX).map(path).collect();
+        let last = paths.last().cloned();
+        paths.retain(|path| self.allows(path, Rights::READ));
+        Ok(Owned { paths, resume: last.filter(|_| rest.next().is_some()) })
+    }
+
+    /// Whether whoever looks has all of these rights on a node, or there is no such node.
+    pub fn allows(&self, path: &Path, rights: Rights) -> bool {
+        self.tree.get(path.as_str()).is_none_or(|znode| znode.allows(&self.who, rights))
     }
 }
 

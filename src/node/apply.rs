@@ -15,10 +15,10 @@ use crate::{
     node::{
         reads::Waiting,
         ready::SnapshotWrite,
-        request::{Attachment, Detach, Output, ReadOp, ReadOutcome, RequestError, Unknown},
+        request::{Attachment, Caller, Detach, Output, ReadOp, ReadOutcome, RequestError, Unknown},
         transfer::Local,
     },
-    op::{OpError, Reply},
+    op::{Event, Identities, OpError, Reply},
     wire::{Body, EntryKind, LogEntry},
 };
 
@@ -54,12 +54,19 @@ impl Node {
             if ready.is_empty() {
                 return;
             }
-            let view = self.namespace.view();
+            let (mut view, zxid) = (self.namespace.view(), self.namespace.zxid());
             let mut unblocked: Vec<SessionId> = Vec::new();
             for waiting in ready {
-                unblocked.extend(waiting.read.session);
-                let result = look(&view, &waiting.read.op);
-                let (ticket, zxid) = (waiting.ticket, view.zxid());
+                unblocked.extend(waiting.session());
+                let who = match &waiting.read.caller {
+                    Caller::Plain(identities) => Ok(identities),
+                    Caller::Session(id) => self.namespace.identities(*id, waiting.epoch()),
+                };
+                let result = who.and_then(|who| {
+                    view.show_to(who.clone());
+                    look(&view, &waiting.read.op)
+                });
+                let (ticket, result) = (waiting.ticket, result.map_err(RequestError::Op));
                 self.outputs.push(Output::Read { ticket, zxid, result });
             }
             unblocked.dedup();
@@ -76,7 +83,8 @@ impl Node {
         let floor = namespace.history_floor();
         let after = |zxid: Zxid| namespace.history_after(zxid).map_err(|_| floor);
         let left = &mut self.catch_up_left;
-        self.cursors.catch_up(namespace.zxid(), left, after, &mut self.outputs);
+        let may_learn = |event: &Event, who: &Identities| namespace.may_learn(event, who);
+        self.cursors.catch_up(namespace.zxid(), left, after, may_learn, &mut self.outputs);
     }
 
     /// Requests that are past their time, rounds that nobody answers, membership changes that were
@@ -87,10 +95,10 @@ impl Node {
         let election = u64::from(self.config.election_ticks);
         let resend = (!self.is_leader()).then_some(election);
         self.origin.tick(self.tick, resend, give_up, zxid, &mut self.outputs);
-        for Waiting { ticket, read, .. } in self.reads.tick(self.tick, election / 2 + 1, give_up) {
-            let result = Err(RequestError::TimedOut);
+        for waiting in self.reads.tick(self.tick, election / 2 + 1, give_up) {
+            let (ticket, result) = (waiting.ticket, Err(RequestError::TimedOut));
             self.outputs.push(Output::Read { ticket, zxid, result });
-            read.session.into_iter().for_each(|session| self.unblock(session));
+            waiting.session().into_iter().for_each(|session| self.unblock(session));
         }
         if let Some(change) = self.change.take_if(|change| self.tick - change.tick >= give_up) {
             let result = Err(RequestError::Unknown(Unknown::TimedOut));
@@ -159,7 +167,9 @@ impl Node {
         let applied = self.namespace.apply(command);
         let changes = self.namespace.drain_changes();
         if !changes.is_empty() {
-            self.cursors.fire(&changes, &mut self.outputs);
+            let namespace = &self.namespace;
+            let may_learn = |event: &Event, who: &Identities| namespace.may_learn(event, who);
+            self.cursors.fire(&changes, may_learn, &mut self.outputs);
         }
         match applied {
             Applied::Sequenced { session, epoch, seq, reply, ended } => {
@@ -405,22 +415,29 @@ impl Node {
     }
 }
 
-/// Reads the tree.
-fn look(view: &super::View, op: &ReadOp) -> Result<ReadOutcome, RequestError> {
-    let no_node = |path: &crate::Path| RequestError::Op(OpError::NoNode { path: path.clone() });
-    match op {
+/// Reads the tree, as far as the view shows it.
+fn look(view: &super::View, op: &ReadOp) -> Result<ReadOutcome, OpError> {
+    Ok(match op {
         ReadOp::Get(path) => {
-            let (data, stat) = view.read(path).ok_or_else(|| no_node(path))?;
-            Ok(ReadOutcome::Node { data, stat })
+            let (data, stat) = view.read(path)?;
+            ReadOutcome::Node { data, stat }
         }
-        ReadOp::Exists(path) => Ok(ReadOutcome::Exists(view.stat(path))),
-        ReadOp::Children { path, after, limit } => {
-            let page = view.children(path, after.as_deref(), *limit);
-            let (names, more, stat) = page.ok_or_else(|| no_node(path))?;
-            Ok(ReadOutcome::Children { names, more, stat })
+        ReadOp::Exists(path) => ReadOutcome::Exists(view.stat(path)?),
+        ReadOp::List(list) => ReadOutcome::Listed(view.list(list)?),
+        ReadOp::GetAcl(path) => {
+            let (acl, stat) = view.acl(path)?;
+            ReadOutcome::Acl { acl, stat }
         }
-        ReadOp::Barrier => Ok(ReadOutcome::Barrier),
-    }
+        ReadOp::Quota(path) => ReadOutcome::Quota(view.quota(path)?),
+        ReadOp::Owned { session, after } => {
+            ReadOutcome::Owned(view.owned(*session, after.as_ref())?)
+        }
+        ReadOp::Descendants { path, max } => {
+            let (nodes, more) = view.descendants(path, (*max).min(ReadOp::DESCENDANTS_MAX))?;
+            ReadOutcome::Descendants { nodes, more }
+        }
+        ReadOp::Barrier => ReadOutcome::Barrier,
+    })
 }
 
 /// What an entry costs in memory beside its data.

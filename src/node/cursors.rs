@@ -11,7 +11,7 @@ use foldhash::fast::FixedState;
 use crate::{
     id::{SessionId, Zxid},
     node::request::{Output, Watch, WatchEnd, WatchId},
-    op::{Event, EventKind, Filter},
+    op::{Event, EventKind, Filter, Identities},
     path::Path,
 };
 
@@ -32,6 +32,9 @@ pub(crate) struct Cursors {
 #[derive(Debug)]
 struct Cursor {
     session: Option<SessionId>,
+    /// Who is told. Those of a session stay as they are while its attachment, and so the watch,
+    /// lasts.
+    who: Identities,
     filter: Filter,
     /// Every event up to here was handed out or does not match.
     last: Zxid,
@@ -40,16 +43,24 @@ struct Cursor {
 }
 
 impl Cursors {
-    /// Adds a watch on what comes after `from`; the node has applied `zxid`.
-    pub(crate) fn insert(&mut self, id: WatchId, watch: Watch, from: Zxid, zxid: Zxid) {
+    /// Adds a watch of somebody on what comes after `from`; the node has applied `zxid`.
+    pub(crate) fn insert(
+        &mut self,
+        id: WatchId,
+        watch: Watch,
+        who: Identities,
+        from: Zxid,
+        zxid: Zxid,
+    ) {
         self.index(&watch.filter).entry(watch.filter.path().clone()).or_default().insert(id);
         let lags = from < zxid;
         if lags && watch.credit > 0 {
             self.eager.insert(id);
         }
-        self.by_session.extend(watch.session.map(|session| (session, id)));
-        let Watch { session, filter, credit, .. } = watch;
-        let cursor = Cursor { session, filter, last: from, credit, lags };
+        let session = watch.caller.session();
+        self.by_session.extend(session.map(|session| (session, id)));
+        let Watch { filter, credit, .. } = watch;
+        let cursor = Cursor { session, who, filter, last: from, credit, lags };
         self.cursors.insert(id, cursor);
     }
 
@@ -81,8 +92,13 @@ impl Cursors {
         }
     }
 
-    /// Tells of one transaction, whose events all have the same zxid.
-    pub(crate) fn fire(&mut self, events: &[Event], out: &mut Vec<Output>) {
+    /// Tells of one transaction, whose events all have the same zxid, whoever may learn of it.
+    pub(crate) fn fire(
+        &mut self,
+        events: &[Event],
+        may_learn: impl Fn(&Event, &Identities) -> bool,
+        out: &mut Vec<Output>,
+    ) {
         if self.cursors.is_empty() {
             return;
         }
@@ -93,11 +109,15 @@ impl Cursors {
         for event in events {
             self.each_match(event, |id| told.entry(id).or_default().push(event.clone()));
         }
-        for (id, events) in told {
+        for (id, mut events) in told {
             let Some(cursor) = self.cursors.get_mut(&id) else {
                 continue;
             };
             if cursor.lags || cursor.last >= zxid {
+                continue;
+            }
+            events.retain(|event| may_learn(event, &cursor.who));
+            if events.is_empty() {
                 continue;
             }
             if cursor.credit == 0 {
@@ -111,12 +131,13 @@ impl Cursors {
     }
 
     /// Lets watches that lag read on, at most `budget` changes in all. `after` gives the history
-    /// after a zxid, or the oldest zxid to resume from.
+    /// after a zxid, or the oldest zxid to resume from; `may_learn` says whom to tell of a change.
     pub(crate) fn catch_up<'a, I>(
         &mut self,
         zxid: Zxid,
         budget: &mut usize,
         after: impl Fn(Zxid) -> Result<I, Zxid>,
+        may_learn: impl Fn(&Event, &Identities) -> bool,
         out: &mut Vec<Output>,
     ) where
         I: Iterator<Item = &'a Event>,
@@ -131,7 +152,8 @@ impl Cursors {
             };
             match after(cursor.last) {
                 Ok(history) => {
-                    let done = cursor.read_on(id, history.peekable(), zxid, budget, out);
+                    let history = history.peekable();
+                    let done = cursor.read_on(id, history, &may_learn, zxid, budget, out);
                     if done {
                         self.eager.remove(&id);
                     }
@@ -220,6 +242,7 @@ impl Cursor {
         &mut self,
         id: WatchId,
         mut history: std::iter::Peekable<impl Iterator<Item = &'a Event>>,
+        may_learn: impl Fn(&Event, &Identities) -> bool,
         zxid: Zxid,
         budget: &mut usize,
         out: &mut Vec<Output>,
@@ -239,7 +262,7 @@ impl Cursor {
             let mut events = Vec::new();
             while let Some(event) = history.next_if(|event| event.zxid == at) {
                 *budget = budget.saturating_sub(1);
-                if self.filter.matches(event) {
+                if self.filter.matches(event) && may_learn(event, &self.who) {
                     events.push(event.clone());
                 }
             }

@@ -37,6 +37,7 @@ mod membership;
 mod open;
 mod origin;
 mod peers;
+mod rate;
 mod reads;
 mod ready;
 mod request;
@@ -62,7 +63,7 @@ pub use open::OpenError;
 pub use peers::StepError;
 pub use ready::{Garbage, Message, Ready, Restored, RestoredSnapshot, SnapshotWrite, Token, Write};
 pub use request::{
-    Armed, Attachment, Consistency, Detach, MembershipError, Misuse, Output, Read, ReadOp,
+    Armed, Attachment, Caller, Consistency, Detach, MembershipError, Misuse, Output, Read, ReadOp,
     ReadOutcome, Request, RequestError, Seq, SubmitError, Ticket, Unknown, Watch, WatchEnd,
     WatchId,
 };
@@ -216,9 +217,9 @@ impl Node {
         self.check_running()?;
         let ticket = Ticket(self.next_ticket);
         match request {
-            Request::Txn { seq: Some(seq), txn } => {
+            Request::SessionTxn { seq, txn } => {
                 self.check_txn(&txn)?;
-                self.submit_seq(ticket, seq, |it| Command::SessionTxn {
+                self.submit_seq(ticket, seq, true, |it| Command::SessionTxn {
                     session: it.session,
                     epoch: it.epoch,
                     seq: it.seq,
@@ -226,35 +227,24 @@ impl Node {
                     txn,
                 })?;
             }
-            Request::CloseSession { seq } => self.submit_seq(ticket, seq, |it| {
+            Request::CloseSession { seq } => self.submit_seq(ticket, seq, false, |it| {
                 Command::CloseSession { session: it.session, epoch: it.epoch, seq: it.seq }
             })?,
-            Request::Txn { seq: None, txn } => {
+            Request::Txn { identities, txn } => {
                 self.check_txn(&txn)?;
                 let origin = self.origin_id(ticket);
-                self.submit_plain(
-                    ticket,
-                    false,
-                    &Command::PlainTxn { origin, identities: Identities::none(), txn },
-                )?;
+                self.submit_plain(ticket, false, &Command::PlainTxn { origin, identities, txn })?;
             }
             Request::OpenSession { .. } if self.disk_full => return Err(SubmitError::DiskFull),
-            Request::OpenSession { secret, ttl } => {
+            Request::OpenSession { secret, ttl, identities } => {
                 let (origin, secret) = (self.origin_id(ticket), secret.hash());
                 let ttl_us = as_micros(ttl);
-                let command =
-                    Command::OpenSession { origin, secret, ttl_us, identities: Identities::none() };
+                let command = Command::OpenSession { origin, secret, ttl_us, identities };
                 self.submit_plain(ticket, true, &command)?;
             }
-            Request::Attach { session, secret, epoch } => {
+            Request::Attach { session, secret, epoch, identities } => {
                 let (origin, secret) = (self.origin_id(ticket), secret.hash());
-                let command = Command::AttachSession {
-                    origin,
-                    session,
-                    secret,
-                    epoch,
-                    identities: Identities::none(),
-                };
+                let command = Command::AttachSession { origin, session, secret, epoch, identities };
                 self.submit_plain(ticket, true, &command)?;
             }
             Request::KeepAlive { session, epoch, acked } => {
@@ -280,34 +270,44 @@ impl Node {
             let max = self.config.limits.pending_count_max as u64;
             return Err(SubmitError::Overloaded { what: "pending_count_max", max });
         }
-        let attachment = read.session.and_then(|session| self.origin.attachment(session));
-        let (after, answered) = match (read.session, attachment) {
-            (Some(session), None) => return Err(SubmitError::NotAttached { session, epoch: 0 }),
-            (_, None) => (0, 0),
-            (_, Some(attachment)) => (attachment.submitted(), attachment.answered()),
+        let place = match read.caller {
+            Caller::Plain(_) => reads::Place::default(),
+            Caller::Session(session) => {
+                let max = self.config.limits.session_pending_count_max;
+                let attachment = self.origin.attached(session)?;
+                if self.reads.of_session(session) >= max {
+                    let (what, max) = ("session_pending_count_max", max as u64);
+                    return Err(SubmitError::Overloaded { what, max });
+                }
+                let place = reads::Place {
+                    epoch: attachment.epoch,
+                    after_seq: attachment.submitted(),
+                    answered: attachment.answered(),
+                };
+                self.origin.check_rate(session, &self.config, self.tick)?;
+                self.origin.charge(session, &self.config, self.tick);
+                place
+            }
         };
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         self.undrained = true;
-        self.reads.push(ticket, read, after, answered, self.tick);
+        self.reads.push(ticket, read, place, self.tick);
         Ok(ticket)
     }
 
     /// Arms a watch and shows the tree at the same moment, so that nothing falls between the two.
+    /// Neither shows more than the caller may read.
     ///
     /// # Errors
     ///
     /// [`SubmitError::Compacted`] when the watch is to resume from before the history;
     /// [`SubmitError::Behind`] when it is to resume from what this node has not applied yet;
     /// [`SubmitError::NotAttached`] when its session is not attached here;
-    /// [`SubmitError::Overloaded`] past the number of watches.
+    /// [`SubmitError::Overloaded`] past the number of watches; [`SubmitError::RateLimited`].
     pub fn watch(&mut self, watch: Watch) -> Result<Armed, SubmitError> {
         self.check_running()?;
-        if let Some(session) = watch.session {
-            if self.origin.attachment(session).is_none() {
-                return Err(SubmitError::NotAttached { session, epoch: 0 });
-            }
-        }
+        let who = self.who(&watch.caller)?;
         if self.cursors.len() >= self.config.limits.watches_max {
             let max = self.config.limits.watches_max as u64;
             return Err(SubmitError::Overloaded { what: "watches_max", max });
@@ -321,11 +321,16 @@ impl Node {
             let resume_at = self.namespace.history_floor();
             return Err(SubmitError::Compacted { from, resume_at });
         }
+        if let Caller::Session(session) = watch.caller {
+            self.origin.check_rate(session, &self.config, self.tick)?;
+            self.origin.charge(session, &self.config, self.tick);
+        }
         let id = WatchId(self.next_ticket);
         self.next_ticket += 1;
         self.undrained = true;
-        self.cursors.insert(id, watch, from, zxid);
-        Ok(Armed { id, view: self.view() })
+        let view = self.view().seen_by(who.clone());
+        self.cursors.insert(id, watch, who, from, zxid);
+        Ok(Armed { id, view })
     }
 
     /// Lets a watch hand out `events` more.
@@ -399,8 +404,20 @@ impl Node {
     }
 
     /// The tree as this node has applied it, frozen; made in O(1), readable on any thread.
+    ///
+    /// It is the embedding application's own, and sees everything. For somebody else there is
+    /// [`view_of`](Self::view_of).
     pub fn view(&self) -> View {
         self.namespace.view()
+    }
+
+    /// The same, as somebody may see it: what they may not read is refused.
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitError::NotAttached`] when the session is not attached here.
+    pub fn view_of(&self, caller: &Caller) -> Result<View, SubmitError> {
+        Ok(self.view().seen_by(self.who(caller)?))
     }
 
     /// The whole state as this node has applied it, frozen in O(1), to be compared with others'.
@@ -418,16 +435,37 @@ impl Node {
         self.leadership.is_some() && self.ended.is_none()
     }
 
+    /// Who that is, as this node has applied it.
+    fn who(&self, caller: &Caller) -> Result<Identities, SubmitError> {
+        let session = match caller {
+            Caller::Plain(identities) => return Ok(identities.clone()),
+            Caller::Session(session) => *session,
+        };
+        let epoch = self.origin.attached(session)?.epoch;
+        // After a snapshot was installed another attachment may be in force.
+        let who = self.namespace.identities(session, epoch).cloned();
+        who.map_err(|_| SubmitError::NotAttached { session, epoch })
+    }
+
+    /// What is `limited` is held to the session's own bounds; closing it gives something back.
     fn submit_seq(
         &mut self,
         ticket: Ticket,
         seq: Seq,
+        limited: bool,
         command: impl FnOnce(&Seq) -> Command,
     ) -> Result<(), SubmitError> {
         let window_max = self.namespace.parameters().window_count_max;
         self.origin.check_seq(seq.session, seq.epoch, seq.seq, seq.acked, window_max)?;
+        if limited {
+            self.origin.check_rate(seq.session, &self.config, self.tick)?;
+        }
         let command = encode(&command(&seq));
         self.origin.check_room(command.len(), &self.config.limits)?;
+        if limited {
+            self.origin.check_session_room(seq.session, command.len(), &self.config.limits)?;
+            self.origin.charge(seq.session, &self.config, self.tick);
+        }
         let place = (seq.seq, seq.acked);
         self.origin.push_seq(ticket, seq.session, place, command, self.tick);
         Ok(())

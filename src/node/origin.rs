@@ -14,9 +14,12 @@ use bytes::Bytes;
 
 use crate::{
     command::KeepAlive,
-    config::Limits,
+    config::{Config, Limits},
     id::{SessionId, Zxid},
-    node::request::{Output, RequestError, SubmitError, Ticket, Unknown},
+    node::{
+        rate::Bucket,
+        request::{Output, RequestError, SubmitError, Ticket, Unknown},
+    },
     op::Reply,
 };
 
@@ -49,6 +52,9 @@ pub(crate) struct Attachment {
     acked: u64,
     /// Invariant: the numbers follow each other.
     pending: VecDeque<Sequenced>,
+    pending_bytes: usize,
+    /// What it has asked for lately.
+    bucket: Bucket,
     /// When something of it was sent for the first time, sent again, or answered.
     sent_tick: u64,
     /// How often it was sent again since the last answer.
@@ -128,7 +134,57 @@ impl Origin {
         Ok(())
     }
 
-    /// Keeps and sends a command that passed both checks.
+    /// Leaves room for the commands of others. A command that is alone may be of any size, and a
+    /// session can always be closed.
+    pub(crate) fn check_session_room(
+        &self,
+        session: SessionId,
+        bytes: usize,
+        limits: &Limits,
+    ) -> Result<(), SubmitError> {
+        let attachment = self.attached(session)?;
+        let full = |what, max: usize| Err(SubmitError::Overloaded { what, max: max as u64 });
+        let (count_max, bytes_max) =
+            (limits.session_pending_count_max, limits.session_pending_bytes_max);
+        if attachment.pending.len() >= count_max {
+            return full("session_pending_count_max", count_max);
+        }
+        if attachment.pending_bytes > 0 && attachment.pending_bytes + bytes > bytes_max {
+            return full("session_pending_bytes_max", bytes_max);
+        }
+        Ok(())
+    }
+
+    /// Refuses what the session asks for too early; [`charge`](Self::charge) follows when it was
+    /// taken.
+    pub(crate) fn check_rate(
+        &self,
+        session: SessionId,
+        config: &Config,
+        tick: u64,
+    ) -> Result<(), SubmitError> {
+        let Some(rate) = &config.session_rate else {
+            return Ok(());
+        };
+        let ticks = self.attached(session)?.bucket.wait_ticks(rate, config, tick);
+        if ticks == 0 {
+            return Ok(());
+        }
+        let ticks = u32::try_from(ticks).unwrap_or(u32::MAX);
+        let retry_after = config.tick_interval.saturating_mul(ticks);
+        let (what, max) = ("operations a second", rate.per_second.into());
+        Err(SubmitError::RateLimited { session, what, max, retry_after })
+    }
+
+    /// The session was given what it asked for.
+    pub(crate) fn charge(&mut self, session: SessionId, config: &Config, tick: u64) {
+        let attachment = self.attachments.get_mut(&session);
+        if let (Some(rate), Some(attachment)) = (&config.session_rate, attachment) {
+            attachment.bucket.take(rate, config, tick);
+        }
+    }
+
+    /// Keeps and sends a command that passed the checks.
     pub(crate) fn push_seq(
         &mut self,
         ticket: Ticket,
@@ -146,6 +202,7 @@ impl Origin {
             attachment.sent_tick = tick;
             self.waiting.insert(session);
         }
+        attachment.pending_bytes += command.len();
         self.count += 1;
         self.bytes += command.len();
         self.outbox.push(Unsent::Sequenced(session, seq));
@@ -324,6 +381,8 @@ impl Origin {
                 answered: last_seq,
                 acked: 0,
                 pending: VecDeque::new(),
+                pending_bytes: 0,
+                bucket: Bucket::default(),
                 sent_tick: 0,
                 repeats: 0,
                 repeated_from: 0,
@@ -369,6 +428,7 @@ impl Origin {
             return None;
         }
         let it = attachment.pending.pop_front()?;
+        attachment.pending_bytes -= it.command.len();
         attachment.answered = seq;
         attachment.sent_tick = self.tick;
         attachment.repeats = 0;
@@ -446,6 +506,11 @@ impl Origin {
 
     pub(crate) fn attachment(&self, session: SessionId) -> Option<&Attachment> {
         self.attachments.get(&session)
+    }
+
+    /// The session's attachment here.
+    pub(crate) fn attached(&self, session: SessionId) -> Result<&Attachment, SubmitError> {
+        self.attachments.get(&session).ok_or(SubmitError::NotAttached { session, epoch: 0 })
     }
 
     pub(crate) fn pending(&self) -> usize {

@@ -15,9 +15,30 @@ use crate::{
 pub(crate) struct Waiting {
     pub(crate) ticket: Ticket,
     pub(crate) read: Read,
+    place: Place,
+    tick: u64,
+}
+
+/// Where a session stands when it reads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Place {
+    /// The attachment that reads; 0 outside any session.
+    pub(crate) epoch: u64,
     /// The session's writes up to here come first.
     pub(crate) after_seq: u64,
-    tick: u64,
+    /// The last of them that was answered.
+    pub(crate) answered: u64,
+}
+
+impl Waiting {
+    pub(crate) fn session(&self) -> Option<SessionId> {
+        self.read.caller.session()
+    }
+
+    /// The attachment that reads; 0 outside any session.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.place.epoch
+    }
 }
 
 /// The reads of one node.
@@ -49,23 +70,16 @@ struct Round {
 }
 
 impl Reads {
-    /// Takes a read; `answered` is the last of its session's writes that was answered.
-    pub(crate) fn push(
-        &mut self,
-        ticket: Ticket,
-        read: Read,
-        after_seq: u64,
-        answered: u64,
-        tick: u64,
-    ) {
+    /// Takes a read.
+    pub(crate) fn push(&mut self, ticket: Ticket, read: Read, place: Place, tick: u64) {
         self.count += 1;
-        let waiting = Waiting { ticket, read, after_seq, tick };
-        let Some(session) = waiting.read.session else {
+        let waiting = Waiting { ticket, read, place, tick };
+        let Some(session) = waiting.session() else {
             self.start(waiting);
             return;
         };
         let blocked = self.blocked.get(&session).is_some_and(|queue| !queue.is_empty());
-        if blocked || after_seq > answered || !self.may_run(session, &waiting) {
+        if blocked || place.after_seq > place.answered || !self.may_run(session, &waiting) {
             self.blocked.entry(session).or_default().push_back(waiting);
         } else {
             self.run(session, waiting);
@@ -79,7 +93,7 @@ impl Reads {
                 self.blocked.remove(&session);
                 return;
             };
-            if front.after_seq > answered {
+            if front.place.after_seq > answered {
                 return;
             }
             let front = front.clone();
@@ -217,6 +231,12 @@ impl Reads {
         self.count
     }
 
+    /// How many of a session wait.
+    pub(crate) fn of_session(&self, session: SessionId) -> usize {
+        let blocked = self.blocked.get(&session).map_or(0, VecDeque::len);
+        blocked + self.running.get(&session).map_or(0, |running| running.0)
+    }
+
     fn may_run(&self, session: SessionId, waiting: &Waiting) -> bool {
         let linearizable = waiting.read.consistency == Consistency::Linearizable;
         match self.running.get(&session) {
@@ -242,7 +262,7 @@ impl Reads {
 
     fn finish(&mut self, waiting: &Waiting) {
         self.count -= 1;
-        let Some(session) = waiting.read.session else {
+        let Some(session) = waiting.session() else {
             return;
         };
         if let Some(running) = self.running.get_mut(&session) {

@@ -8,7 +8,10 @@ use thiserror::Error;
 use crate::{
     id::{NodeId, Secret, SessionId, Zxid},
     namespace::View,
-    op::{Event, Filter, LimitName, OpError, Outcome, Stat, Txn},
+    op::{
+        Acl, Event, Filter, Identities, LimitName, List, OpError, Outcome, Owned, Page, Quota,
+        Stat, Txn, Usage,
+    },
     path::{Path, PathError},
 };
 
@@ -33,6 +36,9 @@ pub enum Request {
         secret: Secret,
         /// How long the session lives without a keep-alive.
         ttl: Duration,
+        /// Who the client is, as the application has verified it. A repeat that gives the same
+        /// attachment leaves those that it has.
+        identities: Identities,
     },
     /// Attaches an existing session to this node. Answered by [`Output::Session`].
     Attach {
@@ -42,11 +48,21 @@ pub enum Request {
         secret: Secret,
         /// Must be greater than that of every earlier attachment.
         epoch: u64,
+        /// Who the client is, as the application has verified it. They take the place of those
+        /// that the session had.
+        identities: Identities,
     },
-    /// A transaction. Answered by [`Output::Reply`].
+    /// A session's transaction, with the rights of its identities. Answered by [`Output::Reply`].
+    SessionTxn {
+        /// Its place in the session.
+        seq: Seq,
+        /// The transaction.
+        txn: Txn,
+    },
+    /// A transaction outside any session, which cannot be retried. Answered by [`Output::Reply`].
     Txn {
-        /// Its place in a session, or `None`: then it has no identity for a retry.
-        seq: Option<Seq>,
+        /// Who the client is, as the application has verified it.
+        identities: Identities,
         /// The transaction.
         txn: Txn,
     },
@@ -85,18 +101,45 @@ pub struct Seq {
     pub acked: u64,
 }
 
+/// On whose behalf a node is asked: decides what it shows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Caller {
+    /// A session that is attached to this node. It has the identities that its attachment was made
+    /// with, as this node has applied it. A read waits for the attachment's earlier writes; a watch
+    /// ends with the attachment.
+    Session(SessionId),
+    /// Somebody outside any session, with these identities, as the application has verified them.
+    Plain(Identities),
+}
+
+impl Caller {
+    /// Nobody in particular, outside any session: may read what the world may.
+    pub fn world() -> Self {
+        Self::Plain(Identities::none())
+    }
+
+    pub(crate) fn session(&self) -> Option<SessionId> {
+        match self {
+            Self::Session(session) => Some(*session),
+            Self::Plain(_) => None,
+        }
+    }
+}
+
 /// A look at the tree. Answered by [`Output::Read`].
 #[derive(Clone, PartialEq, Debug)]
 pub struct Read {
-    /// If given, the read waits for the earlier writes of this session's attachment.
-    pub session: Option<SessionId>,
+    /// Who looks.
+    pub caller: Caller,
     /// What to look at.
     pub op: ReadOp,
     /// How fresh the answer must be.
     pub consistency: Consistency,
 }
 
-/// What a [`Read`] looks at.
+/// What a [`Read`] looks at. What it shows is what its [`Caller`] may read: without
+/// [`Rights::READ`](crate::Rights::READ) on a node that is there it ends with
+/// [`OpError::NoAuth`], unless it says otherwise.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum ReadOp {
@@ -104,17 +147,34 @@ pub enum ReadOp {
     Get(Path),
     /// A node's stat, if there is one.
     Exists(Path),
-    /// A page of a node's children, in byte order.
-    Children {
-        /// The node.
-        path: Path,
-        /// Only names after this one.
-        after: Option<String>,
-        /// At most this many, and never more than [`View::CHILDREN_MAX`].
-        limit: usize,
+    /// A page of a node's children; see [`View::list`].
+    List(List),
+    /// A node's access control list. Who may not replace it sees no hashes in it; who may need not
+    /// have the right to read.
+    GetAcl(Path),
+    /// The quota that is set on a node, and what it counts.
+    Quota(Path),
+    /// A page of the ephemeral nodes of a session. Those that may not be read are left out.
+    Owned {
+        /// The session.
+        session: SessionId,
+        /// Only paths after this one.
+        after: Option<Path>,
     },
-    /// Nothing: the answer's zxid and view say what is to be known.
+    /// How many nodes lie below a node.
+    Descendants {
+        /// The node, itself not counted.
+        path: Path,
+        /// At most this many are counted, and never more than [`ReadOp::DESCENDANTS_MAX`].
+        max: u64,
+    },
+    /// Nothing, which needs no right: the answer's zxid says what is to be known.
     Barrier,
+}
+
+impl ReadOp {
+    /// The most nodes that [`ReadOp::Descendants`] counts; a [`View`] counts on, elsewhere.
+    pub const DESCENDANTS_MAX: u64 = 10_000;
 }
 
 /// How fresh a read must be.
@@ -141,24 +201,40 @@ pub enum ReadOutcome {
     },
     /// Of [`ReadOp::Exists`].
     Exists(Option<Stat>),
-    /// Of [`ReadOp::Children`].
-    Children {
-        /// The names of this page.
-        names: Vec<String>,
-        /// Whether more follow.
-        more: bool,
-        /// The node's stat.
+    /// Of [`ReadOp::List`].
+    Listed(Page),
+    /// Of [`ReadOp::GetAcl`].
+    Acl {
+        /// The node's list.
+        acl: Acl,
+        /// Its stat.
         stat: Stat,
+    },
+    /// Of [`ReadOp::Quota`]; `None` if none is set on the node.
+    Quota(Option<(Quota, Usage)>),
+    /// Of [`ReadOp::Owned`].
+    Owned(Owned),
+    /// Of [`ReadOp::Descendants`].
+    Descendants {
+        /// How many were counted.
+        nodes: u64,
+        /// Whether there are more.
+        more: bool,
     },
     /// Of [`ReadOp::Barrier`].
     Barrier,
 }
 
 /// A cursor over what happens to some nodes.
+///
+/// It needs no right, and tells only what its caller may learn: an event of a node that the caller
+/// could read then (before a deletion, after anything else) and, if that very node still lives when
+/// it is told, can read now. The others are passed over in silence: also children whose names a
+/// [`List`] of their parent shows.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Watch {
-    /// If given, the watch ends with this session's attachment to the node.
-    pub session: Option<SessionId>,
+    /// Who watches.
+    pub caller: Caller,
     /// Which nodes.
     pub filter: Filter,
     /// Resume after this transaction; `None` starts at what the node has applied.
@@ -174,7 +250,7 @@ pub struct Watch {
 pub struct Armed {
     /// The watch.
     pub id: WatchId,
-    /// The tree at the zxid after which the first events come.
+    /// The tree at the zxid after which the first events come, as the caller may see it.
     pub view: View,
 }
 
@@ -327,6 +403,18 @@ pub enum SubmitError {
         /// Its value.
         max: u64,
     },
+    /// The session asks for more than [it may](crate::ConfigBuilder::session_rate).
+    #[error("session {session} is limited to {max} {what}: try again in {retry_after:?}")]
+    RateLimited {
+        /// The session.
+        session: SessionId,
+        /// The limit.
+        what: &'static str,
+        /// Its value.
+        max: u64,
+        /// When the same request is taken, if the session asks for nothing else until then.
+        retry_after: Duration,
+    },
     /// This node's disk is nearly full: deletes and closes are taken, nothing that grows the tree.
     #[error(
         "the disk of this node is nearly full: free space there; deletes and closes still pass"
@@ -374,11 +462,20 @@ impl SubmitError {
         matches!(
             self,
             Self::Overloaded { .. }
+                | Self::RateLimited { .. }
                 | Self::DiskFull
                 | Self::NotLeader { .. }
                 | Self::Membership(_)
                 | Self::Behind { .. }
         )
+    }
+
+    /// How long to wait before the same request is taken, where that is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::RateLimited { retry_after, .. } => Some(*retry_after),
+            _ => None,
+        }
     }
 
     /// Whether the request may have taken effect: never, for one that was not taken.

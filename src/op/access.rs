@@ -4,10 +4,6 @@
 //! the library checks none. They are part of the replicated state, so that every decision is made
 //! at apply, alike on every replica. The five rights are ZooKeeper's (Programmer's Guide,
 //! "ZooKeeper access control using ACLs"): to make or delete a node is a right on its parent.
-//!
-//! **Not yet whole:** a node's sessions have no identities, so they are `world` alone, and only
-//! what goes through the log is asked for its rights. Reads outside of transactions, views and
-//! watches are not: a list keeps others from changing data, and does not hide it.
 
 use std::{fmt, net::IpAddr, ops::BitOr, sync::Arc};
 
@@ -207,6 +203,11 @@ impl Identities {
     /// Nobody in particular: what is granted to the world.
     pub fn none() -> Self {
         Self(None)
+    }
+
+    /// Who may do everything: [`Identity::Super`] alone.
+    pub fn superuser() -> Self {
+        Self(Some([Identity::Super].into()))
     }
 
     /// These identities.

@@ -343,6 +343,16 @@ pub struct Child {
     pub data: Option<Bytes>,
 }
 
+/// A page of the ephemeral nodes of a session.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Owned {
+    /// Those that may be read, in path order.
+    pub paths: Vec<Path>,
+    /// If more may follow: the path after which to go on.
+    pub resume: Option<Path>,
+}
+
 /// What ZooKeeper's `Stat` tells of a node; counters are 64 bits wide here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]

@@ -220,19 +220,18 @@ fn a_page_shows_of_unreadable_children_only_their_names() {
     }
     let acl = Acl::new([Grant { principal: Principal::World, rights: Rights::WRITE }]).unwrap();
     it.plain(Op::SetAcl { path: path("/shut"), acl, version: None }).result.unwrap();
-    let view = it.ns.view();
+    let view = it.ns.view().seen_by(Identities::none());
     let list = || List::of(Path::root()).with_data().with_stat();
-    let page = view.list(&list(), &Identities::none()).unwrap();
+    let page = view.list(&list()).unwrap();
     let seen: Vec<_> = page
         .children
         .iter()
         .map(|it| (it.name.as_str(), it.stat.is_some(), it.data.is_some()))
         .collect();
     assert_eq!(seen, [("open", true, true), ("shut", false, false)]);
-    let page = view.list(&list().only(Children::Persistent), &Identities::none()).unwrap();
+    let page = view.list(&list().only(Children::Persistent)).unwrap();
     assert_eq!(page.children.len(), 1);
-    let all = Identities::new([Identity::Super]).unwrap();
-    assert!(view.list(&list(), &all).unwrap().children.iter().all(|it| it.data.is_some()));
+    assert!(it.ns.view().list(&list()).unwrap().children.iter().all(|it| it.data.is_some()));
 }
 
 /// An event is for those who could read the node then, and, if it still lives, can now.
@@ -252,7 +251,7 @@ fn rule_12_an_event_is_told_to_those_who_could_read_the_node() {
     let restored = restored(&it.ns, 50);
     let told = |ns: &Namespace, who: &Identities| {
         let events: Vec<_> = ns.history_after(Zxid::ZERO).unwrap().cloned().collect();
-        let told = events.iter().filter(|event| ns.view().may_learn(event, who));
+        let told = events.iter().filter(|event| ns.may_learn(event, who));
         told.map(|event| event.zxid.as_u64()).collect::<Vec<_>>()
     };
     for ns in [&it.ns, &restored] {
@@ -281,7 +280,7 @@ fn a_quota_bounds_a_subtree_and_warns_before() {
     let quota = Quota { nodes_soft: Some(2), bytes_soft: Some(5), ..hard };
     let set_quota = |at: &str, quota| Op::SetQuota { path: path(at), quota };
     assert_eq!(it.plain(set_quota("/q", Some(quota))).result, Ok(Outcome::QuotaSet));
-    let usage = |it: &Fixture| it.ns.view().quota(&path("/q")).unwrap().1;
+    let usage = |it: &Fixture| it.ns.view().quota(&path("/q")).unwrap().unwrap().1;
     assert_eq!(usage(&it), Usage { nodes: 2, bytes: 4 });
     assert!(!usage(&it).warns(&quota));
     it.txn(id, 1, 0, create("/q/a/e", "12", CreateMode::Ephemeral)).result.unwrap();
@@ -316,6 +315,6 @@ fn a_quota_bounds_a_subtree_and_warns_before() {
     let too_many = OpError::Limit { limit: LimitName::SubtreeNodes, value: 5, max: 4 };
     assert_eq!(it.plain(set_quota("/", Some(one))).result, Err(too_many));
     it.plain(Op::DeleteTree { path: path("/q") }).result.unwrap();
-    assert!(it.ns.view().quota(&path("/q")).is_none(), "it goes with its node");
+    assert!(it.ns.state.tree.metered("/q").is_none(), "it goes with its node");
     check_indexes(&it.ns);
 }

@@ -47,10 +47,10 @@ fn a_node_is_created_read_set_and_deleted() {
         Stat { mzxid: Zxid::new(2), mtime_ms: 80, version: 1, data_length: 2, ..expected };
     assert_eq!(reply.result, Ok(Outcome::Set { stat: expected }));
     let view = it.ns.view();
-    assert_eq!(view.read(&path("/a")), Some((Bytes::from("yy"), expected)));
+    assert_eq!(view.read(&path("/a")), Ok((Bytes::from("yy"), expected)));
     assert_eq!(it.plain(delete("/a", Some(1))).result, Ok(Outcome::Deleted));
-    assert_eq!(it.ns.view().stat(&path("/a")), None);
-    assert_eq!(view.stat(&path("/a")), Some(expected), "a view stays as it was");
+    assert_eq!(it.ns.view().stat(&path("/a")), Ok(None));
+    assert_eq!(view.stat(&path("/a")), Ok(Some(expected)), "a view stays as it was");
     let kinds: Vec<_> = it.ns.drain_changes().iter().map(|it| it.kind).collect();
     let all = [EventKind::Created, EventKind::DataChanged, EventKind::Deleted];
     assert_eq!(kinds, all);

@@ -11,7 +11,7 @@ use crate::{
     id::{Origin, SessionId, Zxid},
     op::{
         Acl, Check, Children, CreateMode, DigestId, Field, Grant, Guard, Identities, Identity,
-        List, Op, Principal, Quota, Relation, Rights, Txn,
+        List, Op, Owned, Principal, Quota, Relation, Rights, Txn,
     },
 };
 
@@ -132,33 +132,35 @@ fn compare(ns: &Namespace, model: &Model, random: &mut Random) {
         let (data, stat) = view.read(&path).unwrap();
         assert_eq!(&data[..], &node.data[..]);
         assert_eq!(Some(stat), model.stat(text));
-        let limit = 1 + random.below(3) as usize;
-        let (mut names, mut after, mut more) = (Vec::new(), None::<String>, true);
-        while more {
-            let page = view.children(&path, after.as_deref(), limit).unwrap();
-            assert_eq!(page.2, stat);
-            assert!(page.0.len() <= limit);
-            after = page.0.last().cloned();
-            names.extend(page.0);
-            more = page.1;
+        let limit = 1 + random.below(3) as u32;
+        let (mut names, mut list) = (Vec::new(), List::of(path.clone()).limit(limit));
+        loop {
+            let page = view.list(&list).unwrap();
+            assert_eq!(page.stat, stat);
+            assert!(page.children.len() <= limit as usize);
+            names.extend(page.children.into_iter().map(|child| child.name));
+            let Some(resume) = page.resume else { break };
+            list = list.after(resume);
         }
         assert_eq!(names, model.children(text));
         let below = model.subtree(text).len() as u64 - 1;
-        assert_eq!(view.descendants(&path, u64::MAX), Some((below, false)));
+        assert_eq!(view.descendants(&path, u64::MAX), Ok((below, false)));
         let list = random.list(text);
         let who = random.identities();
-        assert_eq!(view.list(&list, &who), Some(model.list(&list, &who)));
+        let theirs = ns.view().seen_by(who.clone());
+        let expected = model.right(text, &who, Rights::READ);
+        assert_eq!(theirs.list(&list), expected.map(|()| model.list(&list, &who)));
         let right = Rights::from_bits(1 << random.below(5)).unwrap();
-        assert_eq!(view.allows(&path, &who, right), model.right(text, &who, right).is_ok());
+        assert_eq!(theirs.allows(&path, right), model.right(text, &who, right).is_ok());
         let quota = model.quota(text).map(|quota| (quota, model.usage(text)));
-        assert_eq!(view.quota(&path), quota);
+        assert_eq!(view.quota(&path), Ok(quota));
     }
     assert_eq!(ns.state.tree.len(), model.nodes.len());
     assert_eq!(ns.state.sessions.len(), model.sessions.len());
     for (id, lease) in &model.sessions {
         assert_eq!(ns.session(*id), model.session(*id));
         let owned = model.ephemerals(*id).iter().map(|it| path(it)).collect();
-        assert_eq!(view.owned(*id, None), Some((owned, false)));
+        assert_eq!(view.owned(*id, None), Ok(Owned { paths: owned, resume: None }));
         for seq in 0..lease.last_seq + 2 {
             assert_eq!(ns.cached_reply(*id, seq), lease.replies.get(&seq).cloned());
         }

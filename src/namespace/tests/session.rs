@@ -247,7 +247,7 @@ fn the_end_of_a_session_is_one_transaction() {
     assert_eq!(paths, ["/b", "/d/a", "/d/c"]);
     let deleted = |it: &Event| it.kind == EventKind::Deleted && it.zxid == zxid.next();
     assert!(changes.iter().all(deleted));
-    let stat = it.ns.view().stat(&path("/d")).unwrap();
+    let stat = it.ns.view().stat(&path("/d")).unwrap().unwrap();
     assert_eq!((stat.children, stat.pzxid), (1, zxid.next()));
     let again = it.ns.apply(close);
     let ended = OpError::SessionEnded { session: id };

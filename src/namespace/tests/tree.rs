@@ -1,7 +1,7 @@
 //! The tree: ZooKeeper's rules for nodes, guards, sequences, listing, limits; and the history.
 
 use super::*;
-use crate::op::{Check, Guard};
+use crate::op::{Check, Guard, List};
 
 #[test]
 fn a_refused_operation_changes_nothing() {
@@ -136,25 +136,29 @@ fn children_come_in_byte_order_and_in_pages() {
         it.plain(create(&format!("/d/{name}"), "", CreateMode::Persistent));
     }
     let view = it.ns.view();
-    let page = |after, limit| {
-        let (names, more, _) = view.children(&path("/d"), after, limit).unwrap();
-        (names.join(" "), more)
+    let page = |after: Option<&str>, limit| {
+        let after = after.map(str::to_string);
+        let page = view.list(&List { after, ..List::of(path("/d")) }.limit(limit)).unwrap();
+        let names: Vec<_> = page.children.into_iter().map(|child| child.name).collect();
+        (names.join(" "), page.resume.is_some())
     };
     assert_eq!(page(None, 9), ("B a a- b c d".to_string(), false));
     assert_eq!(page(None, 2), ("B a".to_string(), true));
     assert_eq!(page(Some("a"), 2), ("a- b".to_string(), true));
     assert_eq!(page(Some("b"), 2), ("c d".to_string(), false));
     assert_eq!(page(Some("zz"), 2), (String::new(), false));
-    assert_eq!(page(None, 0), (String::new(), true));
-    let (names, ..) = view.children(&Path::root(), None, 9).unwrap();
+    let root = view.list(&List::of(Path::root())).unwrap();
+    let names: Vec<_> = root.children.iter().map(|child| &child.name[..]).collect();
     assert_eq!(names, ["d", "d!"]);
-    assert!(view.children(&path("/none"), None, 1).is_none());
-    for index in 0..View::CHILDREN_MAX {
+    let no_node = OpError::NoNode { path: path("/none") };
+    assert_eq!(view.list(&List::of(path("/none"))), Err(no_node));
+    for index in 0..List::LIMIT_MAX {
         it.plain(create(&format!("/d/b/{index}"), "", CreateMode::Persistent));
     }
     it.plain(create("/d/b/z", "", CreateMode::Persistent));
-    let (names, more, stat) = it.ns.view().children(&path("/d/b"), None, usize::MAX).unwrap();
-    assert_eq!((names.len(), more, stat.children), (1024, true, 1025));
+    let page = it.ns.view().list(&List::of(path("/d/b")).limit(u32::MAX)).unwrap();
+    let resume = page.resume.is_some();
+    assert_eq!((page.children.len(), resume, page.stat.children), (1024, true, 1025));
 }
 
 #[test]

@@ -53,7 +53,11 @@ fn real_frames() -> Vec<Frame> {
     }
     cluster.start(other);
     cluster.run(10);
-    let read = Read { session: None, op: ReadOp::Barrier, consistency: Consistency::Linearizable };
+    let read = Read {
+        caller: Caller::world(),
+        op: ReadOp::Barrier,
+        consistency: Consistency::Linearizable,
+    };
     cluster.node(other).read(read).expect("taken");
     cluster.write(other, create("/by-a-follower")).expect("written");
     cluster.join(4);

@@ -362,7 +362,7 @@ fn rule_4_a_leader_without_room_makes_no_entries_and_loses_no_ticks() {
     cluster.lose = Box::new(|_| true);
     for n in 0..100 {
         let txn = create(&format!("/a-name-of-some-length-{n}"));
-        cluster.submit(leader, Request::Txn { seq: None, txn });
+        cluster.submit(leader, plain(txn));
     }
     cluster.run(1);
     let waiting = |cluster: &Cluster| {

@@ -212,7 +212,7 @@ fn the_same_inputs_give_the_same_bytes() {
             if round % 10 == 5 {
                 let at = id(1 + round % 3);
                 let txn = create(&format!("/{round}"));
-                cluster.submit(at, Request::Txn { seq: None, txn });
+                cluster.submit(at, plain(txn));
             }
             if round == 150 {
                 let leader = cluster.nodes.values().find(|node| node.is_leader());
@@ -242,7 +242,7 @@ fn a_member_takes_what_others_send_whatever_its_own_limits_are() {
         let path = crate::Path::sequential_prefix(&format!("/n{n}")).expect("valid");
         let data = Bytes::from(vec![7; 900]);
         let txn = Op::Create { path, data, mode: CreateMode::Persistent, acl: None }.into();
-        cluster.submit(leader, Request::Txn { seq: None, txn });
+        cluster.submit(leader, plain(txn));
     }
     cluster.run(20);
     assert!(cluster.exists(at, "/n599"), "{:?}", cluster.nodes[&at].status());

@@ -6,6 +6,7 @@ mod hostile;
 mod identity;
 mod leases;
 mod members;
+mod rights;
 mod run_loop;
 mod sessions;
 mod snapshots;
@@ -23,7 +24,7 @@ use super::*;
 use crate::{
     ClusterId, Config, Limits, Now,
     id::{Boot, NodeId, Secret, SessionId, StoreId},
-    op::{CreateMode, Op, Outcome},
+    op::{CreateMode, List, Op, Outcome},
     wire::{Frame, HardState, LogEntry},
 };
 
@@ -38,6 +39,19 @@ pub(super) fn create(path: &str) -> Txn {
 pub(super) fn create_as(path: &str, mode: CreateMode) -> Txn {
     let path = crate::Path::sequential_prefix(path).expect("a valid path");
     Op::Create { path, data: Bytes::from_static(b"x"), mode, acl: None }.into()
+}
+
+/// A transaction outside any session, of the world.
+pub(super) fn plain(txn: Txn) -> Request {
+    Request::Txn { identities: Identities::none(), txn }
+}
+
+pub(super) fn open(secret: Secret, ttl: Duration) -> Request {
+    Request::OpenSession { secret, ttl, identities: Identities::none() }
+}
+
+pub(super) fn attach(session: SessionId, secret: Secret, epoch: u64) -> Request {
+    Request::Attach { session, secret, epoch, identities: Identities::none() }
 }
 
 /// A disk that holds what was persisted, and nothing else.
@@ -145,6 +159,7 @@ pub(super) struct Cluster {
     pub(super) now: Duration,
     pub(super) founders: Vec<NodeId>,
     pub(super) limits: Limits,
+    pub(super) session_rate: Option<(u32, u32)>,
     pub(super) sent: Vec<Bytes>,
     pub(super) record: bool,
     pub(super) accept_cut_tail: bool,
@@ -170,6 +185,7 @@ impl Cluster {
             now: Duration::from_secs(1),
             founders: founders.clone(),
             limits,
+            session_rate: None,
             sent: Vec::new(),
             record: false,
             accept_cut_tail: false,
@@ -214,6 +230,10 @@ impl Cluster {
             false => Config::joining(cluster, member),
         };
         let builder = builder.accept_cut_tail(self.accept_cut_tail);
+        let builder = match self.session_rate {
+            Some((per_second, burst)) => builder.session_rate(per_second, burst),
+            None => builder,
+        };
         builder.limits(self.limits.clone()).build().expect("a valid set-up")
     }
 
@@ -331,14 +351,14 @@ impl Cluster {
 
     /// Submits a transaction outside any session, and waits for its reply.
     pub(super) fn write(&mut self, at: NodeId, txn: Txn) -> Result<Outcome, RequestError> {
-        let ticket = self.submit(at, Request::Txn { seq: None, txn });
+        let ticket = self.submit(at, plain(txn));
         self.settle();
         self.reply(at, ticket)
     }
 
     pub(super) fn open_session(&mut self, at: NodeId, secret: u8, ttl: Duration) -> Attachment {
         let secret = Secret::from_bytes([secret; 16]);
-        let ticket = self.submit(at, Request::OpenSession { secret, ttl });
+        let ticket = self.submit(at, open(secret, ttl));
         self.settle();
         match self.answer(at, ticket) {
             Some(Output::Session { result: Ok(attachment), .. }) => *attachment,
@@ -353,12 +373,13 @@ impl Cluster {
         seq: u64,
         txn: Txn,
     ) -> Result<Ticket, SubmitError> {
-        let seq = Some(Seq { session, epoch: 1, seq, acked: 0 });
-        self.node(at).submit(Request::Txn { seq, txn })
+        let seq = Seq { session, epoch: 1, seq, acked: 0 };
+        self.node(at).submit(Request::SessionTxn { seq, txn })
     }
 
     pub(super) fn exists(&self, at: NodeId, path: &str) -> bool {
-        self.nodes[&at].view().stat(&path.parse().expect("valid")).is_some()
+        let stat = self.nodes[&at].view().stat(&path.parse().expect("valid"));
+        stat.expect("it sees everything").is_some()
     }
 
     /// Every live node has applied the same.

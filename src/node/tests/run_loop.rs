@@ -51,7 +51,7 @@ fn lead(node: &mut Node, disk: &mut Disk) {
 
 /// A write that is out, and its token.
 fn write_out(node: &mut Node) -> (Write, Token) {
-    node.submit(Request::Txn { seq: None, txn: create("/a") }).expect("taken");
+    node.submit(plain(create("/a"))).expect("taken");
     loop {
         if let Some(write) = node.ready().expect("something to write").write {
             return write;
@@ -79,7 +79,7 @@ fn rule_5_inputs_are_refused_while_a_barrier_is_out() {
     let now = Now { mono: Duration::from_secs(60), wall_ms: 0 };
     assert_eq!(node.tick(now), Err(Misuse::WriteOut));
     assert!(matches!(node.step(id(2), Bytes::new()), Err(StepError::Misuse(Misuse::WriteOut))));
-    let request = Request::Txn { seq: None, txn: create("/b") };
+    let request = plain(create("/b"));
     assert_eq!(node.submit(request.clone()), Err(SubmitError::Misuse(Misuse::WriteOut)));
     assert!(node.ready().is_none(), "nothing comes out before the token is back");
     disk.persist(&write);
@@ -96,7 +96,7 @@ fn rule_5_behind_plain_entries_the_node_goes_on_and_answers_in_order() {
     lead(&mut node, &mut disk);
     let mut out = VecDeque::new();
     for path in ["/a", "/b", "/c"] {
-        node.submit(Request::Txn { seq: None, txn: create(path) }).expect("taken");
+        node.submit(plain(create(path))).expect("taken");
         while let Some(ready) = node.ready() {
             assert!(ready.outputs.is_empty(), "answered before it is durable");
             out.extend(ready.write);
@@ -171,7 +171,7 @@ fn rule_5_a_dropped_token_ends_the_node() {
     lead(&mut node, &mut disk);
     let (_, token) = write_out(&mut node);
     drop(token);
-    let request = Request::Txn { seq: None, txn: create("/b") };
+    let request = plain(create("/b"));
     assert_eq!(node.submit(request), Err(SubmitError::Misuse(Misuse::TokenDropped)));
     assert_eq!(node.tick(Now { mono: TICK, wall_ms: 0 }), Err(Misuse::TokenDropped));
     let ready = node.ready().expect("the pending request is answered");
@@ -210,7 +210,7 @@ fn rule_5_a_failed_write_ends_the_node_and_leaves_requests_unknown() {
     assert!(ready.messages.is_empty() && ready.write.is_none());
     let ended = node.ended().expect("ended").to_string();
     assert!(ended.contains("input/output error"), "{ended}");
-    let refused = node.submit(Request::Txn { seq: None, txn: create("/b") });
+    let refused = node.submit(plain(create("/b")));
     assert!(matches!(refused, Err(SubmitError::Ended(_))));
 }
 

@@ -17,7 +17,8 @@ fn follower(cluster: &Cluster) -> NodeId {
 }
 
 fn barrier(session: Option<SessionId>, consistency: Consistency) -> Read {
-    Read { session, op: ReadOp::Barrier, consistency }
+    let caller = session.map_or_else(Caller::world, Caller::Session);
+    Read { caller, op: ReadOp::Barrier, consistency }
 }
 
 #[test]
@@ -147,7 +148,7 @@ fn reads_of_a_session_wait_for_its_writes_and_come_in_order() {
     let at = follower(&cluster);
     let session = cluster.open_session(at, 1, TTL).session;
     let get = |path: &str, consistency| Read {
-        session: Some(session),
+        caller: Caller::Session(session),
         op: ReadOp::Get(path.parse().expect("valid")),
         consistency,
     };
@@ -202,7 +203,7 @@ fn rule_7_a_gap_has_no_effect_and_everything_is_sent_again_in_order() {
         ["/q/n-0000000000", "/q/n-0000000001", "/q/n-0000000002", "/q/n-0000000003"]
     );
     assert_eq!(
-        cluster.nodes[&at].view().stat(&"/q".parse().expect("valid")).expect("it").children,
+        cluster.nodes[&at].view().read(&"/q".parse().expect("valid")).expect("it").1.children,
         4
     );
 }
@@ -243,7 +244,7 @@ fn rule_7_exactly_once_in_order_whatever_is_lost_or_killed() {
                 other => panic!("seed {seed}: {other:?}"),
             }
         }
-        let root = cluster.nodes[&at].view().stat(&crate::Path::root()).expect("the root");
+        let (_, root) = cluster.nodes[&at].view().read(&crate::Path::root()).expect("the root");
         assert_eq!(root.children, 40, "seed {seed}");
     }
 }
@@ -311,7 +312,7 @@ fn rule_9_a_repeated_opening_gives_one_session() {
     let old = cluster.leader().expect("elected");
     // The old leader commits, and nobody hears of the commit before it dies.
     let secret = Secret::from_bytes([9; 16]);
-    let ticket = cluster.submit(at, Request::OpenSession { secret, ttl: TTL });
+    let ticket = cluster.submit(at, open(secret, TTL));
     let replicated = Rc::new(Cell::new(0));
     let count = replicated.clone();
     cluster.lose = Box::new(move |frame| {
@@ -343,8 +344,8 @@ fn rule_9_a_repeated_opening_elsewhere_ends_the_first_attachment() {
     let (first, second) = (follower(&cluster), leader);
     let opened = cluster.open_session(first, 7, TTL);
     let session = opened.session;
-    let write = |epoch, path: &str| Request::Txn {
-        seq: Some(Seq { session, epoch, seq: 1, acked: 0 }),
+    let write = |epoch, path: &str| Request::SessionTxn {
+        seq: Seq { session, epoch, seq: 1, acked: 0 },
         txn: create(path),
     };
     cluster.submit(first, write(1, "/from-the-first"));
@@ -356,7 +357,7 @@ fn rule_9_a_repeated_opening_elsewhere_ends_the_first_attachment() {
     let seq = again.last_seq + 1;
     let its = Seq { session, epoch: 2, seq, acked: 0 };
     let txn = create("/from-the-second");
-    let ticket = cluster.submit(second, Request::Txn { seq: Some(its), txn });
+    let ticket = cluster.submit(second, Request::SessionTxn { seq: its, txn });
     cluster.settle();
     let Ok(Outcome::Created { path, .. }) = cluster.reply(second, ticket) else {
         panic!("it is the only attachment")
@@ -396,7 +397,7 @@ fn rule_9_a_command_without_a_sequence_is_sent_once_and_may_end_unknown() {
     let mut cluster = Cluster::elected(3);
     let at = follower(&cluster);
     let txn = create_as("/p-", CreateMode::PersistentSequential);
-    let ticket = cluster.submit(at, Request::Txn { seq: None, txn });
+    let ticket = cluster.submit(at, plain(txn));
     cluster.lose = Box::new(|frame| matches!(frame.body, Body::Forward(_)));
     cluster.settle();
     cluster.lose = Box::new(|_| false);
@@ -406,7 +407,7 @@ fn rule_9_a_command_without_a_sequence_is_sent_once_and_may_end_unknown() {
     assert!(cluster.answer(at, ticket).is_none());
     cluster.run(3);
     assert_eq!(cluster.reply(at, ticket), Err(RequestError::Unknown(Unknown::TimedOut)));
-    let root = cluster.nodes[&at].view().stat(&crate::Path::root()).expect("the root");
+    let (_, root) = cluster.nodes[&at].view().read(&crate::Path::root()).expect("the root");
     assert_eq!(root.children, 0, "it was lost, and nobody sent it again");
 }
 
@@ -417,7 +418,7 @@ fn rule_9_a_later_attachment_fences_off_the_older_one() {
     let opened = cluster.open_session(first, 5, TTL);
     let session = opened.session;
     let secret = Secret::from_bytes([5; 16]);
-    let ticket = cluster.submit(second, Request::Attach { session, secret, epoch: 2 });
+    let ticket = cluster.submit(second, attach(session, secret, 2));
     cluster.run(2);
     match cluster.answer(second, ticket) {
         Some(Output::Session { result: Ok(it), .. }) => assert_eq!((it.epoch, it.last_seq), (2, 0)),
@@ -429,9 +430,9 @@ fn rule_9_a_later_attachment_fences_off_the_older_one() {
         cluster.submit_seq(first, session, 1, create("/late")),
         Err(SubmitError::NotAttached { session, epoch: 1 })
     );
-    let stale = cluster.submit(first, Request::Attach { session, secret, epoch: 2 });
+    let stale = cluster.submit(first, attach(session, secret, 2));
     let wrong = Secret::from_bytes([6; 16]);
-    let forged = cluster.submit(first, Request::Attach { session, secret: wrong, epoch: 3 });
+    let forged = cluster.submit(first, attach(session, wrong, 3));
     cluster.run(2);
     assert!(matches!(
         cluster.answer(first, stale),
@@ -452,7 +453,7 @@ fn a_path_that_is_only_a_prefix_is_refused_before_it_is_encoded() {
     let mut cluster = Cluster::elected(3);
     let leader = cluster.leader().expect("elected");
     let txn = create_as("/a/", CreateMode::Persistent);
-    let refused = cluster.node(leader).submit(Request::Txn { seq: None, txn });
+    let refused = cluster.node(leader).submit(plain(txn));
     assert_eq!(refused, Err(SubmitError::Path(crate::PathError::TrailingSlash)));
     cluster.run(2);
     cluster.write(leader, create("/a")).expect("the node lives");
@@ -476,7 +477,7 @@ fn a_path_without_room_for_its_number_is_refused_before_it_is_encoded() {
     let modes = [CreateMode::PersistentSequential, CreateMode::EphemeralSequential];
     for (mode, bytes) in modes.into_iter().flat_map(|mode| [(mode, 4087), (mode, 4096)]) {
         for member in [leader, at] {
-            let request = Request::Txn { seq: None, txn: create(bytes, mode) };
+            let request = plain(create(bytes, mode));
             let refused = cluster.node(member).submit(request);
             assert!(matches!(refused, Err(SubmitError::Path(_))), "{refused:?}");
         }

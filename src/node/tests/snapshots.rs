@@ -30,7 +30,7 @@ pub(super) fn fill(cluster: &mut Cluster, at: NodeId, name: &str, count: usize) 
 
 fn watch_all(credit: u32) -> Watch {
     let filter = Filter::Subtree(crate::Path::root());
-    Watch { session: None, filter, from: None, credit }
+    Watch { caller: Caller::world(), filter, from: None, credit }
 }
 
 /// A follower that has missed more than the log holds.
@@ -115,7 +115,7 @@ fn rule_8_pending_commands_are_answered_from_an_installed_snapshot() {
     cluster.lose = Box::new(move |frame| frame.to == at);
     let first = cluster.submit_seq(at, session, 1, create("/mine-1")).expect("taken");
     let second = cluster.submit_seq(at, session, 2, create("/mine-1")).expect("taken");
-    let plain = cluster.submit(at, Request::Txn { seq: None, txn: create("/plain") });
+    let plain = cluster.submit(at, plain(create("/plain")));
     cluster.settle();
     assert!(cluster.exists(leader, "/mine-1") && cluster.exists(leader, "/plain"));
     fill(&mut cluster, leader, "more", 100);
@@ -158,7 +158,7 @@ fn rule_8_what_an_installed_snapshot_answers_comes_after_the_events_before_it() 
         (0..3).map(|_| cluster.node(at).watch(watch_all(100_000)).expect("armed").id).collect();
     cluster.lose = Box::new(move |frame| frame.to == at);
     let first = cluster.submit_seq(at, session, 1, create("/mine")).expect("taken");
-    let plain = cluster.submit(at, Request::Txn { seq: None, txn: create("/plain") });
+    let plain = cluster.submit(at, plain(create("/plain")));
     cluster.settle();
     for seq in 2..=7_000 {
         let path = crate::Path::new("/busy").expect("valid");
@@ -282,6 +282,6 @@ fn s6_a_log_that_is_replayed_twice_gives_the_same_state() {
         cluster.run(5);
         cluster.assert_agreement();
     }
-    let names = cluster.nodes[&member].view().children(&crate::Path::root(), None, 1_000);
-    assert_eq!(names.expect("the root").0.len(), 50, "each once");
+    let page = cluster.nodes[&member].view().list(&List::of(crate::Path::root()));
+    assert_eq!(page.expect("the root").children.len(), 50, "each once");
 }

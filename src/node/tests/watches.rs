@@ -7,7 +7,12 @@ use crate::{
 };
 
 fn subtree(path: &str, from: Option<Zxid>, credit: u32) -> Watch {
-    Watch { session: None, filter: Filter::Subtree(path.parse().expect("valid")), from, credit }
+    Watch {
+        caller: Caller::world(),
+        filter: Filter::Subtree(path.parse().expect("valid")),
+        from,
+        credit,
+    }
 }
 
 /// What a watch was told: each transaction's zxid and the paths of its events.
@@ -30,8 +35,11 @@ fn a_watch_tells_each_change_once_and_before_the_reply() {
     let at = id(1);
     cluster.write(at, create("/a")).expect("written");
     let armed = cluster.node(at).watch(subtree("/a", None, 100)).expect("armed");
-    assert!(armed.view.stat(&"/a".parse().expect("valid")).is_some(), "read and armed at once");
-    let ticket = cluster.submit(at, Request::Txn { seq: None, txn: create("/a/b") });
+    assert!(
+        armed.view.stat(&"/a".parse().expect("valid")).is_ok_and(|it| it.is_some()),
+        "read and armed at once"
+    );
+    let ticket = cluster.submit(at, plain(create("/a/b")));
     cluster.write(at, create("/other")).expect("written");
     cluster.settle();
     assert_eq!(told(&cluster, at, armed.id).len(), 1);
@@ -81,12 +89,12 @@ fn rule_8_a_watch_from_a_later_transaction_waits_for_it() {
     assert_eq!(refused, Err(SubmitError::Behind { from, applied }));
     cluster.lose = Box::new(|_| false);
     let consistency = Consistency::AtLeast(from);
-    let read = Read { session: None, op: ReadOp::Barrier, consistency };
+    let read = Read { caller: Caller::world(), op: ReadOp::Barrier, consistency };
     let ticket = cluster.node(behind).read(read).expect("taken");
     cluster.run(4);
     assert!(matches!(cluster.answer(behind, ticket), Some(Output::Read { result: Ok(_), .. })));
     let armed = cluster.node(behind).watch(subtree("/", Some(from), 100)).expect("armed");
-    assert!(armed.view.stat(&"/seen".parse().expect("valid")).is_some());
+    assert!(armed.view.stat(&"/seen".parse().expect("valid")).is_ok_and(|it| it.is_some()));
     cluster.write(leader, create("/next")).expect("written");
     cluster.run(2);
     assert_eq!(told(&cluster, behind, armed.id).len(), 1);
@@ -97,14 +105,14 @@ fn rule_9_a_session_that_moves_leaves_no_watch_behind() {
     let mut cluster = Cluster::elected(3);
     let (first, second) = (id(1), id(2));
     let session = cluster.open_session(first, 5, Duration::from_secs(10)).session;
-    let its = |session| Watch { session: Some(session), ..subtree("/", None, 100) };
+    let its = |session| Watch { caller: Caller::Session(session), ..subtree("/", None, 100) };
     let watch = cluster.node(first).watch(its(session)).expect("armed").id;
     let other = cluster.node(first).watch(subtree("/", None, 100)).expect("armed").id;
     let refused = cluster.node(second).watch(its(session)).map(|_| ());
     assert_eq!(refused, Err(SubmitError::NotAttached { session, epoch: 0 }));
     cluster.write(second, create("/before")).expect("written");
     let secret = Secret::from_bytes([5; 16]);
-    cluster.submit(second, Request::Attach { session, secret, epoch: 2 });
+    cluster.submit(second, attach(session, secret, 2));
     cluster.run(2);
     cluster.write(second, create("/after")).expect("written");
     cluster.run(2);
@@ -169,7 +177,7 @@ fn filters_tell_what_they_name() {
     cluster.write(id(1), create("/a")).expect("written");
     let path: crate::Path = "/a".parse().expect("valid");
     let mut arm = |filter| {
-        let watch = Watch { session: None, filter, from: None, credit: 100 };
+        let watch = Watch { caller: Caller::world(), filter, from: None, credit: 100 };
         cluster.node(id(1)).watch(watch).expect("armed").id
     };
     let node = arm(Filter::Node(path.clone()));
