@@ -107,7 +107,7 @@ impl Member {
                 }
                 Action::Watch { filter, from } => {
                     let (from, credit) = (Some(from), 1000);
-                    self.node.watch(Watch { session: None, filter, from, credit })?;
+                    self.node.watch(Watch { from, ..Watch::of(filter, credit) })?;
                 }
                 _ => {} // a watch that is not dropped costs little, and tells nothing wrong
             }

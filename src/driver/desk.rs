@@ -301,7 +301,7 @@ impl Desk {
         node: &mut Node,
     ) {
         let credit = buffer;
-        let armed = node.watch(Watch { session: None, filter: filter.clone(), from, credit });
+        let armed = node.watch(Watch { from, ..Watch::of(filter.clone(), credit) });
         if let Err(SubmitError::Behind { from, .. }) = armed {
             let consistency = Consistency::AtLeast(from);
             let taken = node.read(Read { session: None, op: ReadOp::Barrier, consistency });

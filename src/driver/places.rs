@@ -316,7 +316,7 @@ impl Recipe {
             },
             Action::Watch { filter, from } => {
                 let (from, credit) = (Some(from), CREDIT);
-                match node.watch(Watch { session: None, filter: filter.clone(), from, credit }) {
+                match node.watch(Watch { from, ..Watch::of(filter.clone(), credit) }) {
                     Ok(armed) => {
                         self.watches.push((filter, armed.id));
                         Done::Watching(armed.id)

@@ -4,8 +4,12 @@ use std::sync::Arc;
 
 use crate::{
     id::SessionId,
-    namespace::tree::{Special, Stamp, Tree, Znode},
-    op::{Acl, Identities, OpError, Outcome, Rights},
+    namespace::{
+        digest,
+        history::{Change, Parent},
+        tree::{Special, Stamp, Tree, Value, Znode},
+    },
+    op::{Acl, EventKind, Identities, OpError, Outcome, Rights},
     path::Path,
 };
 
@@ -15,12 +19,14 @@ pub(super) struct Actor {
     pub(super) who: Identities,
 }
 
-impl Znode {
+impl Value {
     /// The node's list; without one, everything is granted to everybody.
     pub(super) fn acl(&self) -> Option<&Acl> {
         self.special.as_ref()?.acl.as_ref()
     }
+}
 
+impl Znode {
     pub(super) fn allows(&self, who: &Identities, right: Rights) -> bool {
         self.acl().is_none_or(|acl| acl.allows(who, right))
     }
@@ -65,7 +71,8 @@ impl Tree {
         acl: &Acl,
         version: Option<u64>,
         who: &Identities,
-    ) -> Result<Outcome, OpError> {
+        at: Stamp,
+    ) -> Result<(Outcome, Change), OpError> {
         let znode = self.existing(path)?;
         znode.require(path.as_str(), who, Rights::ADMIN)?;
         let special = znode.special.as_deref().cloned().unwrap_or_default();
@@ -78,11 +85,28 @@ impl Tree {
         };
         let acl = Some(acl).filter(|acl| !acl.is_open());
         let special = Special { acl, aversion: actual + 1, ..special };
-        let changed = self.change(path.as_str(), |znode| {
-            znode.special = Some(Arc::new(special));
-            znode.stat()
+        let hash = digest::of_path(path.as_str());
+        let changed = self.change_hashed(path.as_str(), hash, |znode| {
+            let before = Arc::clone(&znode.value);
+            Arc::make_mut(&mut znode.value).special = Some(Arc::new(special));
+            (znode.stat(), before, Arc::clone(&znode.value), znode.listing)
         });
-        changed.map(|stat| Outcome::AclSet { stat }).ok_or(OpError::NoNode { path })
+        let Some(((stat, before, after, listing), znode_hash)) = changed else {
+            return Err(OpError::NoNode { path });
+        };
+        let change = Change {
+            zxid: at.zxid,
+            kind: Some(EventKind::AclChanged),
+            path,
+            before: Some(before),
+            after: Some(after),
+            listing,
+            children: stat.children,
+            parent: Parent::default(),
+            metered: None,
+            hash: 0,
+        };
+        Ok((Outcome::AclSet { stat }, change.hashed(hash, [znode_hash, 0])))
     }
 
     /// A node's list; hashes in it are only for those who may replace it.

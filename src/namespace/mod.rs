@@ -14,6 +14,7 @@ mod digest;
 mod execute;
 mod history;
 mod list;
+mod past;
 mod quota;
 mod record;
 mod replica;
@@ -27,17 +28,22 @@ mod tests;
 
 use std::{fmt, mem, sync::Arc};
 
-pub use self::{replica::Replica, view::View};
 pub(crate) use self::{
+    history::Change,
     session::SessionState,
     snapshot::{Decoder, Encoder},
+};
+pub use self::{
+    past::{Diff, Difference, DifferenceKind, Past, PastError},
+    replica::Replica,
+    view::View,
 };
 
 use crate::{
     command::{Command, KeepAlive},
     config::Parameters,
     id::{Origin, SecretHash, SessionId, Zxid},
-    op::{Event, Identities, LimitName, OpError, Outcome, Reply, Txn},
+    op::{Identities, LimitName, OpError, Outcome, Reply, Txn},
     path::Path,
 };
 
@@ -55,7 +61,7 @@ use self::{
 /// [`apply`](Self::apply), then [`drain_changes`](Self::drain_changes).
 pub(crate) struct Namespace {
     state: Frozen,
-    changes: Vec<Event>,
+    changes: Vec<Arc<Change>>,
 }
 
 impl Namespace {
@@ -126,14 +132,19 @@ impl Namespace {
         }
     }
 
-    /// Takes the events of the commands that were applied since the last call, in zxid order.
-    pub(crate) fn drain_changes(&mut self) -> Vec<Event> {
+    /// Takes what the commands changed that were applied since the last call, in zxid order.
+    pub(crate) fn drain_changes(&mut self) -> Vec<Arc<Change>> {
         mem::take(&mut self.changes)
     }
 
     /// The tree as it is now; O(1).
     pub(crate) fn view(&self) -> View {
         View::new(self.state.zxid, self.state.tree.clone(), self.state.sessions.clone())
+    }
+
+    /// The tree as it is now, and as it was; O(1).
+    pub(crate) fn past(&self) -> Past {
+        Past::new(self.view(), self.state.history.clone())
     }
 
     /// Everything as it is now; O(1).
@@ -192,17 +203,17 @@ impl Namespace {
         self.state.sessions.get(id)?.cached(seq).cloned()
     }
 
-    /// The last transaction whose events are no longer all kept: a watch resumes from here on.
+    /// The last transaction whose changes are no longer all kept: a watch resumes from here on.
     pub(crate) fn history_floor(&self) -> Zxid {
         self.state.history.floor()
     }
 
-    /// The events after `zxid`, in order; starts in O(log n).
+    /// The changes after `zxid`, in order; starts in O(log n).
     ///
     /// # Errors
     ///
     /// The floor, when `zxid` lies below it.
-    pub(crate) fn history_after(&self, zxid: Zxid) -> Result<impl Iterator<Item = &Event>, Zxid> {
+    pub(crate) fn history_after(&self, zxid: Zxid) -> Result<impl Iterator<Item = &Change>, Zxid> {
         self.state.history.after(zxid)
     }
 
@@ -288,7 +299,7 @@ impl Namespace {
             return Applied::NotReaped { path };
         }
         let change = self.state.tree.remove_leaf(Arc::clone(path.shared()), at);
-        self.publish(change.event);
+        self.publish(change);
         self.state.zxid = at.zxid;
         self.state.history.trim(&self.state.parameters);
         Applied::Reaped { path }
@@ -299,15 +310,16 @@ impl Namespace {
         let at = self.stamp();
         for path in self.state.sessions.remove(id) {
             let change = self.state.tree.remove_leaf(path, at);
-            self.publish(change.event);
+            self.publish(change);
         }
         self.state.zxid = at.zxid;
         self.state.history.trim(&self.state.parameters);
     }
 
-    fn publish(&mut self, event: Event) {
-        self.state.history.push(event.clone());
-        self.changes.push(event);
+    fn publish(&mut self, change: Change) {
+        let change = Arc::new(change);
+        self.state.history.push(Arc::clone(&change));
+        self.changes.push(change);
     }
 
     /// When the next transaction happens.

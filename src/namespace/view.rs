@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::{
     id::{SessionId, Zxid},
     namespace::{
+        history::Change,
         session::Sessions,
         tree::{Tree, Znode},
     },
@@ -36,9 +37,30 @@ impl View {
         Self { zxid, tree, sessions }
     }
 
+    /// Goes back before a change, which is the last one that it shows.
+    pub(super) fn undo(&mut self, change: &Change) {
+        let path = change.path.shared();
+        if let Some(owner) = change.after.as_ref().and_then(|value| value.owner) {
+            self.sessions.disown(owner, path);
+        }
+        if let Some(owner) = change.before.as_ref().and_then(|value| value.owner) {
+            self.sessions.own(owner, path);
+        }
+        self.tree.undo(change);
+    }
+
+    /// Says what it shows.
+    pub(super) fn at(self, zxid: Zxid) -> Self {
+        Self { zxid, ..self }
+    }
+
     /// The last transaction that it shows.
     pub fn zxid(&self) -> Zxid {
         self.zxid
+    }
+
+    pub(super) fn znode(&self, path: &Path) -> Option<&Znode> {
+        self.tree.get(path.as_str())
     }
 
     /// A node's data and stat, or `None` if there is no such node.
@@ -103,6 +125,7 @@ impl View {
 
     /// A page of the ephemeral nodes of a session, in path order: those after `after`, at most
     /// [`OWNED_MAX`](Self::OWNED_MAX), and whether more follow; `None` if there is no such session.
+    /// A view of the [`Past`](crate::Past) knows the sessions that live now.
     pub fn owned(&self, session: SessionId, after: Option<&Path>) -> Option<(Vec<Path>, bool)> {
         let ephemerals = &self.sessions.get(session)?.ephemerals;
         let start = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.as_str()));

@@ -4,14 +4,18 @@
 //! is only a cursor, and reads on in the bounded history when it has credit again. Past the history
 //! it ends with `Compacted`: there is never a silent gap.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use foldhash::fast::FixedState;
 
 use crate::{
     id::{SessionId, Zxid},
+    namespace::Change,
     node::request::{Output, Watch, WatchEnd, WatchId},
-    op::{Event, EventKind, Filter},
+    op::{Detail, Event, Filter},
     path::Path,
 };
 
@@ -33,6 +37,7 @@ pub(crate) struct Cursors {
 struct Cursor {
     session: Option<SessionId>,
     filter: Filter,
+    detail: Detail,
     /// Every event up to here was handed out or does not match.
     last: Zxid,
     credit: u32,
@@ -48,8 +53,8 @@ impl Cursors {
             self.eager.insert(id);
         }
         self.by_session.extend(watch.session.map(|session| (session, id)));
-        let Watch { session, filter, credit, .. } = watch;
-        let cursor = Cursor { session, filter, last: from, credit, lags };
+        let Watch { session, filter, detail, credit, .. } = watch;
+        let cursor = Cursor { session, filter, detail, last: from, credit, lags };
         self.cursors.insert(id, cursor);
     }
 
@@ -81,19 +86,19 @@ impl Cursors {
         }
     }
 
-    /// Tells of one transaction, whose events all have the same zxid.
-    pub(crate) fn fire(&mut self, events: &[Event], out: &mut Vec<Output>) {
+    /// Tells of one transaction, whose changes all have the same zxid.
+    pub(crate) fn fire(&mut self, changes: &[Arc<Change>], out: &mut Vec<Output>) {
         if self.cursors.is_empty() {
             return;
         }
-        let Some(zxid) = events.first().map(|event| event.zxid) else {
+        let Some(zxid) = changes.first().map(|change| change.zxid) else {
             return;
         };
-        let mut told: BTreeMap<WatchId, Vec<Event>> = BTreeMap::new();
-        for event in events {
-            self.each_match(event, |id| told.entry(id).or_default().push(event.clone()));
+        let mut told: BTreeMap<WatchId, Vec<&Change>> = BTreeMap::new();
+        for change in changes {
+            self.each_match(change, |id| told.entry(id).or_default().push(change));
         }
-        for (id, events) in told {
+        for (id, changes) in told {
             let Some(cursor) = self.cursors.get_mut(&id) else {
                 continue;
             };
@@ -106,6 +111,7 @@ impl Cursors {
                 cursor.lags = true;
                 continue;
             }
+            let events = changes.into_iter().filter_map(|it| it.event(cursor.detail)).collect();
             cursor.hand_out(id, zxid, events, out);
         }
     }
@@ -119,7 +125,7 @@ impl Cursors {
         after: impl Fn(Zxid) -> Result<I, Zxid>,
         out: &mut Vec<Output>,
     ) where
-        I: Iterator<Item = &'a Event>,
+        I: Iterator<Item = &'a Change>,
     {
         while let Some(&id) = self.eager.first() {
             if *budget == 0 {
@@ -193,17 +199,20 @@ impl Cursors {
         }
     }
 
-    fn each_match(&self, event: &Event, mut tell: impl FnMut(WatchId)) {
-        if let Some(ids) = self.by_node.get(&event.path) {
+    fn each_match(&self, change: &Change, mut tell: impl FnMut(WatchId)) {
+        let Some(kind) = change.kind else {
+            return;
+        };
+        if let Some(ids) = self.by_node.get(&change.path) {
             ids.iter().copied().for_each(&mut tell);
         }
-        if event.kind != EventKind::DataChanged && !self.by_parent.is_empty() {
-            let parent = event.path.parent();
+        if kind.is_of_parent() && !self.by_parent.is_empty() {
+            let parent = change.path.parent();
             let ids = parent.and_then(|parent| self.by_parent.get(&parent));
             ids.into_iter().flatten().copied().for_each(&mut tell);
         }
         if !self.by_subtree.is_empty() {
-            let mut above = Some(event.path.clone());
+            let mut above = Some(change.path.clone());
             while let Some(path) = above {
                 let ids = self.by_subtree.get(&path);
                 ids.into_iter().flatten().copied().for_each(&mut tell);
@@ -219,13 +228,13 @@ impl Cursor {
     fn read_on<'a>(
         &mut self,
         id: WatchId,
-        mut history: std::iter::Peekable<impl Iterator<Item = &'a Event>>,
+        mut history: std::iter::Peekable<impl Iterator<Item = &'a Change>>,
         zxid: Zxid,
         budget: &mut usize,
         out: &mut Vec<Output>,
     ) -> bool {
         loop {
-            let Some(at) = history.peek().map(|event| event.zxid) else {
+            let Some(at) = history.peek().map(|change| change.zxid) else {
                 self.last = self.last.max(zxid);
                 self.lags = false;
                 return true;
@@ -237,10 +246,10 @@ impl Cursor {
                 return false;
             }
             let mut events = Vec::new();
-            while let Some(event) = history.next_if(|event| event.zxid == at) {
+            while let Some(change) = history.next_if(|change| change.zxid == at) {
                 *budget = budget.saturating_sub(1);
-                if self.filter.matches(event) {
-                    events.push(event.clone());
+                if change.kind.is_some_and(|kind| self.filter.sees(kind, &change.path)) {
+                    events.extend(change.event(self.detail));
                 }
             }
             if events.is_empty() {

@@ -74,7 +74,7 @@ use crate::{
     config::Config,
     consensus::{Consensus, MembershipChange},
     id::{NodeId, Origin as OriginId},
-    namespace::{Namespace, View},
+    namespace::{Namespace, Past, View},
     node::{
         cursors::Cursors, drain::InFlight, identity::Identity, leader::Leadership,
         membership::Membership, origin::Origin, reads::Reads, transfer::Transfers,
@@ -401,6 +401,11 @@ impl Node {
     /// The tree as this node has applied it, frozen; made in O(1), readable on any thread.
     pub fn view(&self) -> View {
         self.namespace.view()
+    }
+
+    /// The tree as it is here, and at every zxid that is retained.
+    pub fn past(&self) -> Past {
+        self.namespace.past()
     }
 
     /// The whole state as this node has applied it, frozen in O(1), to be compared with others'.

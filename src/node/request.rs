@@ -8,7 +8,7 @@ use thiserror::Error;
 use crate::{
     id::{NodeId, Secret, SessionId, Zxid},
     namespace::View,
-    op::{Event, Filter, LimitName, OpError, Outcome, Stat, Txn},
+    op::{Detail, Event, Filter, LimitName, OpError, Outcome, Stat, Txn},
     path::{Path, PathError},
 };
 
@@ -161,11 +161,20 @@ pub struct Watch {
     pub session: Option<SessionId>,
     /// Which nodes.
     pub filter: Filter,
+    /// How much it tells of each event.
+    pub detail: Detail,
     /// Resume after this transaction; `None` starts at what the node has applied.
     pub from: Option<Zxid>,
     /// Events that may be handed out before [`Node::credit`](crate::node::Node::credit) asks for
     /// more.
     pub credit: u32,
+}
+
+impl Watch {
+    /// A watch of no session on what happens from now on, told by path alone.
+    pub fn of(filter: Filter, credit: u32) -> Self {
+        Self { session: None, filter, detail: Detail::Path, from: None, credit }
+    }
 }
 
 /// A watch that was armed, and the tree at the same moment: nothing falls between the two.

@@ -7,7 +7,7 @@ use crate::{
 };
 
 fn subtree(path: &str, from: Option<Zxid>, credit: u32) -> Watch {
-    Watch { session: None, filter: Filter::Subtree(path.parse().expect("valid")), from, credit }
+    Watch { from, ..Watch::of(Filter::Subtree(path.parse().expect("valid")), credit) }
 }
 
 /// What a watch was told: each transaction's zxid and the paths of its events.
@@ -168,10 +168,7 @@ fn filters_tell_what_they_name() {
     let mut cluster = Cluster::elected(1);
     cluster.write(id(1), create("/a")).expect("written");
     let path: crate::Path = "/a".parse().expect("valid");
-    let mut arm = |filter| {
-        let watch = Watch { session: None, filter, from: None, credit: 100 };
-        cluster.node(id(1)).watch(watch).expect("armed").id
-    };
+    let mut arm = |filter| cluster.node(id(1)).watch(Watch::of(filter, 100)).expect("armed").id;
     let node = arm(Filter::Node(path.clone()));
     let children = arm(Filter::Children(path.clone()));
     let below = arm(Filter::Subtree(path.clone()));
