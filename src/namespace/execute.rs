@@ -1,7 +1,5 @@
 //! Transactions: guards, then operations in order, all or none of them, in one zxid.
 
-use std::sync::Arc;
-
 use crate::{
     config::Parameters,
     namespace::{
@@ -55,7 +53,7 @@ impl Namespace {
 /// Operations of one transaction, under way.
 struct Run<'a> {
     state: &'a mut Frozen,
-    changes: &'a mut Vec<Arc<Change>>,
+    changes: &'a mut Vec<Change>,
     actor: &'a Actor,
     at: Stamp,
     /// Whether anything was written.
@@ -166,8 +164,7 @@ impl<'a> Run<'a> {
 
     fn changed(&mut self, (outcome, change): (Outcome, Change)) -> Outcome {
         self.wrote = true;
-        let change = Arc::new(change);
-        self.state.history.push(Arc::clone(&change));
+        self.state.history.push(change.clone());
         self.changes.push(change);
         outcome
     }

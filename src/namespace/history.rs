@@ -24,8 +24,8 @@ use crate::{
     path::Path,
 };
 
-/// One change of one node: what there is to tell of it, and what takes it back.
-#[derive(PartialEq, Eq, Debug)]
+/// One change of one node: what there is to tell of it, and what takes it back; a clone is O(1).
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Change {
     pub(crate) zxid: Zxid,
     /// Without a kind it changed the node's quota, and no watch tells of it.
@@ -96,7 +96,7 @@ impl Change {
 /// The last changes; a clone is O(1).
 #[derive(Clone)]
 pub(super) struct History {
-    changes: Vector<Arc<Change>>,
+    changes: Vector<Change>,
     bytes: u64,
     floor: Zxid,
     sum: Sum,
@@ -109,14 +109,14 @@ impl History {
     }
 
     /// Adds the newest change; [`trim`](Self::trim) follows when its transaction is complete.
-    pub(super) fn push(&mut self, change: Arc<Change>) {
+    pub(super) fn push(&mut self, change: Change) {
         self.bytes += change.weight();
         self.sum.add(change.hash);
         self.changes.push_back(change);
     }
 
     /// Adds what happened before all that is here, as a snapshot tells it.
-    pub(super) fn push_front(&mut self, change: Arc<Change>) {
+    pub(super) fn push_front(&mut self, change: Change) {
         self.bytes += change.weight();
         self.sum.add(change.hash);
         self.changes.push_front(change);
@@ -168,18 +168,17 @@ impl History {
     /// The change at this place, from 0, counted from the newest one back.
     pub(super) fn get_back(&self, index: usize) -> Option<&Change> {
         let index = self.changes.len().checked_sub(index + 1)?;
-        self.changes.get(index).map(|change| &**change)
+        self.changes.get(index)
     }
 
     /// The oldest change.
     pub(super) fn first(&self) -> Option<&Change> {
-        self.changes.front().map(|change| &**change)
+        self.changes.front()
     }
 
     /// The changes after `zxid`, newest first.
     pub(super) fn back_to(&self, zxid: Zxid) -> impl Iterator<Item = &Change> {
-        let newest_first = self.changes.iter().rev();
-        newest_first.map(|change| &**change).take_while(move |change| change.zxid > zxid)
+        self.changes.iter().rev().take_while(move |change| change.zxid > zxid)
     }
 
     /// The changes after `zxid`, or the floor if that lies below it.
@@ -187,8 +186,7 @@ impl History {
         if zxid < self.floor {
             return Err(self.floor);
         }
-        let after = self.changes.focus().narrow(self.first_after(zxid)..);
-        Ok(after.into_iter().map(|change| &**change))
+        Ok(self.changes.focus().narrow(self.first_after(zxid)..).into_iter())
     }
 
     fn first_after(&self, zxid: Zxid) -> usize {

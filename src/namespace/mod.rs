@@ -61,7 +61,7 @@ use self::{
 /// [`apply`](Self::apply), then [`drain_changes`](Self::drain_changes).
 pub(crate) struct Namespace {
     state: Frozen,
-    changes: Vec<Arc<Change>>,
+    changes: Vec<Change>,
 }
 
 impl Namespace {
@@ -133,7 +133,7 @@ impl Namespace {
     }
 
     /// Takes what the commands changed that were applied since the last call, in zxid order.
-    pub(crate) fn drain_changes(&mut self) -> Vec<Arc<Change>> {
+    pub(crate) fn drain_changes(&mut self) -> Vec<Change> {
         mem::take(&mut self.changes)
     }
 
@@ -317,8 +317,7 @@ impl Namespace {
     }
 
     fn publish(&mut self, change: Change) {
-        let change = Arc::new(change);
-        self.state.history.push(Arc::clone(&change));
+        self.state.history.push(change.clone());
         self.changes.push(change);
     }
 

@@ -4,10 +4,7 @@
 //! is only a cursor, and reads on in the bounded history when it has credit again. Past the history
 //! it ends with `Compacted`: there is never a silent gap.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use foldhash::fast::FixedState;
 
@@ -87,7 +84,7 @@ impl Cursors {
     }
 
     /// Tells of one transaction, whose changes all have the same zxid.
-    pub(crate) fn fire(&mut self, changes: &[Arc<Change>], out: &mut Vec<Output>) {
+    pub(crate) fn fire(&mut self, changes: &[Change], out: &mut Vec<Output>) {
         if self.cursors.is_empty() {
             return;
         }

@@ -489,7 +489,7 @@ impl Body {
         let past = self.past.get_or_insert_with(|| state.tree.clone());
         let change = taken_back(record, past, state.clock_us, &state.parameters)?;
         let again = change_to_record(&change);
-        state.history.push_front(Arc::new(change));
+        state.history.push_front(change);
         check(
             state.history.fits(&state.parameters),
             "there are more changes than the cluster keeps",
