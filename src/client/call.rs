@@ -12,10 +12,10 @@ use crate::{
         session::SessionCell,
         watcher::Stream,
     },
-    id::{NodeId, Secret, SessionId, Zxid},
-    namespace::View,
-    node::{Consistency, Image, Read, Request, Status, WatchId},
-    op::{Filter, Stat, Txn},
+    id::{NodeId, Secret, SessionId},
+    namespace::{Past, View},
+    node::{Consistency, Image, Read, Request, Status, Watch, WatchId},
+    op::{Stat, Txn},
     path::Path,
     recipes::{Layout, Leadership},
 };
@@ -49,11 +49,11 @@ pub(crate) enum Call {
         promise: Promise<Option<Stat>>,
     },
     Watch {
-        filter: Filter,
-        from: Option<Zxid>,
-        buffer: u32,
+        watch: Watch,
         promise: Promise<Watcher>,
     },
+    Progress(WatchId),
+    Past(Promise<Past>),
     Credit(WatchId, u32),
     Unwatch(WatchId),
     Open {
@@ -171,7 +171,12 @@ impl Call {
             Self::Status(promise) => promise.fill(Err(error)),
             Self::View(promise) => promise.fill(Err(error)),
             Self::Image(promise) => promise.fill(Err(error)),
-            Self::Credit(..) | Self::Unwatch(_) | Self::Leave(_) | Self::Unobserve(_) => {}
+            Self::Past(promise) => promise.fill(Err(error)),
+            Self::Progress(_)
+            | Self::Credit(..)
+            | Self::Unwatch(_)
+            | Self::Leave(_)
+            | Self::Unobserve(_) => {}
         }
     }
 }

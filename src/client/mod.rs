@@ -30,8 +30,8 @@ use parking_lot::Mutex;
 use crate::{
     client::{call::Call, completion::Promise, mailbox::Mailbox, watcher::Stream},
     id::{NodeId, Secret, Zxid},
-    namespace::View,
-    node::{Consistency, Image, Read, ReadOp, ReadOutcome, Request, Status},
+    namespace::{Past, View},
+    node::{Consistency, Image, Read, ReadOp, ReadOutcome, Request, Status, Watch},
     op::{CreateMode, Filter, Op, Outcome, Stat, Txn},
     path::{Path, PathPrefix},
 };
@@ -162,7 +162,13 @@ impl Client {
     /// `from` and the changes of the watch have no gap between them; it waits until this member has
     /// applied `from`.
     pub fn watch(&self, filter: Filter, from: Option<Zxid>) -> Completion<Watcher> {
-        self.ask(|promise| Call::Watch { filter, from, buffer: WATCH_BUFFER, promise })
+        self.watch_with(Watch { from, ..Watch::of(filter, WATCH_BUFFER) })
+    }
+
+    /// As [`watch`](Self::watch), with everything that a watch can be asked for. Its credit is how
+    /// many events lie in the handle at most; it is given back as they are taken.
+    pub fn watch_with(&self, watch: Watch) -> Completion<Watcher> {
+        self.ask(|promise| Call::Watch { watch, promise })
     }
 
     /// Follows an election of any layout.
@@ -212,6 +218,20 @@ impl Client {
             return Completion::ready(Ok(view));
         }
         self.ask(Call::View)
+    }
+
+    /// The node's tree, and what it was at every zxid that is retained.
+    ///
+    /// ```no_run
+    /// # fn example(client: quorate::client::Client, seen: quorate::Zxid)
+    /// # -> Result<(), Box<dyn std::error::Error>> {
+    /// let past = client.past().wait()?;
+    /// println!("{:?}", past.at(seen)?.read(&"/config".parse()?));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn past(&self) -> Completion<Past> {
+        self.ask(Call::Past)
     }
 
     /// The whole state as the node has applied it, frozen, to be compared with other members'.

@@ -21,9 +21,9 @@ use crate::{
     id::{Secret, SessionId},
     node::{
         Attachment, Consistency, Node, Output, Read, ReadOp, ReadOutcome, Request, RequestError,
-        SubmitError, Ticket, Watch, WatchId,
+        SubmitError, Ticket, Watch, WatchEnd, WatchId,
     },
-    op::{Filter, Stat},
+    op::Stat,
     recipes::{Observer, contender::Contender},
 };
 
@@ -57,7 +57,7 @@ enum Pending {
     Session(Promise<Session>, Secret),
     Done(Promise<()>),
     /// Until the node has applied what the watch is to start from.
-    Watch(Filter, crate::id::Zxid, u32, Promise<Watcher>),
+    Watch(Watch, Promise<Watcher>),
     Recipe(u64, Question, Option<(SessionId, u64)>),
 }
 
@@ -123,6 +123,7 @@ impl Desk {
             }
             Call::Status(promise) => promise.fill(Ok(node.status())),
             Call::View(promise) => promise.fill(Ok(node.view())),
+            Call::Past(promise) => promise.fill(Ok(node.past())),
             Call::Image(promise) => promise.fill(Ok(node.image())),
             call => self.look(call, node),
         }
@@ -144,9 +145,8 @@ impl Desk {
                     node.read(Read { session: None, op: ReadOp::Exists(path), consistency });
                 self.expect(taken, promise, false, Pending::Exists);
             }
-            Call::Watch { filter, from, buffer, promise } => {
-                self.watch(filter, from, buffer, promise, node)
-            }
+            Call::Watch { watch, promise } => self.watch(watch, promise, node),
+            Call::Progress(watch) => node.progress(watch),
             Call::Credit(watch, events) => node.credit(watch, events),
             Call::Unwatch(watch) => {
                 node.unwatch(watch);
@@ -201,7 +201,13 @@ impl Desk {
                     self.places.events(watch, &events, node);
                 }
             }
+            Output::Progress { watch, zxid } => {
+                if let Some(stream) = self.streams.get(&watch) {
+                    stream.push(Changes { zxid, events: Vec::new() });
+                }
+            }
             Output::WatchEnded { watch, cause } => match self.streams.remove(&watch) {
+                Some(stream) if cause == WatchEnd::Fired => stream.finish(),
                 Some(stream) => stream.end(Error::WatchEnded(cause)),
                 None => self.places.watch_ended(watch),
             },
@@ -292,21 +298,12 @@ impl Desk {
         self.places.contend(contender, session, cell, grant);
     }
 
-    fn watch(
-        &mut self,
-        filter: Filter,
-        from: Option<crate::id::Zxid>,
-        buffer: u32,
-        promise: Promise<Watcher>,
-        node: &mut Node,
-    ) {
-        let credit = buffer;
-        let armed = node.watch(Watch { from, ..Watch::of(filter.clone(), credit) });
+    fn watch(&mut self, watch: Watch, promise: Promise<Watcher>, node: &mut Node) {
+        let (buffer, armed) = (watch.credit, node.watch(watch.clone()));
         if let Err(SubmitError::Behind { from, .. }) = armed {
             let consistency = Consistency::AtLeast(from);
             let taken = node.read(Read { session: None, op: ReadOp::Barrier, consistency });
-            let watch = |promise| Pending::Watch(filter, from, buffer, promise);
-            return self.expect(taken, promise, false, watch);
+            return self.expect(taken, promise, false, |promise| Pending::Watch(watch, promise));
         }
         promise.fill(armed.map_err(Error::from).map(|armed| {
             let stream = Arc::new(Stream::new());
@@ -378,8 +375,8 @@ impl Desk {
                 });
                 promise.fill_quietly(stat, wakers);
             }
-            Pending::Watch(filter, from, buffer, promise) => match found(output, Some) {
-                Ok(_) => self.watch(filter, Some(from), buffer, promise, node),
+            Pending::Watch(watch, promise) => match found(output, Some) {
+                Ok(_) => self.watch(watch, promise, node),
                 Err(error) => promise.fill(Err(error)),
             },
             Pending::Session(promise, _) => promise.fill(Err(Error::session_ended())),
@@ -399,7 +396,7 @@ impl Pending {
             Self::Exists(it) => fill(it, why),
             Self::Session(it, _) => fill(it, why),
             Self::Done(it) => fill(it, why),
-            Self::Watch(.., it) => fill(it, why),
+            Self::Watch(_, it) => fill(it, why),
             Self::Recipe(..) => {}
         }
     }

@@ -96,6 +96,7 @@ impl Node {
             let result = Err(RequestError::Unknown(Unknown::TimedOut));
             self.outputs.push(Output::Reply { ticket: change.ticket, zxid, result });
         }
+        self.cursors.tick(self.tick, zxid, &mut self.outputs);
         self.pin_members();
         if self.consensus.leader().is_some() {
             self.led_tick = self.tick;

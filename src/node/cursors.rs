@@ -12,7 +12,7 @@ use crate::{
     id::{SessionId, Zxid},
     namespace::Change,
     node::request::{Output, Watch, WatchEnd, WatchId},
-    op::{Detail, Event, Filter},
+    op::{Event, EventKind, Filter},
     path::Path,
 };
 
@@ -28,17 +28,25 @@ pub(crate) struct Cursors {
     eager: BTreeSet<WatchId>,
     /// Those that end with an attachment.
     by_session: BTreeSet<(SessionId, WatchId)>,
+    /// Those that say how far they have come, by the tick at which they may have to.
+    by_progress: BTreeSet<(u64, WatchId)>,
+    tick: u64,
 }
 
 #[derive(Debug)]
 struct Cursor {
-    session: Option<SessionId>,
-    filter: Filter,
-    detail: Detail,
+    watch: Watch,
     /// Every event up to here was handed out or does not match.
     last: Zxid,
-    credit: u32,
     lags: bool,
+    /// It has told of the one transaction that it was to tell of.
+    fired: bool,
+    /// Somebody waits to be told how far it has come.
+    owes_progress: bool,
+    /// Up to where it said that it has come, and when it last told anything.
+    told: (Zxid, u64),
+    /// Its place among those that say by themselves how far they have come.
+    progress_due: Option<u64>,
 }
 
 impl Cursors {
@@ -50,8 +58,12 @@ impl Cursors {
             self.eager.insert(id);
         }
         self.by_session.extend(watch.session.map(|session| (session, id)));
-        let Watch { session, filter, detail, credit, .. } = watch;
-        let cursor = Cursor { session, filter, detail, last: from, credit, lags };
+        let due = watch.progress_ticks.map(|ticks| self.tick + u64::from(ticks.get()));
+        self.by_progress.extend(due.map(|due| (due, id)));
+        let told = (from, self.tick);
+        let (fired, owes_progress) = (false, false);
+        let cursor =
+            Cursor { watch, last: from, lags, fired, owes_progress, told, progress_due: due };
         self.cursors.insert(id, cursor);
     }
 
@@ -60,11 +72,14 @@ impl Cursors {
             return;
         };
         self.eager.remove(&id);
-        if let Some(session) = cursor.session {
+        if let Some(session) = cursor.watch.session {
             self.by_session.remove(&(session, id));
         }
-        let path = cursor.filter.path();
-        let index = self.index(&cursor.filter);
+        if let Some(due) = cursor.progress_due {
+            self.by_progress.remove(&(due, id));
+        }
+        let path = cursor.watch.filter.path();
+        let index = self.index(&cursor.watch.filter);
         if let Some(ids) = index.get_mut(path) {
             ids.remove(&id);
             if ids.is_empty() {
@@ -76,10 +91,49 @@ impl Cursors {
     /// A watch may be told of `events` more.
     pub(crate) fn credit(&mut self, id: WatchId, events: u32) {
         if let Some(cursor) = self.cursors.get_mut(&id) {
-            cursor.credit = cursor.credit.saturating_add(events);
-            if cursor.lags && cursor.credit > 0 {
+            cursor.watch.credit = cursor.watch.credit.saturating_add(events);
+            if cursor.lags && cursor.watch.credit > 0 {
                 self.eager.insert(id);
             }
+        }
+    }
+
+    /// A watch is to say how far it has come; the node has applied `zxid`.
+    pub(crate) fn ask_progress(&mut self, id: WatchId, zxid: Zxid, out: &mut Vec<Output>) {
+        let Some(cursor) = self.cursors.get_mut(&id) else {
+            return;
+        };
+        cursor.owes_progress = true;
+        if cursor.watch.credit == 0 && !cursor.lags {
+            // With credit it reads on, has nothing to read, and says so.
+            cursor.last = cursor.last.max(zxid);
+            cursor.lags = true;
+        }
+        cursor.pay_progress(id, zxid, self.tick, out);
+    }
+
+    /// Time passes: those that have told nothing for a while say how far they have come.
+    pub(crate) fn tick(&mut self, tick: u64, zxid: Zxid, out: &mut Vec<Output>) {
+        self.tick = tick;
+        for _ in 0..PROGRESS_PER_TICK {
+            let Some(&(due, id)) = self.by_progress.first().filter(|(due, _)| *due <= tick) else {
+                return;
+            };
+            self.by_progress.remove(&(due, id));
+            let Some(cursor) = self.cursors.get_mut(&id) else {
+                continue;
+            };
+            let ticks = cursor.watch.progress_ticks.map_or(1, |ticks| u64::from(ticks.get()));
+            if cursor.told.1 + ticks <= tick {
+                if cursor.told.0 < zxid && !cursor.lags && cursor.watch.credit > 0 {
+                    cursor.owes_progress = true;
+                    cursor.pay_progress(id, zxid, tick, out);
+                }
+                cursor.told.1 = tick;
+            }
+            let due = cursor.told.1 + ticks;
+            cursor.progress_due = Some(due);
+            self.by_progress.insert((due, id));
         }
     }
 
@@ -95,21 +149,28 @@ impl Cursors {
         for change in changes {
             self.each_match(change, |id| told.entry(id).or_default().push(change));
         }
-        for (id, changes) in told {
+        for (id, mut changes) in told {
             let Some(cursor) = self.cursors.get_mut(&id) else {
                 continue;
             };
-            if cursor.lags || cursor.last >= zxid {
+            if !cursor.watch.kinds.is_empty() {
+                changes.retain(|change| cursor.watch.sees(change));
+            }
+            if cursor.lags || cursor.last >= zxid || changes.is_empty() {
                 continue;
             }
-            if cursor.credit == 0 {
+            if cursor.watch.credit == 0 {
                 // A watch that keeps up has seen, or need not see, all before this transaction.
                 cursor.last = cursor.last.max(zxid.before());
                 cursor.lags = true;
                 continue;
             }
-            let events = changes.into_iter().filter_map(|it| it.event(cursor.detail)).collect();
-            cursor.hand_out(id, zxid, events, out);
+            let detail = cursor.watch.detail;
+            let events = changes.into_iter().filter_map(|it| it.event(detail)).collect();
+            cursor.hand_out(id, zxid, events, self.tick, out);
+            if cursor.fired {
+                self.end_fired(id, out);
+            }
         }
     }
 
@@ -134,9 +195,13 @@ impl Cursors {
             };
             match after(cursor.last) {
                 Ok(history) => {
-                    let done = cursor.read_on(id, history.peekable(), zxid, budget, out);
+                    let at = (zxid, self.tick);
+                    let done = cursor.read_on(id, history.peekable(), at, budget, out);
                     if done {
                         self.eager.remove(&id);
+                        if cursor.fired {
+                            self.end_fired(id, out);
+                        }
                     }
                 }
                 Err(resume_at) => {
@@ -158,7 +223,7 @@ impl Cursors {
                 cursor.last = cursor.last.max(zxid);
             }
             cursor.lags = true;
-            if cursor.credit > 0 {
+            if cursor.watch.credit > 0 {
                 self.eager.insert(id);
             }
         }
@@ -188,6 +253,11 @@ impl Cursors {
         !self.eager.is_empty()
     }
 
+    fn end_fired(&mut self, id: WatchId, out: &mut Vec<Output>) {
+        self.remove(id);
+        out.push(Output::WatchEnded { watch: id, cause: WatchEnd::Fired });
+    }
+
     fn index(&mut self, filter: &Filter) -> &mut HashMap<Path, BTreeSet<WatchId>, FixedState> {
         match filter {
             Filter::Node(_) => &mut self.by_node,
@@ -206,7 +276,8 @@ impl Cursors {
         if kind.is_of_parent() && !self.by_parent.is_empty() {
             let parent = change.path.parent();
             let ids = parent.and_then(|parent| self.by_parent.get(&parent));
-            ids.into_iter().flatten().copied().for_each(&mut tell);
+            let own = self.by_parent.get(&change.path).filter(|_| kind == EventKind::Deleted);
+            ids.into_iter().chain(own).flatten().copied().for_each(&mut tell);
         }
         if !self.by_subtree.is_empty() {
             let mut above = Some(change.path.clone());
@@ -226,17 +297,18 @@ impl Cursor {
         &mut self,
         id: WatchId,
         mut history: std::iter::Peekable<impl Iterator<Item = &'a Change>>,
-        zxid: Zxid,
+        (zxid, tick): (Zxid, u64),
         budget: &mut usize,
         out: &mut Vec<Output>,
     ) -> bool {
         loop {
             let Some(at) = history.peek().map(|change| change.zxid) else {
                 self.last = self.last.max(zxid);
-                self.lags = false;
+                self.lags = self.owes_progress && self.watch.credit == 0;
+                self.pay_progress(id, zxid, tick, out);
                 return true;
             };
-            if self.credit == 0 {
+            if self.watch.credit == 0 || self.fired {
                 return true;
             }
             if *budget == 0 {
@@ -245,22 +317,46 @@ impl Cursor {
             let mut events = Vec::new();
             while let Some(change) = history.next_if(|change| change.zxid == at) {
                 *budget = budget.saturating_sub(1);
-                if change.kind.is_some_and(|kind| self.filter.sees(kind, &change.path)) {
-                    events.extend(change.event(self.detail));
+                if self.watch.sees(change) {
+                    events.extend(change.event(self.watch.detail));
                 }
             }
             if events.is_empty() {
                 self.last = at;
             } else {
-                self.hand_out(id, at, events, out);
+                self.hand_out(id, at, events, tick, out);
             }
         }
     }
 
-    fn hand_out(&mut self, id: WatchId, zxid: Zxid, events: Vec<Event>, out: &mut Vec<Output>) {
+    fn hand_out(
+        &mut self,
+        id: WatchId,
+        zxid: Zxid,
+        events: Vec<Event>,
+        tick: u64,
+        out: &mut Vec<Output>,
+    ) {
         self.last = zxid;
+        self.told = (zxid, tick);
+        self.fired = self.watch.once;
         let count = u32::try_from(events.len()).unwrap_or(u32::MAX);
-        self.credit = self.credit.saturating_sub(count);
+        self.watch.credit = self.watch.credit.saturating_sub(count);
         out.push(Output::Events { watch: id, zxid, events });
     }
+
+    /// Says how far it has come, if somebody waits for that and it has come to the end.
+    fn pay_progress(&mut self, id: WatchId, zxid: Zxid, tick: u64, out: &mut Vec<Output>) {
+        if !self.owes_progress || self.lags || self.watch.credit == 0 {
+            return;
+        }
+        self.owes_progress = false;
+        self.last = self.last.max(zxid);
+        self.told = (zxid, tick);
+        self.watch.credit -= 1;
+        out.push(Output::Progress { watch: id, zxid });
+    }
 }
+
+/// Watches that say in one tick how far they have come; the others wait for the next.
+const PROGRESS_PER_TICK: usize = 1024;

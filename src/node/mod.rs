@@ -334,6 +334,13 @@ impl Node {
         self.cursors.credit(watch, events);
     }
 
+    /// Asks a watch to say by [`Output::Progress`] how far it has come, once it has caught up and
+    /// has credit for it.
+    pub fn progress(&mut self, watch: WatchId) {
+        self.undrained = true;
+        self.cursors.ask_progress(watch, self.namespace.zxid(), &mut self.outputs);
+    }
+
     /// Ends a watch; nothing of it comes out any more.
     pub fn unwatch(&mut self, watch: WatchId) {
         self.cursors.remove(watch);

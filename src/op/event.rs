@@ -80,7 +80,7 @@ impl EventKind {
 pub enum Filter {
     /// The node itself.
     Node(Path),
-    /// The creation and deletion of the node's children.
+    /// The creation and deletion of the node's children, and the node's own deletion.
     Children(Path),
     /// The node and everything below it.
     Subtree(Path),
@@ -103,7 +103,10 @@ impl Filter {
         match self {
             Self::Node(own) => own == path,
             Self::Subtree(own) => own.contains(path),
-            Self::Children(own) => kind.is_of_parent() && path.parent_str() == Some(own.as_str()),
+            Self::Children(own) => {
+                let child = kind.is_of_parent() && path.parent_str() == Some(own.as_str());
+                child || (kind == EventKind::Deleted && own == path)
+            }
         }
     }
 }
