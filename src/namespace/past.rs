@@ -22,7 +22,7 @@ use crate::{
 /// one keeps the history alive, so let it go after use.
 ///
 /// ```no_run
-/// # fn example(past: quorate::Past, seen: quorate::Zxid) -> Result<(), Box<dyn std::error::Error>> {
+/// # fn example(past: quorate::Past, seen: quorate::Zxid) -> Result<(), quorate::PastError> {
 /// let then = past.at(seen)?;
 /// println!("{:?}", then.read(&"/config".parse()?));
 /// for it in past.diff(seen, past.newest())? {

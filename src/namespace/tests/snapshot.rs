@@ -198,6 +198,32 @@ fn an_impossible_state_is_refused() {
     }
 }
 
+/// What was before a change is in nothing but the history, and in the digest.
+#[test]
+fn rule_2_another_past_is_another_digest() {
+    let mut it = Fixture::new();
+    it.plain(create("/a", "1", CreateMode::Persistent));
+    it.plain(set("/a", "2", None));
+    it.plain(delete("/a", None));
+    let before = |kind: &mut Kind, of: u32, edit: fn(&mut proto::ZnodeRecord)| {
+        if let Kind::Change(it) = kind {
+            if it.kind == of {
+                edit(it.before.as_mut().unwrap());
+            }
+        }
+    };
+    let edits: [(u32, fn(&mut proto::ZnodeRecord)); 4] = [
+        (1, |it| it.data = "3".into()),
+        (2, |it| it.data = "3".into()),
+        (2, |it| it.next_sequence = 7),
+        (2, |it| it.stat.as_mut().unwrap().children = 7),
+    ];
+    for (of, edit) in edits {
+        let error = decode_records(&it.ns, |_, kind| before(kind, of, edit)).unwrap_err();
+        assert!(error.to_string().contains("digest"), "{error}");
+    }
+}
+
 /// Encoder and decoder hold nothing that grows with the tree beyond the tree.
 #[test]
 fn sizes_of_what_there_are_millions_of() {

@@ -327,7 +327,7 @@ fn resumable() {
     assert!(resumed > 3, "{resumed}");
 }
 
-/// Where a watch says how far it has come, all up to there was told before, and nothing of it after.
+/// Where a watch says how far it has come, all up to there was told before, and nothing after.
 #[test]
 fn bookmarkable() {
     let storm = Storm::new(6);
