@@ -113,8 +113,13 @@ impl Storm {
                 }
                 2 => installs += Self::cut_off(&mut cluster, &mut random, &mut readers),
                 _ => {
-                    let reader = &mut readers[random.below(3) as usize];
+                    let at = random.below(3) as usize;
+                    let reader = &mut readers[at];
                     cluster.node(reader.at).unwatch(reader.watch);
+                    for _ in 0..10 {
+                        Self::write(&mut cluster, &mut random, None);
+                        cluster.run(1);
+                    }
                     reader.resume(&mut cluster, id(random.below(3) + 1));
                 }
             }
@@ -168,12 +173,13 @@ impl Storm {
         readers.iter_mut().for_each(|reader| reader.take(cluster));
         cluster.kill(at);
         let other = cluster.elect();
-        for reader in readers.iter_mut().filter(|reader| reader.at == at) {
-            reader.resume(cluster, other);
-        }
         for _ in 0..10 {
             Self::write(cluster, random, Some(at));
             cluster.run(1);
+        }
+        // What happened meanwhile is told from the history.
+        for reader in readers.iter_mut().filter(|reader| reader.at == at) {
+            reader.resume(cluster, other);
         }
         cluster.start(at);
     }

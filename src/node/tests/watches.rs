@@ -293,6 +293,10 @@ fn a_one_shot_watch_fires_once_and_is_gone() {
     let told: Vec<_> = ids.iter().map(|id| marks(&cluster, at, *id)).collect();
     assert_eq!(told, [["3", "Fired"], ["6", "Fired"], ["5", "Fired"], ["1", "Fired"]]);
     assert_eq!(cluster.nodes[&at].status().watches, 0);
+    // From the history, too, it is told of one transaction alone.
+    let again = cluster.node(at).watch(again).expect("armed").id;
+    cluster.settle();
+    assert_eq!(marks(&cluster, at, again), ["1", "Fired"]);
     // The end of the parent is an event of its children's watch, too.
     let child = cluster.node(at).watch(child).expect("armed").id;
     let path = path("/a");
