@@ -7,7 +7,7 @@ use std::{error::Error, sync::Arc, time::Duration};
 
 use quorate::{
     ClusterId, Config, Identities, List, NodeId, Now, Secret,
-    node::{Caller, Message, Node, Output, Request, Seq, Watch},
+    node::{Message, Node, Output, Request, Seq, Watch},
     recipes::{Action, Election, Failure, Input, Layout, State},
     wal::{MemoryFs, Wal},
 };
@@ -107,8 +107,8 @@ impl Member {
                     self.election.handle(Input::Read { zxid, result });
                 }
                 Action::Watch { filter, from } => {
-                    let (caller, from, credit) = (Caller::world(), Some(from), 1000);
-                    self.node.watch(Watch { caller, filter, from, credit })?;
+                    let (from, credit) = (Some(from), 1000);
+                    self.node.watch(Watch { from, ..Watch::of(filter, credit) })?;
                 }
                 _ => {} // a watch that is not dropped costs little, and tells nothing wrong
             }

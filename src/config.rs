@@ -385,6 +385,7 @@ impl Limits {
             ("reaped nodes", self.reaps_max, 1, 1 << 16),
             ("pending count", self.pending_count_max, 1, 1 << 32),
             ("pending count of a session", self.session_pending_count_max, 1, 1 << 32),
+            ("pending bytes of a session", self.session_pending_bytes_max, 1 << 10, 1 << 40),
             ("watches", self.watches_max, 1, 1 << 32),
             ("entry bytes", self.entry_bytes_max, 1 << 10, size_max),
             ("uncommitted bytes", self.uncommitted_bytes_max, 1 << 10, 1 << 40),
@@ -400,10 +401,8 @@ impl Limits {
         let (payload, window) = (self.payload_bytes_max as u64, self.window_bytes_max as u64);
         in_range("window bytes", window, 2 * (payload + OP_OVERHEAD_BYTES), WINDOW_BYTES_MAX)?;
         // And written, or it would be refused for ever as if there were no room just now.
-        let written = payload + 8 * OP_OVERHEAD_BYTES;
-        let (node, session) = (self.pending_bytes_max, self.session_pending_bytes_max);
-        in_range("pending bytes", node as u64, written, 1 << 40)?;
-        in_range("pending bytes of a session", session as u64, written, 1 << 40)
+        let pending = self.pending_bytes_max as u64;
+        in_range("pending bytes", pending, payload + 8 * OP_OVERHEAD_BYTES, 1 << 40)
     }
 }
 

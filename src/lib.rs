@@ -114,11 +114,12 @@ pub use config::{Config, ConfigBuilder, ConfigError, Limits};
 pub use id::{Boot, ClusterId, Incarnation, NodeId, Secret, SessionId, StoreId, Zxid};
 #[doc(hidden)]
 pub use namespace::Replica;
-pub use namespace::View;
+pub use namespace::{Diff, Difference, DifferenceKind, Past, PastError, View};
 pub use op::{
-    AccessError, Acl, Check, Child, Children, CreateMode, DigestId, Event, EventKind, Field,
-    Filter, Grant, Guard, Identities, Identity, Lifetime, LimitName, List, Op, OpError, Outcome,
-    Owned, Page, Principal, Quota, Relation, Reply, Rights, Stat, Subject, Txn, Usage,
+    AccessError, Acl, Check, Child, Children, Content, CreateMode, Detail, DigestId, Event,
+    EventKind, Field, Filter, Grant, Guard, Identities, Identity, Lifetime, LimitName, List, Op,
+    OpError, Outcome, Owned, Page, Principal, Quota, Relation, Reply, Rights, Stat, Subject, Txn,
+    Usage,
 };
 pub use path::{Path, PathError, PathPrefix};
 pub use time::Now;

@@ -723,20 +723,30 @@ pub struct ZnodeRecord {
     #[prost(uint64, tag = "9")]
     pub usage_bytes: u64,
 }
+/// What takes a change back. The changes stand in a snapshot newest first: what was after a change
+/// is in the tree from which all those before it in the snapshot were taken back.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ChangeRecord {
     #[prost(uint64, tag = "1")]
     pub zxid: u64,
+    /// 0 created, 1 data replaced, 2 deleted, 3 access control list replaced, 4 quota set.
     #[prost(uint32, tag = "2")]
     pub kind: u32,
     #[prost(bytes = "bytes", tag = "3")]
     pub path: ::prost::bytes::Bytes,
-    #[prost(uint64, tag = "4")]
-    pub czxid: u64,
-    /// The access control list in force, before a deletion and after anything else: length-delimited
-    /// GrantRecord; empty: everything for everybody.
-    #[prost(bytes = "bytes", tag = "5")]
-    pub acl: ::prost::bytes::Bytes,
+    /// The node before, without its path; of a replaced list without its data; of a quota nothing
+    /// else. None before a creation, or if there was no quota.
+    #[prost(message, optional, tag = "4")]
+    pub before: ::core::option::Option<ZnodeRecord>,
+    /// Of a creation or a deletion: the parent before.
+    #[prost(uint64, tag = "5")]
+    pub parent_pzxid: u64,
+    #[prost(uint64, tag = "6")]
+    pub parent_cversion: u64,
+    #[prost(uint64, tag = "7")]
+    pub parent_next_sequence: u64,
+    #[prost(uint64, tag = "8")]
+    pub parent_since_us: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SnapshotEnd {

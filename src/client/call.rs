@@ -13,10 +13,10 @@ use crate::{
         session::SessionCell,
         watcher::Stream,
     },
-    id::{NodeId, Secret, Zxid},
-    namespace::View,
-    node::{Caller, Image, Read, Request, Status, WatchId},
-    op::{Filter, Identities, Txn},
+    id::{NodeId, Secret},
+    namespace::{Past, View},
+    node::{Caller, Image, Read, Request, Status, Watch, WatchId},
+    op::{Identities, Txn},
     path::Path,
     recipes::{Layout, Leadership},
 };
@@ -41,11 +41,13 @@ pub(crate) enum Call {
         promise: ReadPromise,
     },
     Watch {
-        caller: Caller,
-        filter: Filter,
-        from: Option<Zxid>,
-        buffer: u32,
+        watch: Watch,
         promise: Promise<Watcher>,
+    },
+    Progress(WatchId),
+    Past {
+        caller: Caller,
+        promise: Promise<Past>,
     },
     Credit(WatchId, u32),
     Unwatch(WatchId),
@@ -166,7 +168,12 @@ impl Call {
             Self::Status(promise) => promise.fill(Err(error)),
             Self::View { promise, .. } => promise.fill(Err(error)),
             Self::Image(promise) => promise.fill(Err(error)),
-            Self::Credit(..) | Self::Unwatch(_) | Self::Leave(_) | Self::Unobserve(_) => {}
+            Self::Past { promise, .. } => promise.fill(Err(error)),
+            Self::Progress(_)
+            | Self::Credit(..)
+            | Self::Unwatch(_)
+            | Self::Leave(_)
+            | Self::Unobserve(_) => {}
         }
     }
 }

@@ -125,8 +125,30 @@ macro_rules! calls {
         ///
         /// It tells of what may be read only: see [`Watch`](crate::node::Watch).
         pub fn watch(&self, filter: Filter, from: Option<Zxid>) -> Completion<Watcher> {
-            let (caller, buffer) = (self.caller(), WATCH_BUFFER);
-            self.ask(|promise| Call::Watch { caller, filter, from, buffer, promise })
+            self.watch_with(Watch { from, ..Watch::of(filter, WATCH_BUFFER) })
+        }
+
+        /// As [`watch`](Self::watch), with everything that a watch can be asked for; its caller is
+        /// whoever calls this. Its credit is how many events lie in the handle at most; it is
+        /// given back as they are taken.
+        pub fn watch_with(&self, watch: Watch) -> Completion<Watcher> {
+            let watch = Watch { caller: self.caller(), ..watch };
+            self.ask(|promise| Call::Watch { watch, promise })
+        }
+
+        /// The node's tree, and what it was at every zxid that is retained.
+        ///
+        /// ```no_run
+        /// # fn example(client: quorate::client::Client, seen: quorate::Zxid)
+        /// # -> Result<(), Box<dyn std::error::Error>> {
+        /// let past = client.past().wait()?;
+        /// println!("{:?}", past.at(seen)?.read(&"/config".parse()?));
+        /// # Ok(())
+        /// # }
+        /// ```
+        pub fn past(&self) -> Completion<Past> {
+            let caller = self.caller();
+            self.ask(|promise| Call::Past { caller, promise })
         }
 
         fn look<T>(

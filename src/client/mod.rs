@@ -43,8 +43,8 @@ use crate::{
         watcher::Stream,
     },
     id::{NodeId, Secret, SessionId, Zxid},
-    namespace::View,
-    node::{Caller, Consistency, Image, Read, ReadOp, Request, Status},
+    namespace::{Past, View},
+    node::{Caller, Consistency, Image, Read, ReadOp, Request, Status, Watch},
     op::{
         Acl, CreateMode, Filter, Identities, List, Op, Outcome, Owned, Page, Quota, Stat, Txn,
         Usage,

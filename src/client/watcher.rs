@@ -26,7 +26,8 @@ use crate::{
 pub struct Changes {
     /// The transaction; resume a later watch from here.
     pub zxid: Zxid,
-    /// What it did, as far as the watch looks; at least one.
+    /// What it did, as far as the watch looks. None, if the watch only says that it has told of
+    /// everything up to this transaction ([`Watch::progress_ticks`](crate::node::Watch)).
     pub events: Vec<Event>,
 }
 
@@ -90,6 +91,12 @@ impl Watcher {
         }
     }
 
+    /// Asks how far the watch has come: [`Changes`] without events say so, behind all that there is
+    /// to tell.
+    pub fn ask_progress(&self) {
+        self.mailbox.call(Call::Progress(self.id));
+    }
+
     /// The tree at the moment after which the first change comes, as whoever watches may see it.
     pub fn view(&self) -> &View {
         &self.view
@@ -98,7 +105,7 @@ impl Watcher {
     /// Gives credit back, in portions of half the buffer.
     fn took(&mut self, next: Option<Result<Changes, Error>>) -> Option<Result<Changes, Error>> {
         if let Some(Ok(changes)) = &next {
-            let events = u32::try_from(changes.events.len()).unwrap_or(u32::MAX);
+            let events = u32::try_from(changes.events.len().max(1)).unwrap_or(u32::MAX);
             self.taken = self.taken.saturating_add(events);
             if self.taken >= self.buffer.div_ceil(2) {
                 self.mailbox.call(Call::Credit(self.id, self.taken));
@@ -233,6 +240,11 @@ impl<T> Stream<T> {
             }
             state.open = false;
         });
+    }
+
+    /// Nothing more follows, and nothing is wrong.
+    pub(crate) fn finish(&self) {
+        self.change(|state| state.open = false);
     }
 
     fn change(&self, change: impl FnOnce(&mut StreamState<T>)) {

@@ -22,7 +22,7 @@ use crate::{
     id::{Secret, SessionId},
     node::{
         Attachment, Consistency, Node, Output, Read, ReadOp, Request, RequestError, SubmitError,
-        Ticket, Watch, WatchId,
+        Ticket, Watch, WatchEnd, WatchId,
     },
     op::Identities,
     recipes::{Observer, contender::Contender},
@@ -126,6 +126,9 @@ impl Desk {
             Call::View { caller, promise } => {
                 promise.fill(node.view_of(&caller).map_err(Error::from));
             }
+            Call::Past { caller, promise } => {
+                promise.fill(node.past_of(&caller).map_err(Error::from));
+            }
             Call::Image(promise) => promise.fill(Ok(node.image())),
             call => self.look(call, node),
         }
@@ -138,9 +141,8 @@ impl Desk {
                 Ok(ticket) => drop(self.pending.insert(ticket, Pending::Answer(promise))),
                 Err(error) => promise.refuse(error.into()),
             },
-            Call::Watch { caller, filter, from, buffer: credit, promise } => {
-                self.watch(Watch { caller, filter, from, credit }, promise, node);
-            }
+            Call::Watch { watch, promise } => self.watch(watch, promise, node),
+            Call::Progress(watch) => node.progress(watch),
             Call::Credit(watch, events) => node.credit(watch, events),
             Call::Unwatch(watch) => {
                 node.unwatch(watch);
@@ -195,7 +197,13 @@ impl Desk {
                     self.places.events(watch, &events, node);
                 }
             }
+            Output::Progress { watch, zxid } => {
+                if let Some(stream) = self.streams.get(&watch) {
+                    stream.push(Changes { zxid, events: Vec::new() });
+                }
+            }
             Output::WatchEnded { watch, cause } => match self.streams.remove(&watch) {
+                Some(stream) if cause == WatchEnd::Fired => stream.finish(),
                 Some(stream) => stream.end(Error::WatchEnded(cause)),
                 None => self.places.watch_ended(watch),
             },
@@ -287,8 +295,7 @@ impl Desk {
     }
 
     fn watch(&mut self, watch: Watch, promise: Promise<Watcher>, node: &mut Node) {
-        let buffer = watch.credit;
-        let armed = node.watch(watch.clone());
+        let (buffer, armed) = (watch.credit, node.watch(watch.clone()));
         if let Err(SubmitError::Behind { from, .. }) = armed {
             let (caller, consistency) = (watch.caller.clone(), Consistency::AtLeast(from));
             let taken = node.read(Read { caller, op: ReadOp::Barrier, consistency });

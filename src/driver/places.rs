@@ -328,8 +328,9 @@ impl Recipe {
                 Err(_) => Done::Later(Input::Read { zxid, result: Err(Failure::NotDone) }),
             },
             Action::Watch { filter, from } => {
-                let (filter_of, from, credit) = (filter.clone(), Some(from), CREDIT);
-                match node.watch(Watch { caller, filter: filter_of, from, credit }) {
+                let (from, credit) = (Some(from), CREDIT);
+                let watch = Watch { caller, from, ..Watch::of(filter.clone(), credit) };
+                match node.watch(watch) {
                     Ok(armed) => {
                         self.watches.push((filter, armed.id));
                         Done::Watching(armed.id)

@@ -1,11 +1,15 @@
 //! Rights: who may do what to which node. Every decision on a right is made here.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     id::SessionId,
-    namespace::tree::{Special, Stamp, Tree, Znode},
-    op::{Acl, Event, EventKind, Identities, OpError, Outcome, Rights, Stat},
+    namespace::{
+        digest,
+        history::{Change, Parent},
+        tree::{Special, Stamp, Tree, Value, Znode},
+    },
+    op::{Acl, Detail, EventKind, Identities, OpError, Outcome, Rights, Stat},
     path::Path,
 };
 
@@ -15,12 +19,62 @@ pub(super) struct Actor {
     pub(super) who: Identities,
 }
 
-impl Znode {
+/// The changes of one transaction, for what stood between two of its operations was never there
+/// for anybody: who may learn of a node's change could read the node under all of its lists.
+#[derive(Debug)]
+pub(crate) struct Lists<'a> {
+    /// Only if there are several changes, and a list among them.
+    by_path: BTreeMap<&'a str, Vec<&'a Change>>,
+}
+
+impl<'a> Lists<'a> {
+    /// Of all changes of a transaction.
+    pub(crate) fn new(changes: impl IntoIterator<Item = &'a Change> + Clone) -> Self {
+        let mut by_path = BTreeMap::new();
+        let lists = |it: &Change| it.values().any(|value| value.acl().is_some());
+        if changes.clone().into_iter().nth(1).is_some() && changes.clone().into_iter().any(lists) {
+            for change in changes {
+                by_path.entry(change.path.as_str()).or_insert_with(Vec::new).push(change);
+            }
+        }
+        Self { by_path }
+    }
+
+    /// How much somebody may learn of a change, as far as the lists of its transaction say.
+    pub(super) fn allow(&self, it: &Change, who: &Identities) -> Option<Detail> {
+        let may_read =
+            |value: &Arc<Value>| value.acl().is_none_or(|acl| acl.allows(who, Rights::READ));
+        let one = [it];
+        let same = self.by_path.get(it.path.as_str()).map_or(&one[..], |it| &it[..]);
+        if !same.iter().all(|it| it.values().next().is_none_or(may_read)) {
+            return None;
+        }
+        let before = same.iter().all(|it| it.before.as_ref().is_none_or(may_read));
+        let last = same.last().is_none_or(|last| std::ptr::eq(*last, it));
+        Some(match (before, last) {
+            (true, _) => Detail::BeforeAndAfter,
+            (false, true) => Detail::After,
+            // What it was in between has parts of what was before.
+            (false, false) => Detail::Path,
+        })
+    }
+}
+
+impl Change {
+    /// The node in force, after it unless it is a deletion, first; then before it.
+    fn values(&self) -> impl Iterator<Item = &Arc<Value>> {
+        self.after.iter().chain(&self.before)
+    }
+}
+
+impl Value {
     /// The node's list; without one, everything is granted to everybody.
     pub(super) fn acl(&self) -> Option<&Acl> {
         self.special.as_ref()?.acl.as_ref()
     }
+}
 
+impl Znode {
     pub(super) fn allows(&self, who: &Identities, right: Rights) -> bool {
         self.acl().is_none_or(|acl| acl.allows(who, right))
     }
@@ -57,9 +111,10 @@ impl Tree {
     }
 
     /// Whether the node of a change may be read now, or is gone.
-    pub(super) fn shows(&self, event: &Event, who: &Identities) -> bool {
-        let same = |znode: &&Znode| znode.czxid == event.czxid && event.kind != EventKind::Deleted;
-        let now = self.get(event.path.as_str()).filter(same);
+    pub(super) fn shows(&self, change: &Change, who: &Identities) -> bool {
+        let value = change.after.as_ref();
+        let same = |znode: &&Znode| value.is_some_and(|value| value.czxid == znode.czxid);
+        let now = self.get(change.path.as_str()).filter(same);
         now.is_none_or(|znode| znode.allows(who, Rights::READ))
     }
 
@@ -81,7 +136,8 @@ impl Tree {
         acl: &Acl,
         version: Option<u64>,
         who: &Identities,
-    ) -> Result<Outcome, OpError> {
+        at: Stamp,
+    ) -> Result<(Outcome, Change), OpError> {
         let znode = self.existing(path)?;
         znode.require(path.as_str(), who, Rights::ADMIN)?;
         let special = znode.special.as_deref().cloned().unwrap_or_default();
@@ -94,11 +150,28 @@ impl Tree {
         };
         let acl = Some(acl).filter(|acl| !acl.is_open());
         let special = Special { acl, aversion: actual + 1, ..special };
-        let changed = self.change(path.as_str(), |znode| {
-            znode.special = Some(Arc::new(special));
-            znode.stat()
+        let hash = digest::of_path(path.as_str());
+        let changed = self.change_hashed(path.as_str(), hash, |znode| {
+            let before = Arc::clone(&znode.value);
+            Arc::make_mut(&mut znode.value).special = Some(Arc::new(special));
+            (znode.stat(), before, Arc::clone(&znode.value), znode.listing)
         });
-        changed.map(|stat| Outcome::AclSet { stat }).ok_or(OpError::NoNode { path })
+        let Some(((stat, before, after, listing), znode_hash)) = changed else {
+            return Err(OpError::NoNode { path });
+        };
+        let change = Change {
+            zxid: at.zxid,
+            kind: Some(EventKind::AclChanged),
+            path,
+            before: Some(before),
+            after: Some(after),
+            listing,
+            children: stat.children,
+            parent: Parent::default(),
+            metered: None,
+            hash: 0,
+        };
+        Ok((Outcome::AclSet { stat }, change.hashed(hash, [znode_hash, 0])))
     }
 
     /// A node's list; hashes in it are only for those who may replace it.

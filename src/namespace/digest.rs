@@ -8,8 +8,14 @@ use crate::{
     command::access::{acl_to_bytes, identities_to_bytes},
     config::Parameters,
     id::{SessionId, Zxid},
-    namespace::{quota::Metered, record::reply_to_bytes, session::Session, tree::Znode},
-    op::{Event, EventKind, Lifetime, Outcome, Reply, Stat},
+    namespace::{
+        history::{Change, Parent},
+        quota::Metered,
+        record::reply_to_bytes,
+        session::Session,
+        tree::Znode,
+    },
+    op::{EventKind, Lifetime, Outcome, Reply, Stat},
 };
 
 /// What the state comes to; two of the same version are equal if the states are.
@@ -106,13 +112,13 @@ pub(super) fn of_znode(path: u64, it: &Znode) -> u64 {
         path,
         it.czxid.as_u64(),
         it.mzxid.as_u64(),
-        it.pzxid.as_u64(),
+        it.listing.pzxid.as_u64(),
         it.ctime_ms,
         it.mtime_ms,
         it.version,
-        it.cversion,
+        it.listing.cversion,
         owner,
-        it.next_sequence,
+        it.listing.next_sequence,
     ] {
         hash.word(word);
     }
@@ -128,13 +134,7 @@ pub(super) fn of_znode(path: u64, it: &Znode) -> u64 {
 pub(super) fn of_quota(path: &str, it: &Metered) -> u64 {
     let mut hash = Hash::new(Kind::Quota);
     hash.bytes(path.as_bytes());
-    let quota = &it.quota;
-    for bound in [quota.nodes_hard, quota.bytes_hard, quota.nodes_soft, quota.bytes_soft] {
-        hash.word(bound.is_some().into());
-        hash.word(bound.unwrap_or(0));
-    }
-    hash.word(it.usage.nodes);
-    hash.word(it.usage.bytes);
+    hash.metered(it);
     hash.end()
 }
 
@@ -185,18 +185,34 @@ pub(super) fn of_reply(seq: u64, reply: &Reply) -> u64 {
     hash.end()
 }
 
-pub(super) fn of_event(it: &Event) -> u64 {
-    let mut hash = Hash::new(Kind::Event);
-    hash.word(it.zxid.as_u64());
-    hash.word(match it.kind {
-        EventKind::Created => 1,
-        EventKind::DataChanged => 2,
-        EventKind::Deleted => 3,
-    });
-    hash.word(it.czxid.as_u64());
-    hash.bytes(it.path.as_str().as_bytes());
-    if let Some(acl) = &it.acl {
-        hash.bytes(&acl_to_bytes(acl));
+/// Given the hashes of the path, and of the node and its data before: none is made twice. What was
+/// after it is in the tree, or before a later change.
+pub(super) fn of_change(path: u64, before: [u64; 2], it: &Change) -> u64 {
+    let mut hash = Hash::new(Kind::Change);
+    let kind = match it.kind {
+        Some(EventKind::Created) => 1,
+        Some(EventKind::DataChanged) => 2,
+        Some(EventKind::Deleted) => 3,
+        Some(EventKind::AclChanged) => 4,
+        None => 5,
+    };
+    let Parent { listing, since_us } = it.parent;
+    for word in [
+        it.zxid.as_u64(),
+        kind,
+        path,
+        before[0],
+        before[1],
+        it.children,
+        listing.pzxid.as_u64(),
+        listing.cversion,
+        listing.next_sequence,
+        since_us,
+    ] {
+        hash.word(word);
+    }
+    if let Some(metered) = &it.metered {
+        hash.metered(metered);
     }
     hash.end()
 }
@@ -211,7 +227,7 @@ enum Kind {
     Quota,
     Session,
     Reply,
-    Event,
+    Change,
 }
 
 /// One word at a time, each step reversible: items of one length that differ in one word differ.
@@ -257,6 +273,16 @@ impl Hash {
         self.lifetime(it.lifetime);
         self.word(it.data_length);
         self.word(it.children);
+    }
+
+    fn metered(&mut self, it: &Metered) {
+        let quota = &it.quota;
+        for bound in [quota.nodes_hard, quota.bytes_hard, quota.nodes_soft, quota.bytes_soft] {
+            self.word(bound.is_some().into());
+            self.word(bound.unwrap_or(0));
+        }
+        self.word(it.usage.nodes);
+        self.word(it.usage.bytes);
     }
 
     fn lifetime(&mut self, lifetime: Lifetime) {

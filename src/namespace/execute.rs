@@ -6,12 +6,13 @@ use crate::{
     namespace::{
         Frozen, Namespace,
         access::Actor,
+        history::Change,
         session::outcome_bytes,
-        tree::{Change, New, Stamp, Tree},
+        tree::{New, Stamp, Tree, Znode},
     },
     op::{
-        Acl, Body, Check, CreateMode, Event, Field, Guard, Identities, LimitName, Op, OpError,
-        Outcome, Rights, Stat, Txn,
+        Acl, Body, Check, CreateMode, Field, Guard, Identities, LimitName, Op, OpError, Outcome,
+        Rights, Stat, Txn,
     },
     path::PathPrefix,
 };
@@ -40,11 +41,11 @@ impl Namespace {
             (Some(_), Some(otherwise)) => otherwise,
             (Some(error), None) => return Err(error),
         };
-        let (before, events) = (self.state.clone(), self.changes.len());
+        let (before, changes) = (self.state.clone(), self.changes.len());
         let result = Run::new(self, actor).all(ops, held);
         if result.is_err() {
             self.state = before;
-            self.changes.truncate(events);
+            self.changes.truncate(changes);
         }
         result
     }
@@ -53,7 +54,7 @@ impl Namespace {
 /// Operations of one transaction, under way.
 struct Run<'a> {
     state: &'a mut Frozen,
-    changes: &'a mut Vec<Event>,
+    changes: &'a mut Vec<Change>,
     lists_replaced: &'a mut Zxid,
     actor: &'a Actor,
     at: Stamp,
@@ -87,35 +88,33 @@ impl<'a> Run<'a> {
         match op {
             Op::Create { path, data, mode, acl } => self.create(path, data, *mode, acl.as_ref()),
             Op::Set { path, data, version } => {
-                let change = state.tree.set(path.clone(), data, *version, who, self.at)?;
-                Ok(self.changed(change))
+                let set = state.tree.set(path.clone(), data, *version, who, self.at)?;
+                Ok(self.changed(set))
             }
             Op::Delete { path, version } => {
-                let change = state.tree.delete(path, *version, who, self.at)?;
-                self.disown(&change);
-                Ok(self.changed(change))
+                let deleted = state.tree.delete(path, *version, who, self.at)?;
+                self.disown(&deleted.1);
+                Ok(self.changed(deleted))
             }
             Op::DeleteTree { path } => {
                 let max = state.parameters.subtree_nodes_max;
                 let changes = state.tree.delete_tree(path, max, who, self.at)?;
-                let nodes = changes.len() as u64;
+                let outcome = Outcome::DeletedTree { nodes: changes.len() as u64 };
                 for change in changes {
                     self.disown(&change);
-                    self.changed(change);
+                    self.changed((Outcome::Deleted, change));
                 }
-                Ok(Outcome::DeletedTree { nodes })
+                Ok(outcome)
             }
             Op::SetAcl { path, acl, version } => {
-                let outcome = state.tree.set_acl(path, acl, *version, who)?;
+                let set = state.tree.set_acl(path, acl, *version, who, self.at)?;
                 *self.lists_replaced = self.at.zxid;
-                self.wrote = true;
-                Ok(outcome)
+                Ok(self.changed(set))
             }
             Op::SetQuota { path, quota } => {
                 let max = state.parameters.subtree_nodes_max;
-                state.tree.set_quota(path, *quota, max, who)?;
-                self.wrote = true;
-                Ok(Outcome::QuotaSet)
+                let set = state.tree.set_quota(path, *quota, max, (who, self.at))?;
+                Ok(self.changed(set))
             }
             Op::Check(guard) => match holds(&state.tree, guard, who)? {
                 true => Ok(Outcome::Checked),
@@ -126,7 +125,11 @@ impl<'a> Run<'a> {
                 Ok(Outcome::Node { data: znode.data.clone(), stat: znode.stat() })
             }
             Op::Exists { path } => state.tree.stat(path, who).map(Outcome::Exists),
-            Op::List(list) => state.tree.list(list, who).map(Outcome::Listed),
+            Op::List(list) => {
+                let parent = state.tree.readable(&list.path, who)?;
+                let may_read = |_: &str, znode: &Znode| znode.allows(who, Rights::READ);
+                Ok(Outcome::Listed(state.tree.list(parent, list, may_read)))
+            }
             Op::GetAcl { path } => {
                 let (acl, stat) = state.tree.acl(path, who)?;
                 Ok(Outcome::Acl { acl, stat })
@@ -148,24 +151,24 @@ impl<'a> Run<'a> {
         };
         let (sequential, lifetime) = (mode.is_sequential(), mode.lifetime());
         let new = New { prefix, sequential, data, owner, lifetime, acl };
-        let change = self.state.tree.create(&new, &self.actor.who, self.at)?;
+        let created = self.state.tree.create(&new, &self.actor.who, self.at)?;
         if let Some(owner) = owner {
-            self.state.sessions.own(owner, change.event.path.shared());
+            self.state.sessions.own(owner, created.1.path.shared());
         }
-        Ok(self.changed(change))
+        Ok(self.changed(created))
     }
 
     fn disown(&mut self, change: &Change) {
-        if let Some(owner) = change.owner {
-            self.state.sessions.disown(owner, change.event.path.as_str());
+        if let Some(owner) = change.before.as_ref().and_then(|value| value.owner) {
+            self.state.sessions.disown(owner, change.path.as_str());
         }
     }
 
-    fn changed(&mut self, change: Change) -> Outcome {
+    fn changed(&mut self, (outcome, change): (Outcome, Change)) -> Outcome {
         self.wrote = true;
-        self.state.history.push(change.event.clone());
-        self.changes.push(change.event);
-        change.outcome
+        self.state.history.push(change.clone());
+        self.changes.push(change);
+        outcome
     }
 
     /// The transaction has happened; one that only read takes no zxid.

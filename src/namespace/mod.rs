@@ -14,6 +14,7 @@ mod digest;
 mod execute;
 mod history;
 mod list;
+mod past;
 mod quota;
 mod record;
 mod replica;
@@ -27,17 +28,23 @@ mod tests;
 
 use std::{fmt, mem, sync::Arc};
 
-pub use self::{replica::Replica, view::View};
 pub(crate) use self::{
+    access::Lists,
+    history::Change,
     session::SessionState,
     snapshot::{Decoder, Encoder},
+};
+pub use self::{
+    past::{Diff, Difference, DifferenceKind, Past, PastError},
+    replica::Replica,
+    view::View,
 };
 
 use crate::{
     command::{Command, KeepAlive},
     config::Parameters,
     id::{Origin, SecretHash, SessionId, Zxid},
-    op::{Event, Identities, LimitName, OpError, Outcome, Reply, Rights, Txn},
+    op::{Detail, Identities, LimitName, OpError, Outcome, Reply, Txn},
     path::Path,
 };
 
@@ -55,7 +62,7 @@ use self::{
 /// [`apply`](Self::apply), then [`drain_changes`](Self::drain_changes).
 pub(crate) struct Namespace {
     state: Frozen,
-    changes: Vec<Event>,
+    changes: Vec<Change>,
     /// No access control list was replaced after this transaction. Not part of the state: after a
     /// restart it may be later than it need be.
     lists_replaced: Zxid,
@@ -129,17 +136,22 @@ impl Namespace {
         }
     }
 
-    /// Takes the events of the commands that were applied since the last call, in zxid order.
-    pub(crate) fn drain_changes(&mut self) -> Vec<Event> {
+    /// Takes what the commands changed that were applied since the last call, in zxid order.
+    pub(crate) fn drain_changes(&mut self) -> Vec<Change> {
         mem::take(&mut self.changes)
     }
 
-    /// Whether somebody may learn of a change: who could read the node then and, if that very node
-    /// still lives, can now (ARCHITECTURE.md, rule 12).
-    pub(crate) fn may_learn(&self, event: &Event, who: &Identities) -> bool {
-        let then = event.acl.as_ref().is_none_or(|acl| acl.allows(who, Rights::READ));
+    /// How much somebody may learn of a change (ARCHITECTURE.md, rule 12): who could read the node
+    /// under every list of its transaction and, if that very node still lives, can now.
+    pub(crate) fn learns(
+        &self,
+        lists: &Lists<'_>,
+        it: &Change,
+        who: &Identities,
+    ) -> Option<Detail> {
+        let then = lists.allow(it, who)?;
         // Most changes are told at once: a node's list is what it was then.
-        then && (event.zxid > self.lists_replaced || self.state.tree.shows(event, who))
+        (it.zxid > self.lists_replaced || self.state.tree.shows(it, who)).then_some(then)
     }
 
     /// Who a session is, as the attachment in force has it.
@@ -154,6 +166,11 @@ impl Namespace {
     /// The tree as it is now, for somebody who may see everything; O(1).
     pub(crate) fn view(&self) -> View {
         View::new(self.state.zxid, self.state.tree.clone(), self.state.sessions.clone())
+    }
+
+    /// The tree as it is now, and as it was; O(1).
+    pub(crate) fn past(&self) -> Past {
+        Past::new(self.view(), self.state.history.clone())
     }
 
     /// Everything as it is now; O(1).
@@ -212,17 +229,17 @@ impl Namespace {
         self.state.sessions.get(id)?.cached(seq).cloned()
     }
 
-    /// The last transaction whose events are no longer all kept: a watch resumes from here on.
+    /// The last transaction whose changes are no longer all kept: a watch resumes from here on.
     pub(crate) fn history_floor(&self) -> Zxid {
         self.state.history.floor()
     }
 
-    /// The events after `zxid`, in order; starts in O(log n).
+    /// The changes after `zxid`, in order; starts in O(log n).
     ///
     /// # Errors
     ///
     /// The floor, when `zxid` lies below it.
-    pub(crate) fn history_after(&self, zxid: Zxid) -> Result<impl Iterator<Item = &Event>, Zxid> {
+    pub(crate) fn history_after(&self, zxid: Zxid) -> Result<impl Iterator<Item = &Change>, Zxid> {
         self.state.history.after(zxid)
     }
 
@@ -308,7 +325,7 @@ impl Namespace {
             return Applied::NotReaped { path };
         }
         let change = self.state.tree.remove_leaf(Arc::clone(path.shared()), at);
-        self.publish(change.event);
+        self.publish(change);
         self.state.zxid = at.zxid;
         self.state.history.trim(&self.state.parameters);
         Applied::Reaped { path }
@@ -319,15 +336,15 @@ impl Namespace {
         let at = self.stamp();
         for path in self.state.sessions.remove(id) {
             let change = self.state.tree.remove_leaf(path, at);
-            self.publish(change.event);
+            self.publish(change);
         }
         self.state.zxid = at.zxid;
         self.state.history.trim(&self.state.parameters);
     }
 
-    fn publish(&mut self, event: Event) {
-        self.state.history.push(event.clone());
-        self.changes.push(event);
+    fn publish(&mut self, change: Change) {
+        self.state.history.push(change.clone());
+        self.changes.push(change);
     }
 
     /// When the next transaction happens.

@@ -10,9 +10,10 @@ use std::{iter, sync::Arc};
 use crate::{
     namespace::{
         digest,
-        tree::{Tree, parent},
+        history::{Change, Parent},
+        tree::{Listing, Stamp, Tree, parent},
     },
-    op::{Identities, LimitName, OpError, Quota, Rights, Usage},
+    op::{Identities, LimitName, OpError, Outcome, Quota, Rights, Usage},
     path::Path,
 };
 
@@ -30,28 +31,38 @@ impl Tree {
         path: &Path,
         quota: Option<Quota>,
         max: u64,
-        who: &Identities,
-    ) -> Result<(), OpError> {
+        (who, at): (&Identities, Stamp),
+    ) -> Result<(Outcome, Change), OpError> {
         self.existing(path)?;
         // Whom a subtree is granted to does not set its bounds.
         let above = parent(path.as_str()).unwrap_or("/");
         if let Some(znode) = self.get(above) {
             znode.require(above, who, Rights::ADMIN)?;
         }
-        let Some(quota) = quota else {
-            self.meter(path.shared(), None);
-            return Ok(());
+        let metered = match (quota, self.quotas.get(path.as_str())) {
+            (None, _) => None,
+            (Some(quota), Some(Metered { usage, .. })) => Some(Metered { quota, usage: *usage }),
+            (Some(quota), None) => Some(Metered { quota, usage: self.usage(path, max)? }),
         };
-        let usage = match self.quotas.get(path.as_str()) {
-            Some(metered) => metered.usage,
-            None => self.usage(path, max)?,
+        let before = self.meter(path.shared(), metered);
+        let change = Change {
+            zxid: at.zxid,
+            kind: None,
+            path: path.clone(),
+            before: None,
+            after: None,
+            listing: Listing::default(),
+            children: 0,
+            parent: Parent::default(),
+            metered: before.map(Box::new),
+            hash: 0,
         };
-        self.meter(path.shared(), Some(Metered { quota, usage }));
-        Ok(())
+        let hash = digest::of_path(path.as_str());
+        Ok((Outcome::QuotaSet, change.hashed(hash, [0, 0])))
     }
 
-    /// Puts a quota in the place of the one before.
-    pub(super) fn meter(&mut self, path: &Arc<str>, metered: Option<Metered>) {
+    /// Puts a quota in the place of the one before, which it gives.
+    pub(super) fn meter(&mut self, path: &Arc<str>, metered: Option<Metered>) -> Option<Metered> {
         let before = match metered {
             Some(metered) => {
                 self.sum.add(digest::of_quota(path, &metered));
@@ -62,6 +73,7 @@ impl Tree {
         if let Some(before) = before {
             self.sum.remove(digest::of_quota(path, &before));
         }
+        before
     }
 
     /// The quota of a node, if it has one.
@@ -96,8 +108,9 @@ impl Tree {
             if let Some(metered) = self.quotas.get_mut(above) {
                 self.sum.remove(digest::of_quota(above, metered));
                 let usage = &mut metered.usage;
-                usage.nodes = usage.nodes + came.nodes - went.nodes;
-                usage.bytes = usage.bytes + came.bytes - went.bytes;
+                // Nothing goes that did not come, unless a snapshot tells so of the past.
+                usage.nodes = usage.nodes.saturating_add(came.nodes).saturating_sub(went.nodes);
+                usage.bytes = usage.bytes.saturating_add(came.bytes).saturating_sub(went.bytes);
                 self.sum.add(digest::of_quota(above, metered));
             }
         }

@@ -9,7 +9,11 @@
 //! - The root exists. Every other node's parent exists, is not ephemeral, and lists it.
 //! - An operation that fails has changed nothing.
 
-use std::{mem, ops::Bound, sync::Arc};
+use std::{
+    mem,
+    ops::{Bound, Deref},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use foldhash::fast::FixedState;
@@ -20,13 +24,11 @@ use crate::{
     namespace::{
         access::special_of,
         digest::{self, Sum},
+        history::{Change, Parent},
         limit,
         quota::{self, Metered},
     },
-    op::{
-        Acl, Event, EventKind, Identities, Lifetime, LimitName, OpError, Outcome, Rights, Stat,
-        Usage,
-    },
+    op::{Acl, EventKind, Identities, Lifetime, LimitName, OpError, Outcome, Rights, Stat, Usage},
     path::{Path, PathPrefix},
     time::as_micros,
 };
@@ -59,8 +61,8 @@ impl Tree {
         Self { nodes, due: OrdSet::new(), grace_us, quotas: OrdMap::new(), sum: Sum::default() }
     }
 
-    /// Puts a node that its parent lists, or that is the root.
-    pub(super) fn place(&mut self, path: Arc<str>, znode: Znode) {
+    /// Puts a node that its parent lists, or that is the root; gives the hash of its path.
+    pub(super) fn place(&mut self, path: Arc<str>, znode: Znode) -> u64 {
         if let Some(deadline_us) = znode.deadline(self.grace_us) {
             self.due.insert((deadline_us, Arc::clone(&path)));
         }
@@ -68,6 +70,7 @@ impl Tree {
         self.sum.add(digest::of_znode(hash, &znode));
         self.sum.add(digest::of_data(hash, &znode.data));
         self.nodes.insert(path, Arc::new(znode));
+        hash
     }
 
     /// Makes a node below an existing parent, and lists it there.
@@ -76,7 +79,7 @@ impl Tree {
         new: &New<'_>,
         who: &Identities,
         at: Stamp,
-    ) -> Result<Change, OpError> {
+    ) -> Result<(Outcome, Change), OpError> {
         let prefix = new.prefix;
         let parent_path = prefix.parent_str();
         if !new.sequential && prefix.as_str() == "/" {
@@ -89,42 +92,50 @@ impl Tree {
             return Err(OpError::NoChildrenForEphemerals { path: checked(parent_path) });
         }
         let (path, next_sequence) = if new.sequential {
-            self.next_in_sequence(prefix, parent.next_sequence)?
+            self.next_in_sequence(prefix, parent.listing.next_sequence)?
         } else {
             // The codec refuses a prefix that is no path by itself.
             let path = Path::new(prefix.as_str())
                 .map_err(|_| OpError::NoNode { path: checked(parent_path) })?;
-            (path, parent.next_sequence)
+            (path, parent.listing.next_sequence)
         };
         if self.nodes.contains_key(path.as_str()) {
             return Err(OpError::NodeExists { path });
         }
         let special = special_of(parent, new.acl, new.lifetime, (&path, who), at)?;
         self.check_quotas(parent_path, quota::node(new.data.len()))?;
-        let znode = Znode {
+        let value = Arc::new(Value {
             data: own(new.data),
             czxid: at.zxid,
             mzxid: at.zxid,
-            pzxid: at.zxid,
             ctime_ms: at.wall_ms,
             mtime_ms: at.wall_ms,
+            version: 0,
             owner: new.owner,
             special,
-            ..Znode::default()
+        });
+        let change = Change {
+            zxid: at.zxid,
+            kind: Some(EventKind::Created),
+            path: path.clone(),
+            before: None,
+            after: Some(Arc::clone(&value)),
+            listing: Listing { pzxid: at.zxid, ..Listing::default() },
+            children: 0,
+            parent: parent.as_parent(),
+            metered: None,
+            hash: 0,
         };
-        let (stat, acl) = (znode.stat(), znode.acl().cloned());
-        self.place(Arc::clone(path.shared()), znode);
+        let znode = Znode { value, listing: change.listing, children: OrdSet::new() };
+        let stat = znode.stat();
+        let hash = self.place(Arc::clone(path.shared()), znode);
         self.count(parent_path, quota::node(new.data.len()), Usage::default());
         self.change(parent_path, |parent| {
-            parent.next_sequence = next_sequence;
+            parent.listing.next_sequence = next_sequence;
             parent.children.insert(Arc::clone(path.shared()));
             parent.children_changed(at);
         });
-        Ok(Change {
-            outcome: Outcome::Created { path: path.clone(), stat },
-            event: Event { zxid: at.zxid, kind: EventKind::Created, path, czxid: at.zxid, acl },
-            owner: new.owner,
-        })
+        Ok((Outcome::Created { path, stat }, change.hashed(hash, [0, 0])))
     }
 
     /// Replaces a node's data.
@@ -135,7 +146,7 @@ impl Tree {
         version: Option<u64>,
         who: &Identities,
         at: Stamp,
-    ) -> Result<Change, OpError> {
+    ) -> Result<(Outcome, Change), OpError> {
         let check = |znode: &Znode| {
             znode.require(path.as_str(), who, Rights::WRITE)?;
             znode.check_version(&path, version)
@@ -146,31 +157,33 @@ impl Tree {
             let more = data.len().saturating_sub(znode.data.len());
             self.check_quotas(path.as_str(), quota::data(more))?;
         }
-        let changed = self.change(path.as_str(), |znode| {
+        let hash = digest::of_path(path.as_str());
+        let changed = self.change_hashed(path.as_str(), hash, |znode| {
             check(znode)?;
-            let before = mem::replace(&mut znode.data, own(data));
-            znode.version += 1;
-            znode.mzxid = at.zxid;
-            znode.mtime_ms = at.wall_ms;
-            if matches!(znode.lifetime(), Lifetime::Ttl(_)) {
-                znode.count_from(at.clock_us);
-            }
-            Ok((znode.stat(), znode.acl().cloned(), before))
+            let before = znode.replace(own(data), at);
+            Ok((znode.stat(), before, Arc::clone(&znode.value), znode.listing))
         });
-        let Some(changed) = changed else {
+        let Some((changed, znode_hash)) = changed else {
             return Err(OpError::NoNode { path });
         };
-        let (stat, acl, before) = changed?;
-        self.count(path.as_str(), quota::data(data.len()), quota::data(before.len()));
-        let hash = digest::of_path(path.as_str());
-        self.sum.remove(digest::of_data(hash, &before));
+        let (stat, before, after, listing) = changed?;
+        self.count(path.as_str(), quota::data(data.len()), quota::data(before.data.len()));
+        let data_hash = digest::of_data(hash, &before.data);
+        self.sum.remove(data_hash);
         self.sum.add(digest::of_data(hash, data));
-        let (zxid, czxid) = (at.zxid, stat.czxid);
-        Ok(Change {
-            outcome: Outcome::Set { stat },
-            event: Event { zxid, kind: EventKind::DataChanged, path, czxid, acl },
-            owner: None,
-        })
+        let change = Change {
+            zxid: at.zxid,
+            kind: Some(EventKind::DataChanged),
+            path,
+            before: Some(before),
+            after: Some(after),
+            listing,
+            children: stat.children,
+            parent: Parent::default(),
+            metered: None,
+            hash: 0,
+        };
+        Ok((Outcome::Set { stat }, change.hashed(hash, [znode_hash, data_hash])))
     }
 
     /// Removes a node without children, and its parent's mention of it.
@@ -180,7 +193,7 @@ impl Tree {
         version: Option<u64>,
         who: &Identities,
         at: Stamp,
-    ) -> Result<Change, OpError> {
+    ) -> Result<(Outcome, Change), OpError> {
         if path.is_root() {
             return Err(OpError::Root);
         }
@@ -191,7 +204,7 @@ impl Tree {
             let children = znode.children.len() as u64;
             return Err(OpError::NotEmpty { path: path.clone(), children });
         }
-        Ok(self.remove_leaf(Arc::clone(path.shared()), at))
+        Ok((Outcome::Deleted, self.remove_leaf(Arc::clone(path.shared()), at)))
     }
 
     /// Removes a node and all below it, at most `max` nodes; each after those below it.
@@ -219,7 +232,12 @@ impl Tree {
             }
             paths.push(Arc::clone(next));
         }
-        let removed = |path: Arc<str>| self.remove(path, at);
+        // Above what is deleted, only the topmost node's parent changes.
+        let removed = |path: Arc<str>| {
+            let above = parent(&path).and_then(|parent| self.get(parent));
+            let above = above.map(Znode::as_parent).unwrap_or_default();
+            self.remove(path, above, at)
+        };
         let changes = paths.into_iter().rev().map(removed).collect();
         self.unlist(path.as_str(), at);
         Ok(changes)
@@ -227,9 +245,8 @@ impl Tree {
 
     /// Removes a node that has no children, whoever owns it.
     pub(super) fn remove_leaf(&mut self, path: Arc<str>, at: Stamp) -> Change {
-        let change = self.remove(path, at);
-        self.unlist(change.event.path.as_str(), at);
-        change
+        let above = self.unlist(&path, at);
+        self.remove(path, above, at)
     }
 
     /// The nodes that may be removed at `clock_us`, those that waited longest first.
@@ -282,13 +299,23 @@ impl Tree {
         path: &str,
         change: impl FnOnce(&mut Znode) -> T,
     ) -> Option<T> {
-        let hash = digest::of_path(path);
+        self.change_hashed(path, digest::of_path(path), change).map(|(result, _)| result)
+    }
+
+    /// As [`change`](Self::change), given the hash of the path; also gives the node's hash before.
+    pub(super) fn change_hashed<T>(
+        &mut self,
+        path: &str,
+        hash: u64,
+        change: impl FnOnce(&mut Znode) -> T,
+    ) -> Option<(T, u64)> {
         let znode = Arc::make_mut(self.nodes.get_mut(path)?);
-        self.sum.remove(digest::of_znode(hash, znode));
+        let hash_before = digest::of_znode(hash, znode);
+        self.sum.remove(hash_before);
         if znode.lifetime() == Lifetime::Unlimited {
             let result = change(znode);
             self.sum.add(digest::of_znode(hash, znode));
-            return Some(result);
+            return Some((result, hash_before));
         }
         let before = znode.deadline(self.grace_us);
         let result = change(znode);
@@ -303,49 +330,108 @@ impl Tree {
                 self.due.insert((after, path));
             }
         }
-        Some(result)
+        Some((result, hash_before))
+    }
+
+    /// Takes back the last change, in a tree that is only looked at: what is kept up for those that
+    /// go on, deadlines and the sum, stays as it is.
+    pub(super) fn undo(&mut self, change: &Change) {
+        let path = change.path.shared();
+        let bytes = |value: &Option<Arc<Value>>| value.as_ref().map_or(0, |it| it.data.len());
+        let (before, after) = (bytes(&change.before), bytes(&change.after));
+        match (change.kind, &change.before) {
+            (Some(EventKind::Created), _) => {
+                self.nodes.remove(&**path);
+                self.count(path, Usage::default(), quota::node(after));
+                if let Some(above) = self.restore_parent(change) {
+                    above.children.remove(path);
+                }
+            }
+            (Some(EventKind::Deleted), Some(value)) => {
+                let value = Arc::clone(value);
+                let znode = Znode { value, listing: change.listing, children: OrdSet::new() };
+                self.nodes.insert(Arc::clone(path), Arc::new(znode));
+                self.count(path, quota::node(before), Usage::default());
+                if let Some(above) = self.restore_parent(change) {
+                    above.children.insert(Arc::clone(path));
+                }
+                self.restore_quota(change);
+            }
+            (Some(_), Some(value)) => {
+                if let Some(znode) = self.nodes.get_mut(&**path) {
+                    Arc::make_mut(znode).value = Arc::clone(value);
+                }
+                self.count(path, quota::data(before), quota::data(after));
+            }
+            _ => self.restore_quota(change),
+        }
+    }
+
+    /// The parent, as it was before but for the list of its children.
+    fn restore_parent(&mut self, change: &Change) -> Option<&mut Znode> {
+        let above = Arc::make_mut(self.nodes.get_mut(change.path.parent_str()?)?);
+        above.listing = change.parent.listing;
+        if above.since_us() != change.parent.since_us {
+            Arc::make_mut(&mut above.value).count_from(change.parent.since_us);
+        }
+        Some(above)
+    }
+
+    fn restore_quota(&mut self, change: &Change) {
+        self.meter(change.path.shared(), change.metered.as_deref().copied());
     }
 
     /// Changes data as a broken memory would.
     #[cfg(test)]
     pub(super) fn corrupt(&mut self, path: &str, data: Bytes) {
-        Arc::make_mut(self.nodes.get_mut(path).expect("it is there")).data = data;
+        let znode = Arc::make_mut(self.nodes.get_mut(path).expect("it is there"));
+        Arc::make_mut(&mut znode.value).data = data;
     }
 
-    /// Takes a node out; its parent still lists it.
-    fn remove(&mut self, path: Arc<str>, at: Stamp) -> Change {
+    /// Takes a node out; its parent, which was like this before, still lists it or does no more.
+    fn remove(&mut self, path: Arc<str>, above: Parent, at: Stamp) -> Change {
         let znode = self.nodes.remove(&*path).unwrap_or_default();
         if let Some(deadline_us) = znode.deadline(self.grace_us) {
             self.due.remove(&(deadline_us, Arc::clone(&path)));
         }
         let hash = digest::of_path(&path);
-        self.sum.remove(digest::of_znode(hash, &znode));
-        self.sum.remove(digest::of_data(hash, &znode.data));
+        let hashes = [digest::of_znode(hash, &znode), digest::of_data(hash, &znode.data)];
+        hashes.into_iter().for_each(|hash| self.sum.remove(hash));
+        let mut metered = None;
         if !self.quotas.is_empty() {
-            self.meter(&path, None);
+            metered = self.meter(&path, None);
             self.count(&path, Usage::default(), quota::node(znode.data.len()));
         }
-        let (czxid, acl) = (znode.czxid, znode.acl().cloned());
-        let path = Path::from_shared_checked(path);
-        Change {
-            outcome: Outcome::Deleted,
-            event: Event { zxid: at.zxid, kind: EventKind::Deleted, path, czxid, acl },
-            owner: znode.owner,
-        }
+        let change = Change {
+            zxid: at.zxid,
+            kind: Some(EventKind::Deleted),
+            path: Path::from_shared_checked(path),
+            listing: znode.listing,
+            children: znode.children.len() as u64,
+            before: Some(Arc::clone(&znode.value)),
+            after: None,
+            parent: above,
+            metered: metered.map(Box::new),
+            hash: 0,
+        };
+        change.hashed(hash, hashes)
     }
 
-    /// Takes a node off its parent's list.
-    fn unlist(&mut self, path: &str, at: Stamp) {
+    /// Takes a node off its parent's list; gives what the parent was before.
+    fn unlist(&mut self, path: &str, at: Stamp) -> Parent {
         let Some(parent) = parent(path) else {
-            return;
+            return Parent::default();
         };
-        self.change(parent, |parent| {
+        let unlisted = self.change(parent, |parent| {
+            let before = parent.as_parent();
             parent.children.remove(path);
             parent.children_changed(at);
             if parent.children.is_empty() && parent.lifetime() == Lifetime::Container {
-                parent.count_from(at.clock_us);
+                Arc::make_mut(&mut parent.value).count_from(at.clock_us);
             }
+            before
         });
+        unlisted.unwrap_or_default()
     }
 
     /// How many nodes lie below a node, at most `max`, and whether there are more.
@@ -388,27 +474,40 @@ impl Tree {
 /// One node; its path is the map's key.
 #[derive(Clone, Default)]
 pub(super) struct Znode {
+    /// Shared with the history, which keeps it when it is replaced: it is never changed in place.
+    pub(super) value: Arc<Value>,
+    pub(super) listing: Listing,
+    /// Full paths, shared with the map's keys.
+    pub(super) children: OrdSet<Arc<str>>,
+}
+
+/// What a node is apart from its children.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Value {
     /// An allocation of its own, for a slice would keep a whole log entry alive.
     pub(super) data: Bytes,
     pub(super) czxid: Zxid,
     pub(super) mzxid: Zxid,
-    pub(super) pzxid: Zxid,
     pub(super) ctime_ms: u64,
     pub(super) mtime_ms: u64,
     pub(super) version: u64,
-    pub(super) cversion: u64,
     /// Invariant: an owner lives, and has this node among its own.
     pub(super) owner: Option<SessionId>,
-    /// The number of the next sequential child; never goes back.
-    pub(super) next_sequence: u64,
-    /// Full paths, shared with the map's keys.
-    pub(super) children: OrdSet<Arc<str>>,
     /// What few nodes have. Invariant: none that says nothing.
     pub(super) special: Option<Arc<Special>>,
 }
 
+/// What changes with the children, beside the list of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Listing {
+    pub(super) pzxid: Zxid,
+    pub(super) cversion: u64,
+    /// The number of the next sequential child; never goes back.
+    pub(super) next_sequence: u64,
+}
+
 /// What few nodes have.
-#[derive(Clone, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Special {
     /// Invariant: none that grants everything to everybody.
     pub(super) acl: Option<Acl>,
@@ -446,19 +545,32 @@ impl Znode {
     }
 
     fn children_changed(&mut self, at: Stamp) {
-        self.cversion += 1;
-        self.pzxid = at.zxid;
+        self.listing.cversion += 1;
+        self.listing.pzxid = at.zxid;
     }
 
-    pub(super) fn lifetime(&self) -> Lifetime {
-        self.special.as_ref().map_or(Lifetime::Unlimited, |it| it.lifetime)
-    }
-
-    /// The lifetime starts anew.
-    fn count_from(&mut self, clock_us: u64) {
-        if let Some(special) = self.special.as_mut() {
-            Arc::make_mut(special).since_us = clock_us;
+    /// Gives the value that other data replaced.
+    fn replace(&mut self, data: Bytes, at: Stamp) -> Arc<Value> {
+        let (old, zxid) = (&*self.value, at.zxid);
+        let mut value = Value {
+            data,
+            czxid: old.czxid,
+            mzxid: zxid,
+            ctime_ms: old.ctime_ms,
+            mtime_ms: at.wall_ms,
+            version: old.version + 1,
+            owner: old.owner,
+            special: old.special.clone(),
+        };
+        if matches!(value.lifetime(), Lifetime::Ttl(_)) {
+            value.count_from(at.clock_us);
         }
+        mem::replace(&mut self.value, Arc::new(value))
+    }
+
+    /// What a change of its children will change.
+    pub(super) fn as_parent(&self) -> Parent {
+        Parent { listing: self.listing, since_us: self.since_us() }
     }
 
     /// From when on the cluster may remove the node, if it may.
@@ -470,7 +582,7 @@ impl Znode {
         let after_us = match special.lifetime {
             Lifetime::Unlimited => return None,
             // It is left alone until it had a child.
-            Lifetime::Container if self.cversion == 0 => return None,
+            Lifetime::Container if self.listing.cversion == 0 => return None,
             Lifetime::Container => grace_us,
             Lifetime::Ttl(ttl) => as_micros(ttl),
         };
@@ -479,25 +591,61 @@ impl Znode {
 
     /// What is told of the node.
     pub(super) fn stat(&self) -> Stat {
-        Stat {
-            czxid: self.czxid,
-            mzxid: self.mzxid,
-            pzxid: self.pzxid,
-            ctime_ms: self.ctime_ms,
-            mtime_ms: self.mtime_ms,
-            version: self.version,
-            cversion: self.cversion,
-            aversion: self.special.as_ref().map_or(0, |it| it.aversion),
-            owner: self.owner,
-            lifetime: self.lifetime(),
-            data_length: self.data.len() as u64,
-            children: self.children.len() as u64,
-        }
+        self.value.stat(self.listing, self.children.len() as u64)
     }
 
     /// The children whose full path is greater than `path`, in order.
     pub(super) fn children_after(&self, path: &str) -> impl Iterator<Item = &Arc<str>> {
         self.children.range::<_, str>((Bound::Excluded(path), Bound::Unbounded))
+    }
+}
+
+impl Deref for Znode {
+    type Target = Value;
+
+    fn deref(&self) -> &Value {
+        &self.value
+    }
+}
+
+impl Value {
+    pub(super) fn lifetime(&self) -> Lifetime {
+        self.special.as_ref().map_or(Lifetime::Unlimited, |it| it.lifetime)
+    }
+
+    /// Changes of the list.
+    pub(super) fn aversion(&self) -> u64 {
+        self.special.as_ref().map_or(0, |it| it.aversion)
+    }
+
+    /// From when on the lifetime counts; 0 if there is none.
+    pub(super) fn since_us(&self) -> u64 {
+        self.special.as_ref().map_or(0, |it| it.since_us)
+    }
+
+    /// The lifetime starts anew.
+    pub(super) fn count_from(&mut self, clock_us: u64) {
+        if let Some(special) = self.special.as_mut() {
+            Arc::make_mut(special).since_us = clock_us;
+        }
+    }
+
+    /// What is told of a node that is this, with so many children.
+    pub(super) fn stat(&self, listing: Listing, children: u64) -> Stat {
+        Stat {
+            czxid: self.czxid,
+            mzxid: self.mzxid,
+            pzxid: listing.pzxid,
+            ctime_ms: self.ctime_ms,
+            mtime_ms: self.mtime_ms,
+            version: self.version,
+            cversion: listing.cversion,
+            aversion: self.aversion(),
+            owner: self.owner,
+            lifetime: self.lifetime(),
+            data_length: self.data.len() as u64,
+            children,
+        }
     }
 }
 
@@ -518,14 +666,6 @@ pub(super) struct New<'a> {
     pub(super) lifetime: Lifetime,
     /// Without it, the parent's.
     pub(super) acl: Option<&'a Acl>,
-}
-
-/// What an operation did.
-pub(super) struct Change {
-    pub(super) outcome: Outcome,
-    pub(super) event: Event,
-    /// The session of an ephemeral node that was made or deleted.
-    pub(super) owner: Option<SessionId>,
 }
 
 /// The payload in an allocation of its own; none for an empty one.

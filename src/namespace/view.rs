@@ -6,7 +6,11 @@ use bytes::Bytes;
 
 use crate::{
     id::{SessionId, Zxid},
-    namespace::{session::Sessions, tree::Tree},
+    namespace::{
+        history::Change,
+        session::Sessions,
+        tree::{Tree, Znode},
+    },
     op::{Acl, Identities, List, OpError, Owned, Page, Quota, Rights, Stat, Usage},
     path::Path,
 };
@@ -26,6 +30,9 @@ pub struct View {
     sessions: Sessions,
     /// Who looks.
     who: Identities,
+    /// Of the past, for whom not everything is shown: a node that still lives is read only by those
+    /// who may read it today, too.
+    today: Option<Tree>,
 }
 
 impl View {
@@ -34,7 +41,7 @@ impl View {
 
     /// What nobody is refused anything of.
     pub(super) fn new(zxid: Zxid, tree: Tree, sessions: Sessions) -> Self {
-        Self { zxid, tree, sessions, who: Identities::superuser() }
+        Self { zxid, tree, sessions, who: Identities::superuser(), today: None }
     }
 
     /// The same for somebody else.
@@ -55,9 +62,38 @@ impl View {
         Ok(self.seen_by(who))
     }
 
+    /// Goes back before a change, which is the last one that it shows.
+    pub(super) fn undo(&mut self, change: &Change) {
+        let path = change.path.shared();
+        if let Some(owner) = change.after.as_ref().and_then(|value| value.owner) {
+            self.sessions.disown(owner, path);
+        }
+        if let Some(owner) = change.before.as_ref().and_then(|value| value.owner) {
+            self.sessions.own(owner, path);
+        }
+        self.tree.undo(change);
+    }
+
+    /// Before its first step back: from here on it is of the past.
+    pub(super) fn into_past(self) -> Self {
+        let today = (!self.who.is_super()).then(|| self.tree.clone());
+        Self { today, ..self }
+    }
+
+    /// Says what it shows.
+    pub(super) fn at(self, zxid: Zxid) -> Self {
+        Self { zxid, ..self }
+    }
+
     /// The last transaction that it shows.
     pub fn zxid(&self) -> Zxid {
         self.zxid
+    }
+
+    /// The node, and whether whoever looks may read it.
+    pub(super) fn znode(&self, path: &Path) -> Option<(&Znode, bool)> {
+        let znode = self.tree.get(path.as_str())?;
+        Some((znode, self.may_read(path.as_str(), znode)))
     }
 
     /// A node's data and stat.
@@ -66,7 +102,7 @@ impl View {
     ///
     /// [`OpError::NoNode`], and [`OpError::NoAuth`] without [`Rights::READ`].
     pub fn read(&self, path: &Path) -> Result<(Bytes, Stat), OpError> {
-        let znode = self.tree.readable(path, &self.who)?;
+        let znode = self.readable(path)?;
         Ok((znode.data.clone(), znode.stat()))
     }
 
@@ -77,7 +113,10 @@ impl View {
     /// [`OpError::NoAuth`] without [`Rights::READ`] on a node that is there, as in ZooKeeper from
     /// 3.9.2 on.
     pub fn stat(&self, path: &Path) -> Result<Option<Stat>, OpError> {
-        self.tree.stat(path, &self.who)
+        match self.tree.get(path.as_str()) {
+            Some(_) => self.readable(path).map(|znode| Some(znode.stat())),
+            None => Ok(None),
+        }
     }
 
     /// A page of a node's children, as it is asked for.
@@ -103,7 +142,8 @@ impl View {
     ///
     /// [`OpError::NoNode`], and [`OpError::NoAuth`] without [`Rights::READ`].
     pub fn list(&self, list: &List) -> Result<Page, OpError> {
-        self.tree.list(list, &self.who)
+        let parent = self.readable(&list.path)?;
+        Ok(self.tree.list(parent, list, |path, znode| self.may_read(path, znode)))
     }
 
     /// A node's access control list and its stat.
@@ -113,6 +153,9 @@ impl View {
     /// [`OpError::NoNode`], and [`OpError::NoAuth`] with neither [`Rights::READ`] nor
     /// [`Rights::ADMIN`]; without the latter the hashes in the list are masked.
     pub fn acl(&self, path: &Path) -> Result<(Acl, Stat), OpError> {
+        if self.today.is_some() {
+            self.readable(path)?;
+        }
         self.tree.acl(path, &self.who)
     }
 
@@ -122,7 +165,7 @@ impl View {
     ///
     /// [`OpError::NoNode`], and [`OpError::NoAuth`] without [`Rights::READ`].
     pub fn quota(&self, path: &Path) -> Result<Option<(Quota, Usage)>, OpError> {
-        self.tree.readable(path, &self.who)?;
+        self.readable(path)?;
         Ok(self.tree.metered(path.as_str()).map(|metered| (metered.quota, metered.usage)))
     }
 
@@ -136,7 +179,7 @@ impl View {
     ///
     /// [`OpError::NoNode`], and [`OpError::NoAuth`] without [`Rights::READ`].
     pub fn descendants(&self, path: &Path, max: u64) -> Result<(u64, bool), OpError> {
-        self.tree.readable(path, &self.who)?;
+        self.readable(path)?;
         let count = self.tree.descendants(path, max);
         count.ok_or_else(|| OpError::NoNode { path: path.clone() })
     }
@@ -146,7 +189,8 @@ impl View {
     ///
     /// # Errors
     ///
-    /// [`OpError::SessionEnded`] if there is no such session.
+    /// [`OpError::SessionEnded`] if there is no such session; a view of the [`Past`](crate::Past)
+    /// knows the sessions that live now.
     pub fn owned(&self, session: SessionId, after: Option<&Path>) -> Result<Owned, OpError> {
         let owner = self.sessions.get(session).ok_or(OpError::SessionEnded { session })?;
         let start = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.as_str()));
@@ -160,7 +204,24 @@ impl View {
 
     /// Whether whoever looks has all of these rights on a node, or there is no such node.
     pub fn allows(&self, path: &Path, rights: Rights) -> bool {
-        self.tree.get(path.as_str()).is_none_or(|znode| znode.allows(&self.who, rights))
+        self.tree.get(path.as_str()).is_none_or(|znode| {
+            znode.allows(&self.who, rights)
+                && (!rights.contains(Rights::READ) || self.may_read(path.as_str(), znode))
+        })
+    }
+
+    fn readable(&self, path: &Path) -> Result<&Znode, OpError> {
+        let znode = self.tree.readable(path, &self.who)?;
+        if self.may_read(path.as_str(), znode) {
+            return Ok(znode);
+        }
+        Err(OpError::NoAuth { path: path.clone(), right: Rights::READ })
+    }
+
+    fn may_read(&self, path: &str, znode: &Znode) -> bool {
+        let hidden = |now: &Znode| now.czxid == znode.czxid && !now.allows(&self.who, Rights::READ);
+        let today = self.today.as_ref().and_then(|today| today.get(path));
+        znode.allows(&self.who, Rights::READ) && !today.is_some_and(hidden)
     }
 }
 

@@ -11,14 +11,14 @@ use crate::{
     command::{Batch, Command, CommandError, Entry},
     consensus::{MembershipChange, Replication},
     id::{Origin as OriginId, SessionId, Zxid},
-    namespace::{Applied, SessionState},
+    namespace::{Applied, Change, Lists, SessionState},
     node::{
         reads::Waiting,
         ready::SnapshotWrite,
         request::{Attachment, Caller, Detach, Output, ReadOp, ReadOutcome, RequestError, Unknown},
         transfer::Local,
     },
-    op::{Event, Identities, OpError, Reply},
+    op::{Identities, OpError, Reply},
     wire::{Body, EntryKind, LogEntry},
 };
 
@@ -83,8 +83,9 @@ impl Node {
         let floor = namespace.history_floor();
         let after = |zxid: Zxid| namespace.history_after(zxid).map_err(|_| floor);
         let left = &mut self.catch_up_left;
-        let may_learn = |event: &Event, who: &Identities| namespace.may_learn(event, who);
-        self.cursors.catch_up(namespace.zxid(), left, after, may_learn, &mut self.outputs);
+        let learns =
+            |lists: &Lists<'_>, it: &Change, who: &Identities| namespace.learns(lists, it, who);
+        self.cursors.catch_up(namespace.zxid(), left, after, learns, &mut self.outputs);
     }
 
     /// Requests that are past their time, rounds that nobody answers, membership changes that were
@@ -104,6 +105,7 @@ impl Node {
             let result = Err(RequestError::Unknown(Unknown::TimedOut));
             self.outputs.push(Output::Reply { ticket: change.ticket, zxid, result });
         }
+        self.cursors.tick(self.tick, zxid, &mut self.outputs);
         self.pin_members();
         if self.consensus.leader().is_some() {
             self.led_tick = self.tick;
@@ -168,8 +170,9 @@ impl Node {
         let changes = self.namespace.drain_changes();
         if !changes.is_empty() {
             let namespace = &self.namespace;
-            let may_learn = |event: &Event, who: &Identities| namespace.may_learn(event, who);
-            self.cursors.fire(&changes, may_learn, &mut self.outputs);
+            let learns =
+                |lists: &Lists<'_>, it: &Change, who: &Identities| namespace.learns(lists, it, who);
+            self.cursors.fire(&changes, learns, &mut self.outputs);
         }
         match applied {
             Applied::Sequenced { session, epoch, seq, reply, ended } => {

@@ -10,8 +10,9 @@ use foldhash::fast::FixedState;
 
 use crate::{
     id::{SessionId, Zxid},
+    namespace::{Change, Lists},
     node::request::{Output, Watch, WatchEnd, WatchId},
-    op::{Event, EventKind, Filter, Identities},
+    op::{Detail, Event, EventKind, Filter, Identities},
     path::Path,
 };
 
@@ -27,19 +28,28 @@ pub(crate) struct Cursors {
     eager: BTreeSet<WatchId>,
     /// Those that end with an attachment.
     by_session: BTreeSet<(SessionId, WatchId)>,
+    /// Those that say how far they have come, by the tick at which they may have to.
+    by_progress: BTreeSet<(u64, WatchId)>,
+    tick: u64,
 }
 
 #[derive(Debug)]
 struct Cursor {
-    session: Option<SessionId>,
+    watch: Watch,
     /// Who is told. Those of a session stay as they are while its attachment, and so the watch,
     /// lasts.
     who: Identities,
-    filter: Filter,
     /// Every event up to here was handed out or does not match.
     last: Zxid,
-    credit: u32,
     lags: bool,
+    /// It has told of the one transaction that it was to tell of.
+    fired: bool,
+    /// Somebody waits to be told how far it has come.
+    owes_progress: bool,
+    /// Up to where it said that it has come, and when it last told anything.
+    told: (Zxid, u64),
+    /// Its place among those that say by themselves how far they have come.
+    progress_due: Option<u64>,
 }
 
 impl Cursors {
@@ -59,8 +69,11 @@ impl Cursors {
         }
         let session = watch.caller.session();
         self.by_session.extend(session.map(|session| (session, id)));
-        let Watch { filter, credit, .. } = watch;
-        let cursor = Cursor { session, who, filter, last: from, credit, lags };
+        let due = watch.progress_ticks.map(|ticks| self.tick + u64::from(ticks.get()));
+        self.by_progress.extend(due.map(|due| (due, id)));
+        let (told, fired, owes_progress, progress_due) = ((from, self.tick), false, false, due);
+        let cursor =
+            Cursor { watch, who, last: from, lags, fired, owes_progress, told, progress_due };
         self.cursors.insert(id, cursor);
     }
 
@@ -69,11 +82,14 @@ impl Cursors {
             return;
         };
         self.eager.remove(&id);
-        if let Some(session) = cursor.session {
+        if let Some(session) = cursor.watch.caller.session() {
             self.by_session.remove(&(session, id));
         }
-        let path = cursor.filter.path();
-        let index = self.index(&cursor.filter);
+        if let Some(due) = cursor.progress_due {
+            self.by_progress.remove(&(due, id));
+        }
+        let path = cursor.watch.filter.path();
+        let index = self.index(&cursor.watch.filter);
         if let Some(ids) = index.get_mut(path) {
             ids.remove(&id);
             if ids.is_empty() {
@@ -85,62 +101,109 @@ impl Cursors {
     /// A watch may be told of `events` more.
     pub(crate) fn credit(&mut self, id: WatchId, events: u32) {
         if let Some(cursor) = self.cursors.get_mut(&id) {
-            cursor.credit = cursor.credit.saturating_add(events);
-            if cursor.lags && cursor.credit > 0 {
+            cursor.watch.credit = cursor.watch.credit.saturating_add(events);
+            if cursor.lags && cursor.watch.credit > 0 {
                 self.eager.insert(id);
             }
         }
     }
 
-    /// Tells of one transaction, whose events all have the same zxid, whoever may learn of it.
+    /// A watch is to say how far it has come; the node has applied `zxid`.
+    pub(crate) fn ask_progress(&mut self, id: WatchId, zxid: Zxid, out: &mut Vec<Output>) {
+        let Some(cursor) = self.cursors.get_mut(&id) else {
+            return;
+        };
+        cursor.owes_progress = true;
+        if cursor.watch.credit == 0 && !cursor.lags {
+            // With credit it reads on, has nothing to read, and says so.
+            cursor.last = cursor.last.max(zxid);
+            cursor.lags = true;
+        }
+        cursor.pay_progress(id, zxid, self.tick, out);
+    }
+
+    /// Time passes: those that have told nothing for a while say how far they have come.
+    pub(crate) fn tick(&mut self, tick: u64, zxid: Zxid, out: &mut Vec<Output>) {
+        self.tick = tick;
+        for _ in 0..PROGRESS_PER_TICK {
+            let Some(&(due, id)) = self.by_progress.first().filter(|(due, _)| *due <= tick) else {
+                return;
+            };
+            self.by_progress.remove(&(due, id));
+            let Some(cursor) = self.cursors.get_mut(&id) else {
+                continue;
+            };
+            let ticks = cursor.watch.progress_ticks.map_or(1, |ticks| u64::from(ticks.get()));
+            if cursor.told.1 + ticks <= tick {
+                if cursor.told.0 < zxid && !cursor.lags && cursor.watch.credit > 0 {
+                    cursor.owes_progress = true;
+                    cursor.pay_progress(id, zxid, tick, out);
+                }
+                cursor.told.1 = tick;
+            }
+            let due = cursor.told.1 + ticks;
+            cursor.progress_due = Some(due);
+            self.by_progress.insert((due, id));
+        }
+    }
+
+    /// Tells of one transaction, whose changes all have the same zxid, whoever may learn of it.
     pub(crate) fn fire(
         &mut self,
-        events: &[Event],
-        may_learn: impl Fn(&Event, &Identities) -> bool,
+        changes: &[Change],
+        learns: impl Fn(&Lists<'_>, &Change, &Identities) -> Option<Detail>,
         out: &mut Vec<Output>,
     ) {
         if self.cursors.is_empty() {
             return;
         }
-        let Some(zxid) = events.first().map(|event| event.zxid) else {
+        let Some(zxid) = changes.first().map(|change| change.zxid) else {
             return;
         };
-        let mut told: BTreeMap<WatchId, Vec<Event>> = BTreeMap::new();
-        for event in events {
-            self.each_match(event, |id| told.entry(id).or_default().push(event.clone()));
+        let mut told: BTreeMap<WatchId, Vec<&Change>> = BTreeMap::new();
+        for change in changes {
+            self.each_match(change, |id| told.entry(id).or_default().push(change));
         }
-        for (id, mut events) in told {
+        let lists = Lists::new(changes);
+        for (id, mut changes) in told {
             let Some(cursor) = self.cursors.get_mut(&id) else {
                 continue;
             };
             if cursor.lags || cursor.last >= zxid {
                 continue;
             }
-            events.retain(|event| may_learn(event, &cursor.who));
+            if !cursor.watch.kinds.is_empty() {
+                changes.retain(|change| cursor.watch.sees(change));
+            }
+            let events = changes.into_iter().filter_map(|it| cursor.event(&lists, it, &learns));
+            let events: Vec<Event> = events.collect();
             if events.is_empty() {
                 continue;
             }
-            if cursor.credit == 0 {
+            if cursor.watch.credit == 0 {
                 // A watch that keeps up has seen, or need not see, all before this transaction.
                 cursor.last = cursor.last.max(zxid.before());
                 cursor.lags = true;
                 continue;
             }
-            cursor.hand_out(id, zxid, events, out);
+            cursor.hand_out(id, zxid, events, self.tick, out);
+            if cursor.fired {
+                self.end_fired(id, out);
+            }
         }
     }
 
     /// Lets watches that lag read on, at most `budget` changes in all. `after` gives the history
-    /// after a zxid, or the oldest zxid to resume from; `may_learn` says whom to tell of a change.
+    /// after a zxid, or the oldest zxid to resume from; `learns` says whom to tell of a change.
     pub(crate) fn catch_up<'a, I>(
         &mut self,
         zxid: Zxid,
         budget: &mut usize,
         after: impl Fn(Zxid) -> Result<I, Zxid>,
-        may_learn: impl Fn(&Event, &Identities) -> bool,
+        learns: impl Fn(&Lists<'_>, &Change, &Identities) -> Option<Detail>,
         out: &mut Vec<Output>,
     ) where
-        I: Iterator<Item = &'a Event>,
+        I: Iterator<Item = &'a Change>,
     {
         while let Some(&id) = self.eager.first() {
             if *budget == 0 {
@@ -152,10 +215,13 @@ impl Cursors {
             };
             match after(cursor.last) {
                 Ok(history) => {
-                    let history = history.peekable();
-                    let done = cursor.read_on(id, history, &may_learn, zxid, budget, out);
+                    let (history, at) = (history.peekable(), (zxid, self.tick));
+                    let done = cursor.read_on(id, history, &learns, at, budget, out);
                     if done {
                         self.eager.remove(&id);
+                        if cursor.fired {
+                            self.end_fired(id, out);
+                        }
                     }
                 }
                 Err(resume_at) => {
@@ -177,7 +243,7 @@ impl Cursors {
                 cursor.last = cursor.last.max(zxid);
             }
             cursor.lags = true;
-            if cursor.credit > 0 {
+            if cursor.watch.credit > 0 {
                 self.eager.insert(id);
             }
         }
@@ -207,6 +273,11 @@ impl Cursors {
         !self.eager.is_empty()
     }
 
+    fn end_fired(&mut self, id: WatchId, out: &mut Vec<Output>) {
+        self.remove(id);
+        out.push(Output::WatchEnded { watch: id, cause: WatchEnd::Fired });
+    }
+
     fn index(&mut self, filter: &Filter) -> &mut HashMap<Path, BTreeSet<WatchId>, FixedState> {
         match filter {
             Filter::Node(_) => &mut self.by_node,
@@ -215,17 +286,21 @@ impl Cursors {
         }
     }
 
-    fn each_match(&self, event: &Event, mut tell: impl FnMut(WatchId)) {
-        if let Some(ids) = self.by_node.get(&event.path) {
+    fn each_match(&self, change: &Change, mut tell: impl FnMut(WatchId)) {
+        let Some(kind) = change.kind else {
+            return;
+        };
+        if let Some(ids) = self.by_node.get(&change.path) {
             ids.iter().copied().for_each(&mut tell);
         }
-        if event.kind != EventKind::DataChanged && !self.by_parent.is_empty() {
-            let parent = event.path.parent();
+        if kind.is_of_parent() && !self.by_parent.is_empty() {
+            let parent = change.path.parent();
             let ids = parent.and_then(|parent| self.by_parent.get(&parent));
-            ids.into_iter().flatten().copied().for_each(&mut tell);
+            let own = self.by_parent.get(&change.path).filter(|_| kind == EventKind::Deleted);
+            ids.into_iter().chain(own).flatten().copied().for_each(&mut tell);
         }
         if !self.by_subtree.is_empty() {
-            let mut above = Some(event.path.clone());
+            let mut above = Some(change.path.clone());
             while let Some(path) = above {
                 let ids = self.by_subtree.get(&path);
                 ids.into_iter().flatten().copied().for_each(&mut tell);
@@ -241,43 +316,79 @@ impl Cursor {
     fn read_on<'a>(
         &mut self,
         id: WatchId,
-        mut history: std::iter::Peekable<impl Iterator<Item = &'a Event>>,
-        may_learn: impl Fn(&Event, &Identities) -> bool,
-        zxid: Zxid,
+        mut history: std::iter::Peekable<impl Iterator<Item = &'a Change>>,
+        learns: impl Fn(&Lists<'_>, &Change, &Identities) -> Option<Detail>,
+        (zxid, tick): (Zxid, u64),
         budget: &mut usize,
         out: &mut Vec<Output>,
     ) -> bool {
         loop {
-            let Some(at) = history.peek().map(|event| event.zxid) else {
+            let Some(at) = history.peek().map(|change| change.zxid) else {
                 self.last = self.last.max(zxid);
-                self.lags = false;
+                self.lags = self.owes_progress && self.watch.credit == 0;
+                self.pay_progress(id, zxid, tick, out);
                 return true;
             };
-            if self.credit == 0 {
+            if self.watch.credit == 0 || self.fired {
                 return true;
             }
             if *budget == 0 {
                 return false;
             }
-            let mut events = Vec::new();
-            while let Some(event) = history.next_if(|event| event.zxid == at) {
-                *budget = budget.saturating_sub(1);
-                if self.filter.matches(event) && may_learn(event, &self.who) {
-                    events.push(event.clone());
-                }
+            let txn: Vec<&Change> =
+                std::iter::from_fn(|| history.next_if(|change| change.zxid == at)).collect();
+            *budget = budget.saturating_sub(txn.len());
+            let (lists, mut events) = (Lists::new(txn.iter().copied()), Vec::new());
+            for change in txn.into_iter().filter(|change| self.watch.sees(change)) {
+                events.extend(self.event(&lists, change, &learns));
             }
             if events.is_empty() {
                 self.last = at;
             } else {
-                self.hand_out(id, at, events, out);
+                self.hand_out(id, at, events, tick, out);
             }
         }
     }
 
-    fn hand_out(&mut self, id: WatchId, zxid: Zxid, events: Vec<Event>, out: &mut Vec<Output>) {
+    /// What it tells of a change, if whoever watches may learn of it.
+    fn event(
+        &self,
+        lists: &Lists<'_>,
+        change: &Change,
+        learns: impl Fn(&Lists<'_>, &Change, &Identities) -> Option<Detail>,
+    ) -> Option<Event> {
+        let may = learns(lists, change, &self.who)?;
+        change.event(self.watch.detail.min(may))
+    }
+
+    fn hand_out(
+        &mut self,
+        id: WatchId,
+        zxid: Zxid,
+        events: Vec<Event>,
+        tick: u64,
+        out: &mut Vec<Output>,
+    ) {
         self.last = zxid;
+        self.told = (zxid, tick);
+        self.fired = self.watch.once;
         let count = u32::try_from(events.len()).unwrap_or(u32::MAX);
-        self.credit = self.credit.saturating_sub(count);
+        self.watch.credit = self.watch.credit.saturating_sub(count);
         out.push(Output::Events { watch: id, zxid, events });
     }
+
+    /// Says how far it has come, if somebody waits for that and it has come to the end.
+    fn pay_progress(&mut self, id: WatchId, zxid: Zxid, tick: u64, out: &mut Vec<Output>) {
+        if !self.owes_progress || self.lags || self.watch.credit == 0 {
+            return;
+        }
+        self.owes_progress = false;
+        self.last = self.last.max(zxid);
+        self.told = (zxid, tick);
+        self.watch.credit -= 1;
+        out.push(Output::Progress { watch: id, zxid });
+    }
 }
+
+/// Watches that say in one tick how far they have come; the others wait for the next.
+const PROGRESS_PER_TICK: usize = 1024;

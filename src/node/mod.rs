@@ -75,7 +75,7 @@ use crate::{
     config::Config,
     consensus::{Consensus, MembershipChange},
     id::{NodeId, Origin as OriginId},
-    namespace::{Namespace, View},
+    namespace::{Namespace, Past, View},
     node::{
         cursors::Cursors, drain::InFlight, identity::Identity, leader::Leadership,
         membership::Membership, origin::Origin, reads::Reads, transfer::Transfers,
@@ -339,6 +339,13 @@ impl Node {
         self.cursors.credit(watch, events);
     }
 
+    /// Asks a watch to say by [`Output::Progress`] how far it has come, once it has caught up and
+    /// has credit for it.
+    pub fn progress(&mut self, watch: WatchId) {
+        self.undrained = true;
+        self.cursors.ask_progress(watch, self.namespace.zxid(), &mut self.outputs);
+    }
+
     /// Ends a watch; nothing of it comes out any more.
     pub fn unwatch(&mut self, watch: WatchId) {
         self.cursors.remove(watch);
@@ -418,6 +425,21 @@ impl Node {
     /// [`SubmitError::NotAttached`] when the session is not attached here.
     pub fn view_of(&self, caller: &Caller) -> Result<View, SubmitError> {
         Ok(self.view().seen_by(self.who(caller)?))
+    }
+
+    /// The tree as it is here, and at every zxid that is retained.
+    pub fn past(&self) -> Past {
+        self.namespace.past()
+    }
+
+    /// The same, as somebody may see it: what they might not read then, or may not read now, is
+    /// refused.
+    ///
+    /// # Errors
+    ///
+    /// [`SubmitError::NotAttached`] when the session is not attached here.
+    pub fn past_of(&self, caller: &Caller) -> Result<Past, SubmitError> {
+        Ok(self.past().seen_by(self.who(caller)?))
     }
 
     /// The whole state as this node has applied it, frozen in O(1), to be compared with others'.

@@ -1,16 +1,16 @@
 //! What clients ask of a node, and what it answers.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 use bytes::Bytes;
 use thiserror::Error;
 
 use crate::{
     id::{NodeId, Secret, SessionId, Zxid},
-    namespace::View,
+    namespace::{Change, View},
     op::{
-        Acl, Event, Filter, Identities, LimitName, List, OpError, Outcome, Owned, Page, Quota,
-        Stat, Txn, Usage,
+        Acl, Detail, Event, EventKind, Filter, Identities, LimitName, List, OpError, Outcome,
+        Owned, Page, Quota, Stat, Txn, Usage,
     },
     path::{Path, PathError},
 };
@@ -225,7 +225,8 @@ pub enum ReadOutcome {
     Barrier,
 }
 
-/// A cursor over what happens to some nodes.
+/// A cursor over what happens to some nodes; one of a [`Filter::Subtree`] that goes on is what
+/// ZooKeeper calls a persistent recursive watch.
 ///
 /// It needs no right, and tells only what its caller may learn: an event of a node that the caller
 /// could read then (before a deletion, after anything else) and, if that very node still lives when
@@ -237,11 +238,52 @@ pub struct Watch {
     pub caller: Caller,
     /// Which nodes.
     pub filter: Filter,
+    /// Only events of these kinds; none listed: of all kinds.
+    pub kinds: Vec<EventKind>,
+    /// How much it tells of each event.
+    pub detail: Detail,
+    /// Whether it ends with [`WatchEnd::Fired`] after the first transaction that it tells of, as
+    /// ZooKeeper's one-shot watches do.
+    pub once: bool,
+    /// After so many ticks in which it told nothing, it says how far it has come, by
+    /// [`Output::Progress`]; that costs one of its credit.
+    pub progress_ticks: Option<NonZeroU32>,
     /// Resume after this transaction; `None` starts at what the node has applied.
     pub from: Option<Zxid>,
     /// Events that may be handed out before [`Node::credit`](crate::node::Node::credit) asks for
     /// more.
     pub credit: u32,
+}
+
+impl Watch {
+    /// A watch of [the world](Caller::world) on what happens from now on, told by path alone.
+    ///
+    /// ```
+    /// use quorate::{EventKind, Filter, node::Watch};
+    /// let filter = Filter::Node("/config".parse()?);
+    /// // ZooKeeper's one-shot watch of a node's data.
+    /// let (kinds, once) = (vec![EventKind::DataChanged, EventKind::Deleted], true);
+    /// let watch = Watch { kinds, once, ..Watch::of(filter, 1) };
+    /// # Ok::<(), quorate::PathError>(())
+    /// ```
+    pub fn of(filter: Filter, credit: u32) -> Self {
+        Self {
+            caller: Caller::world(),
+            filter,
+            kinds: Vec::new(),
+            detail: Detail::Path,
+            once: false,
+            progress_ticks: None,
+            from: None,
+            credit,
+        }
+    }
+
+    /// Whether it tells of this.
+    pub(crate) fn sees(&self, change: &Change) -> bool {
+        let wanted = |kind| self.kinds.is_empty() || self.kinds.contains(&kind);
+        change.kind.is_some_and(|kind| wanted(kind) && self.filter.sees(kind, &change.path))
+    }
 }
 
 /// A watch that was armed, and the tree at the same moment: nothing falls between the two.
@@ -310,6 +352,14 @@ pub enum Output {
         /// At least one; all of this transaction.
         events: Vec<Event>,
     },
+    /// All that a watch has to tell up to a transaction was handed out before this: a later watch
+    /// resumes from there.
+    Progress {
+        /// The watch.
+        watch: WatchId,
+        /// The transaction.
+        zxid: Zxid,
+    },
     /// A watch is over.
     WatchEnded {
         /// The watch.
@@ -356,6 +406,8 @@ pub enum WatchEnd {
         /// The oldest zxid that a watch can resume from.
         resume_at: Zxid,
     },
+    /// It was to tell of one transaction, and has.
+    Fired,
     /// The attachment that the watch belongs to is over: watch elsewhere from the last zxid on.
     Detached,
     /// The node ended: see its status.

@@ -226,7 +226,7 @@ impl Identities {
         self.0.as_deref().unwrap_or(&[])
     }
 
-    fn is_super(&self) -> bool {
+    pub(crate) fn is_super(&self) -> bool {
         self.as_slice().contains(&Identity::Super)
     }
 }

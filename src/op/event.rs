@@ -1,6 +1,12 @@
 //! What a watch tells, and which nodes it looks at.
 
-use crate::{id::Zxid, op::Acl, path::Path};
+use bytes::Bytes;
+
+use crate::{
+    id::Zxid,
+    op::{Acl, Stat},
+    path::Path,
+};
 
 /// What a watch tells of one node in one transaction.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -14,9 +20,37 @@ pub struct Event {
     pub path: Path,
     /// The transaction that created the node.
     pub czxid: Zxid,
+    /// The node before it, if the watch asked for it; none before a creation.
+    pub before: Option<Box<Content>>,
+    /// The node after it, if the watch asked for it; none after a deletion.
+    pub after: Option<Box<Content>>,
     /// The access control list in force: before a deletion, and after anything else. `None` grants
     /// everything to everybody.
     pub(crate) acl: Option<Acl>,
+}
+
+/// A node's data and stat at one moment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Content {
+    /// Its data.
+    pub data: Bytes,
+    /// Its stat.
+    pub stat: Stat,
+}
+
+/// How much a watch tells of each event. What was before comes from the history itself: it is
+/// there whenever the event is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Hash)]
+#[non_exhaustive]
+pub enum Detail {
+    /// What happened to which node.
+    #[default]
+    Path,
+    /// Also the node after it.
+    After,
+    /// Also the node before it, and after it.
+    BeforeAndAfter,
 }
 
 /// What happened to a node.
@@ -29,6 +63,15 @@ pub enum EventKind {
     DataChanged,
     /// It was removed.
     Deleted,
+    /// Its access control list was replaced.
+    AclChanged,
+}
+
+impl EventKind {
+    /// Whether it changes the list of the parent's children.
+    pub(crate) fn is_of_parent(self) -> bool {
+        matches!(self, Self::Created | Self::Deleted)
+    }
 }
 
 /// Which nodes a watch looks at.
@@ -37,7 +80,7 @@ pub enum EventKind {
 pub enum Filter {
     /// The node itself.
     Node(Path),
-    /// The creation and deletion of the node's children.
+    /// The creation and deletion of the node's children, and the node's own deletion.
     Children(Path),
     /// The node and everything below it.
     Subtree(Path),
@@ -53,12 +96,16 @@ impl Filter {
 
     /// Whether the watch tells of this event.
     pub fn matches(&self, event: &Event) -> bool {
+        self.sees(event.kind, &event.path)
+    }
+
+    pub(crate) fn sees(&self, kind: EventKind, path: &Path) -> bool {
         match self {
-            Self::Node(path) => *path == event.path,
-            Self::Subtree(path) => path.contains(&event.path),
-            Self::Children(path) => {
-                event.kind != EventKind::DataChanged
-                    && event.path.parent_str() == Some(path.as_str())
+            Self::Node(own) => own == path,
+            Self::Subtree(own) => own.contains(path),
+            Self::Children(own) => {
+                let child = kind.is_of_parent() && path.parent_str() == Some(own.as_str());
+                child || (kind == EventKind::Deleted && own == path)
             }
         }
     }

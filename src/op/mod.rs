@@ -24,7 +24,7 @@ pub use self::{
         Usage,
     },
     error::{LimitName, OpError},
-    event::{Event, EventKind, Filter},
+    event::{Content, Detail, Event, EventKind, Filter},
     txn::{Check, Field, Guard, Relation, Txn},
 };
 

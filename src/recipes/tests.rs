@@ -67,6 +67,8 @@ impl Model {
             kind,
             path: path.parse().expect("made from a path"),
             czxid,
+            before: None,
+            after: None,
             acl: None,
         });
         self.history.push(self.nodes.clone());

@@ -12,8 +12,15 @@ use crate::{
     command::access::{acl_from_bytes, acl_to_bytes, identities_to_bytes, quota_to_record},
     config::Parameters,
     id::{SessionId, Zxid},
-    namespace::{Frozen, digest::Digest, quota::Metered, session::Session, tree::Znode},
-    op::{Acl, Event, EventKind, Lifetime, Principal, Reply, Stat},
+    namespace::{
+        Frozen,
+        digest::Digest,
+        history::{Change, Parent},
+        quota::Metered,
+        session::Session,
+        tree::Znode,
+    },
+    op::{Acl, EventKind, Lifetime, Principal, Reply, Stat},
     path::Path,
     proto,
 };
@@ -99,8 +106,8 @@ pub(super) fn znode_to_record(
         path: text(path),
         data: it.data.clone(),
         stat: Some(stat_to_record(&it.stat())),
-        next_sequence: it.next_sequence,
-        since_us: it.special.as_ref().map_or(0, |special| special.since_us),
+        next_sequence: it.listing.next_sequence,
+        since_us: it.since_us(),
         acl: it.acl().map(acl_to_bytes).unwrap_or_default(),
         quota: metered.map(|it| quota_to_record(&it.quota)),
         usage_nodes: metered.map_or(0, |it| it.usage.nodes),
@@ -108,18 +115,45 @@ pub(super) fn znode_to_record(
     }
 }
 
-pub(super) fn event_to_record(it: &Event) -> proto::ChangeRecord {
+pub(super) fn change_to_record(it: &Change) -> proto::ChangeRecord {
+    let Parent { listing, since_us } = it.parent;
     proto::ChangeRecord {
         zxid: it.zxid.as_u64(),
         kind: match it.kind {
-            EventKind::Created => 0,
-            EventKind::DataChanged => 1,
-            EventKind::Deleted => 2,
+            Some(EventKind::Created) => 0,
+            Some(EventKind::DataChanged) => 1,
+            Some(EventKind::Deleted) => 2,
+            Some(EventKind::AclChanged) => 3,
+            None => 4,
         },
         path: text(it.path.as_str()),
-        czxid: it.czxid.as_u64(),
-        acl: it.acl.as_ref().map(acl_to_bytes).unwrap_or_default(),
+        before: before_to_record(it),
+        parent_pzxid: listing.pzxid.as_u64(),
+        parent_cversion: listing.cversion,
+        parent_next_sequence: listing.next_sequence,
+        parent_since_us: since_us,
     }
+}
+
+fn before_to_record(it: &Change) -> Option<proto::ZnodeRecord> {
+    let metered = it.metered.as_deref();
+    let mut record = proto::ZnodeRecord {
+        quota: metered.map(|it| quota_to_record(&it.quota)),
+        usage_nodes: metered.map_or(0, |it| it.usage.nodes),
+        usage_bytes: metered.map_or(0, |it| it.usage.bytes),
+        ..proto::ZnodeRecord::default()
+    };
+    let Some(before) = &it.before else {
+        return metered.map(|_| record);
+    };
+    if it.kind != Some(EventKind::AclChanged) {
+        record.data = before.data.clone();
+    }
+    record.stat = Some(stat_to_record(&before.stat(it.listing, it.children)));
+    record.next_sequence = it.listing.next_sequence;
+    record.since_us = before.since_us();
+    record.acl = before.acl().map(acl_to_bytes).unwrap_or_default();
+    Some(record)
 }
 
 /// The list in a record: none of those that grant everything to everybody, or their setter.
@@ -130,21 +164,6 @@ pub(super) fn kept_acl(bytes: &Bytes) -> Option<Option<Acl>> {
     let acl = acl_from_bytes(bytes.clone()).ok()?;
     let kept = acl.grants().iter().all(|grant| grant.principal != Principal::Auth);
     (kept && !acl.is_open()).then_some(Some(acl))
-}
-
-pub(super) fn event_from_record(it: &proto::ChangeRecord) -> Option<Event> {
-    Some(Event {
-        zxid: Zxid::new(it.zxid),
-        kind: match it.kind {
-            0 => EventKind::Created,
-            1 => EventKind::DataChanged,
-            2 => EventKind::Deleted,
-            _ => return None,
-        },
-        path: path(&it.path)?,
-        czxid: Zxid::new(it.czxid),
-        acl: kept_acl(&it.acl)?,
-    })
 }
 
 pub(super) fn stat_to_record(it: &Stat) -> proto::StatRecord {

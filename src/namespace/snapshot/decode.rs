@@ -6,6 +6,7 @@
 use std::{fmt, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
+use imbl::OrdSet;
 use prost::Message as _;
 
 use crate::{
@@ -17,15 +18,16 @@ use crate::{
         history::History,
         quota::{self, Metered},
         record::{
-            cached_to_record, end_to_record, event_from_record, event_to_record, kept_acl,
-            parameters_from_record, parameters_to_record, path, reply_from_record,
-            session_to_record, stat_from_record, stat_to_record,
+            cached_to_record, change_to_record, end_to_record, kept_acl, parameters_from_record,
+            parameters_to_record, path, reply_from_record, session_to_record, stat_from_record,
+            stat_to_record,
         },
         session::{Opener, Session, Sessions},
         snapshot::{
-            COUNTER_MAX, HEAD_BYTES_MAX, SNAPSHOT_VERSION, SnapshotError, record_bytes_max,
+            COUNTER_MAX, HEAD_BYTES_MAX, SNAPSHOT_VERSION, SnapshotError, change::taken_back,
+            check, record_bytes_max,
         },
-        tree::{Special, Tree, Znode, own},
+        tree::{Listing, Special, Tree, Value, Znode, own},
     },
     op::{Lifetime, Stat, Usage},
     proto::{self, snapshot_record::Kind},
@@ -193,6 +195,8 @@ struct Body {
     session_last: u64,
     /// The node that was read last, and those above it.
     open: Vec<Open>,
+    /// The tree before the changes that were read.
+    past: Option<Tree>,
 }
 
 impl Body {
@@ -224,6 +228,7 @@ impl Body {
             session: None,
             session_last: 0,
             open: Vec::new(),
+            past: None,
         };
         let again =
             proto::SnapshotHead { parameters: Some(parameters_to_record(&parameters)), ..head };
@@ -388,18 +393,9 @@ impl Body {
             None => Arc::new(special),
         });
         let znode = Znode {
-            data: own(&record.data),
-            czxid: stat.czxid,
-            mzxid: stat.mzxid,
-            pzxid: stat.pzxid,
-            ctime_ms: stat.ctime_ms,
-            mtime_ms: stat.mtime_ms,
-            version: stat.version,
-            cversion: stat.cversion,
-            owner: stat.owner,
-            next_sequence: record.next_sequence,
-            special,
-            ..Znode::default()
+            value: Arc::new(value_of(&stat, &record.data, special)),
+            listing: listing_of(&stat, record.next_sequence),
+            children: OrdSet::new(),
         };
         let quota = record.quota.as_ref().map(quota_from_record);
         let (nodes, bytes) = (record.usage_nodes, record.usage_bytes);
@@ -477,21 +473,21 @@ impl Body {
         Ok(())
     }
 
+    /// Takes a change back in the tree that all changes after it were taken back in.
     fn take_change(
         &mut self,
         record: &proto::ChangeRecord,
     ) -> Result<proto::ChangeRecord, &'static str> {
         let state = &mut self.state;
-        let event = event_from_record(record).ok_or("the change is not valid")?;
+        let next = state.history.first().map_or(state.zxid, |change| change.zxid).as_u64();
         check(
-            event.zxid > state.history.floor()
-                && event.zxid >= state.history.last()
-                && event.zxid <= state.zxid
-                && event.czxid <= event.zxid,
-            "the change's transactions are not valid",
+            record.zxid > state.history.floor().as_u64() && record.zxid <= next,
+            "the change's transaction is not valid",
         )?;
-        let again = event_to_record(&event);
-        state.history.push(event);
+        let past = self.past.get_or_insert_with(|| state.tree.clone());
+        let change = taken_back(record, past, state.clock_us, &state.parameters)?;
+        let again = change_to_record(&change);
+        state.history.push_front(change);
         check(
             state.history.fits(&state.parameters),
             "there are more changes than the cluster keeps",
@@ -536,8 +532,21 @@ enum Part {
     End,
 }
 
-fn check(holds: bool, what: &'static str) -> Result<(), &'static str> {
-    if holds { Ok(()) } else { Err(what) }
+pub(super) fn value_of(stat: &Stat, data: &[u8], special: Option<Arc<Special>>) -> Value {
+    Value {
+        data: own(data),
+        czxid: stat.czxid,
+        mzxid: stat.mzxid,
+        ctime_ms: stat.ctime_ms,
+        mtime_ms: stat.mtime_ms,
+        version: stat.version,
+        owner: stat.owner,
+        special,
+    }
+}
+
+pub(super) fn listing_of(stat: &Stat, next_sequence: u64) -> Listing {
+    Listing { pzxid: stat.pzxid, cversion: stat.cversion, next_sequence }
 }
 
 /// Bytes of the longest length.

@@ -9,7 +9,7 @@ use crate::{
     namespace::{
         Frozen,
         record::{
-            cached_to_record, end_to_record, event_to_record, parameters_to_record,
+            cached_to_record, change_to_record, end_to_record, parameters_to_record,
             session_to_record, znode_to_record,
         },
         snapshot::SNAPSHOT_VERSION,
@@ -100,9 +100,9 @@ impl Encoder {
                 }
                 None => Next::Change,
             },
-            Next::Change => match state.history.get(self.changes_written) {
-                Some(event) => {
-                    put(out, Kind::Change(event_to_record(event)));
+            Next::Change => match state.history.get_back(self.changes_written) {
+                Some(change) => {
+                    put(out, Kind::Change(change_to_record(change)));
                     self.changes_written += 1;
                     Next::Change
                 }
@@ -132,7 +132,7 @@ enum Next {
     Reply(SessionId, u64),
     /// The node that follows this one depth-first.
     Znode(Option<Arc<str>>),
-    /// The next of the changes.
+    /// The next of the changes, newest first.
     Change,
     Nothing,
 }

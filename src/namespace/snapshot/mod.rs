@@ -2,10 +2,11 @@
 //!
 //! A snapshot is a sequence of length-delimited `SnapshotRecord`s: the head, the sessions in
 //! ascending order, each with its kept replies, the znodes depth-first with children in byte
-//! order, the last changes, and the end with counts. The encoding is canonical: the same state
-//! gives the same bytes, and the decoder refuses any other bytes for it. A checksum is the
-//! business of whoever stores or sends the bytes.
+//! order, the last changes, newest first, and the end with counts. The encoding is canonical: the
+//! same state gives the same bytes, and the decoder refuses any other bytes for it. A checksum is
+//! the business of whoever stores or sends the bytes.
 
+mod change;
 mod decode;
 mod encode;
 
@@ -63,10 +64,14 @@ pub(crate) enum SnapshotError {
     },
 }
 
-/// The longest record after the head: a node, or a reply that is kept.
+/// The longest record after the head: a node, a change of one, or a reply that is kept.
 fn record_bytes_max(parameters: &Parameters) -> u64 {
     let longest = parameters.payload_bytes_max.max(parameters.window_bytes_max);
     longest + 2 * (Path::BYTES_MAX + Acl::BYTES_MAX) as u64 + 1024
+}
+
+fn check(holds: bool, what: &'static str) -> Result<(), &'static str> {
+    if holds { Ok(()) } else { Err(what) }
 }
 
 /// The version of the snapshot format.

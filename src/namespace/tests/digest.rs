@@ -113,4 +113,4 @@ fn rule_2_the_digest_is_that_of_the_snapshot_after_random_runs() {
 }
 
 const EMPTY: u64 = 9_047_783_324_066_497_362;
-const BUSY: u64 = 5_028_769_680_833_129_110;
+const BUSY: u64 = 11_330_469_875_939_175_299;

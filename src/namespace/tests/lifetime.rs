@@ -35,7 +35,7 @@ fn a_container_goes_once_it_had_children_and_is_empty() {
     it.ns.drain_changes();
     assert!(it.reap("/c", czxid));
     let changes = it.ns.drain_changes();
-    assert_eq!((changes.len(), changes[0].kind), (1, EventKind::Deleted));
+    assert_eq!((changes.len(), changes[0].kind), (1, Some(EventKind::Deleted)));
     assert_eq!((it.ns.zxid(), changes[0].zxid), (zxid.next(), zxid.next()));
     assert!(it.ns.view().stat(&path("/c")) == Ok(None) && !it.ns.has_deadlines());
 }

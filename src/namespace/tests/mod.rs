@@ -2,6 +2,7 @@
 
 mod access;
 mod digest;
+mod history;
 mod lifetime;
 mod model;
 mod random;
@@ -51,7 +52,7 @@ fn a_node_is_created_read_set_and_deleted() {
     assert_eq!(it.plain(delete("/a", Some(1))).result, Ok(Outcome::Deleted));
     assert_eq!(it.ns.view().stat(&path("/a")), Ok(None));
     assert_eq!(view.stat(&path("/a")), Ok(Some(expected)), "a view stays as it was");
-    let kinds: Vec<_> = it.ns.drain_changes().iter().map(|it| it.kind).collect();
+    let kinds: Vec<_> = it.ns.drain_changes().iter().filter_map(|it| it.kind).collect();
     let all = [EventKind::Created, EventKind::DataChanged, EventKind::Deleted];
     assert_eq!(kinds, all);
     assert!(it.ns.drain_changes().is_empty());

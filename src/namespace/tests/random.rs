@@ -1,6 +1,6 @@
 //! Random commands against the naive model, and against other replicas.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     super::{Namespace, tests::*},
@@ -10,8 +10,8 @@ use crate::{
     command::{Command, KeepAlive},
     id::{Origin, SessionId, Zxid},
     op::{
-        Acl, Check, Children, CreateMode, DigestId, Field, Grant, Guard, Identities, Identity,
-        List, Op, Owned, Principal, Quota, Relation, Rights, Txn,
+        Acl, Check, Children, CreateMode, Detail, DigestId, Field, Grant, Guard, Identities,
+        Identity, List, Op, Owned, Principal, Quota, Relation, Rights, Txn,
     },
 };
 
@@ -53,7 +53,10 @@ fn commands_do_what_the_model_does(seed: u64) {
         let command = random.command(&model);
         let expected = model.apply(command.clone());
         assert_eq!(ns.apply(command.clone()), expected, "{step}: {command:?}");
-        assert_eq!(ns.drain_changes(), std::mem::take(&mut model.changes));
+        let changes = ns.drain_changes();
+        let events: Vec<_> =
+            changes.iter().filter_map(|it| it.event(Detail::BeforeAndAfter)).collect();
+        assert_eq!(events, std::mem::take(&mut model.changes));
         assert_eq!(ns.zxid().as_u64(), model.zxid);
         if step % 1024 == 0 {
             compare(&ns, &model, &mut random);
@@ -61,6 +64,7 @@ fn commands_do_what_the_model_does(seed: u64) {
         if random.below(500) == 0 {
             ns = restored(&ns, 1 + random.below(200) as usize);
             check_indexes(&ns);
+            compare_past(&ns, &model, &mut random);
         }
     }
     // The generator reaches what it is to reach.
@@ -124,8 +128,8 @@ fn a_snapshot_is_written_while_the_tree_changes() {
     }
 }
 
-fn compare(ns: &Namespace, model: &Model, random: &mut Random) {
-    let view = ns.view();
+/// The view shows the model's nodes, in every way that there is to look at them.
+fn compare_tree(view: &View, model: &Model, random: &mut Random) {
     assert_eq!(view.zxid().as_u64(), model.zxid);
     for (text, node) in &model.nodes {
         let path = path(text);
@@ -147,7 +151,7 @@ fn compare(ns: &Namespace, model: &Model, random: &mut Random) {
         assert_eq!(view.descendants(&path, u64::MAX), Ok((below, false)));
         let list = random.list(text);
         let who = random.identities();
-        let theirs = ns.view().seen_by(who.clone());
+        let theirs = view.clone().seen_by(who.clone());
         let expected = model.right(text, &who, Rights::READ);
         assert_eq!(theirs.list(&list), expected.map(|()| model.list(&list, &who)));
         let right = Rights::from_bits(1 << random.below(5)).unwrap();
@@ -155,12 +159,61 @@ fn compare(ns: &Namespace, model: &Model, random: &mut Random) {
         let quota = model.quota(text).map(|quota| (quota, model.usage(text)));
         assert_eq!(view.quota(&path), Ok(quota));
     }
+    assert_eq!(view.descendants(&Path::root(), u64::MAX).unwrap().0, model.nodes.len() as u64 - 1);
+    for id in model.sessions.keys() {
+        let owned = model.ephemerals(*id).iter().map(|it| path(it)).collect();
+        assert_eq!(view.owned(*id, None), Ok(Owned { paths: owned, resume: None }));
+    }
+}
+
+/// The past is what the model copied whole: at any zxid, and between any two.
+fn compare_past(ns: &Namespace, model: &Model, random: &mut Random) {
+    let past = ns.past();
+    assert_eq!((past.oldest(), past.newest()), (model.floor, Zxid::new(model.zxid)));
+    let oldest = model.floor.as_u64();
+    if let Some(before) = oldest.checked_sub(1) {
+        let (zxid, oldest) = (Zxid::new(before), model.floor);
+        assert_eq!(past.at(zxid).err(), Some(PastError::Compacted { zxid, oldest }));
+    }
+    let (zxid, applied) = (Zxid::new(model.zxid + 1), past.newest());
+    assert_eq!(past.at(zxid).err(), Some(PastError::Behind { zxid, applied }));
+    let any = |random: &mut Random| oldest + random.below(model.zxid - oldest + 1);
+    for zxid in [oldest, any(random), any(random), model.zxid] {
+        compare_tree(&past.at(Zxid::new(zxid)).unwrap(), &model.at(zxid), random);
+    }
+    let (from, to) = (any(random), any(random));
+    let (before, after) = (model.at(from), model.at(to));
+    let mut expected = Vec::new();
+    let paths: BTreeSet<&String> = before.nodes.keys().chain(after.nodes.keys()).collect();
+    for at in paths {
+        let (before, after) = (before.content(at), after.content(at));
+        let kind = match (&before, &after) {
+            (None, _) => DifferenceKind::Created,
+            (_, None) => DifferenceKind::Deleted,
+            (Some(before), Some(after)) => {
+                let (before, after) = (before.stat, after.stat);
+                let data = before.version != after.version;
+                let acl = before.aversion != after.aversion;
+                match before.czxid == after.czxid {
+                    false => DifferenceKind::Recreated,
+                    true if data || acl => DifferenceKind::Changed { data, acl },
+                    true => continue,
+                }
+            }
+        };
+        expected.push(Difference { path: path(at), kind, before, after });
+    }
+    let diff = past.diff(Zxid::new(from), Zxid::new(to)).unwrap();
+    assert_eq!(diff.collect::<Vec<_>>(), expected);
+}
+
+fn compare(ns: &Namespace, model: &Model, random: &mut Random) {
+    compare_tree(&ns.view(), model, random);
+    compare_past(ns, model, random);
     assert_eq!(ns.state.tree.len(), model.nodes.len());
     assert_eq!(ns.state.sessions.len(), model.sessions.len());
     for (id, lease) in &model.sessions {
         assert_eq!(ns.session(*id), model.session(*id));
-        let owned = model.ephemerals(*id).iter().map(|it| path(it)).collect();
-        assert_eq!(view.owned(*id, None), Ok(Owned { paths: owned, resume: None }));
         for seq in 0..lease.last_seq + 2 {
             assert_eq!(ns.cached_reply(*id, seq), lease.replies.get(&seq).cloned());
         }
@@ -183,8 +236,10 @@ fn compare(ns: &Namespace, model: &Model, random: &mut Random) {
     assert_eq!(ns.history_floor(), model.floor);
     for back in 0..3 {
         let zxid = Zxid::new(model.zxid.saturating_sub(back * 9));
-        let events = ns.history_after(zxid).map(|it| it.cloned().collect::<Vec<_>>());
-        let expected: Vec<_> = model.history.iter().filter(|it| it.zxid > zxid).cloned().collect();
+        let told = |it: &super::super::Change| it.event(Detail::BeforeAndAfter);
+        let events = ns.history_after(zxid).map(|it| it.filter_map(told).collect::<Vec<_>>());
+        let later = model.history.iter().filter(|it| it.zxid > zxid.as_u64());
+        let expected: Vec<_> = later.filter_map(|it| it.event()).collect();
         let expected = if zxid < model.floor { Err(model.floor) } else { Ok(expected) };
         assert_eq!(events, expected);
     }
@@ -468,7 +523,7 @@ pub(super) fn tight() -> crate::config::Parameters {
         window_count_max: 5,
         window_bytes_max: 4096 + 5 * 192 + 20,
         history_count_max: 30,
-        history_bytes_max: 30 * 90,
+        history_bytes_max: 30 * 260,
         sessions_max: 6,
         txn_ops_max: 6,
         subtree_nodes_max: 8,

@@ -245,7 +245,7 @@ fn the_end_of_a_session_is_one_transaction() {
     let changes = it.ns.drain_changes();
     let paths: Vec<_> = changes.iter().map(|it| it.path.as_str()).collect();
     assert_eq!(paths, ["/b", "/d/a", "/d/c"]);
-    let deleted = |it: &Event| it.kind == EventKind::Deleted && it.zxid == zxid.next();
+    let deleted = |it: &Change| it.kind == Some(EventKind::Deleted) && it.zxid == zxid.next();
     assert!(changes.iter().all(deleted));
     let stat = it.ns.view().stat(&path("/d")).unwrap().unwrap();
     assert_eq!((stat.children, stat.pzxid), (1, zxid.next()));

@@ -4,7 +4,11 @@ use prost::Message as _;
 
 use super::{model::Model, random::Random, *};
 use crate::{
-    namespace::{session::Session, snapshot::SnapshotError, tree::Znode},
+    namespace::{
+        session::Session,
+        snapshot::SnapshotError,
+        tree::{Value, Znode},
+    },
     proto::{self, snapshot_record::Kind},
     record::put_delimited,
 };
@@ -40,7 +44,7 @@ fn chunks_are_cut_anywhere_and_hold_what_was_asked_for() {
 /// Every prefix of a snapshot is not one, and no bit of it can be another.
 #[test]
 fn a_torn_or_changed_snapshot_is_refused() {
-    let bytes = snapshot(&busy(3, 300));
+    let bytes = snapshot(&busy(3, 200));
     for end in 0..bytes.len() {
         let error = decode(&bytes[..end]).unwrap_err();
         assert!(matches!(error, SnapshotError::Truncated { .. }), "{error}");
@@ -139,7 +143,7 @@ fn an_impossible_state_is_refused() {
     it.plain(create("/d/y", "", CreateMode::Persistent));
     assert!(decode_records(&it.ns, |_, _| {}).is_ok());
     #[expect(clippy::type_complexity, reason = "a name and an edit, for one test")]
-    let edits: [(&str, fn(&mut Kind)); 29] = [
+    let edits: [(&str, fn(&mut Kind)); 41] = [
         ("counters", |it| head(it, |it| it.zxid = u64::MAX)),
         ("counters", |it| head(it, |it| it.next_session = 0)),
         ("starts after", |it| head(it, |it| it.history_floor = 99)),
@@ -177,11 +181,19 @@ fn an_impossible_state_is_refused() {
         ("owner is missing", |it| stat(it, "/e", |it| it.owner = 9)),
         ("ephemeral", |it| stat(it, "/d", |it| it.owner = 1)),
         ("transactions", |it| stat(it, "/d", |it| it.mzxid = 1)),
-        ("change's transactions", |it| {
-            if let Kind::Change(it) = it {
-                it.zxid = 99;
-            }
-        }),
+        ("change's kind", |it| change(it, |it| it.kind = 5)),
+        ("change's path", |it| change(it, |it| it.path = Bytes::new())),
+        ("node is missing", |it| change(it, |it| it.path = "/none".into())),
+        ("had another past", |it| change(it, |it| it.path = "/d".into())),
+        ("parent had another past", |it| change(it, |it| it.parent_cversion = 99)),
+        ("parent had another past", |it| change(it, |it| it.parent_since_us = 99)),
+        ("canonical", |it| change(it, |it| it.before = Some(proto::ZnodeRecord::default()))),
+        ("deleted node's stat", |it| change(it, |it| it.kind = 2)),
+        ("changed node's stat", |it| change(it, |it| it.kind = 1)),
+        ("data was replaced before", |it| change(it, |it| replaced(it, 1))),
+        ("a list was replaced before", |it| change(it, |it| replaced(it, 3))),
+        ("deleted node has no place", |it| change(it, |it| replaced(it, 2))),
+        ("change's transaction", |it| change(it, |it| it.zxid = 99)),
     ];
     for (what, edit) in edits {
         match decode_records(&it.ns, |_, kind| edit(kind)) {
@@ -193,10 +205,38 @@ fn an_impossible_state_is_refused() {
     }
 }
 
+/// What was before a change is in nothing but the history, and in the digest.
+#[test]
+fn rule_2_another_past_is_another_digest() {
+    let mut it = Fixture::new();
+    it.plain(create("/a", "1", CreateMode::Persistent));
+    it.plain(set("/a", "2", None));
+    it.plain(delete("/a", None));
+    let before = |kind: &mut Kind, of: u32, edit: fn(&mut proto::ZnodeRecord)| {
+        if let Kind::Change(it) = kind {
+            if it.kind == of {
+                edit(it.before.as_mut().unwrap());
+            }
+        }
+    };
+    #[expect(clippy::type_complexity, reason = "a kind, a word and an edit, for one test")]
+    let edits: [(u32, &str, fn(&mut proto::ZnodeRecord)); 4] = [
+        (1, "digest", |it| it.data = "3".into()),
+        (2, "digest", |it| it.data = "3".into()),
+        (2, "digest", |it| it.stat.as_mut().unwrap().children = 7),
+        // The change before it tells of the same node.
+        (2, "canonical", |it| it.next_sequence = 7),
+    ];
+    for (of, what, edit) in edits {
+        let error = decode_records(&it.ns, |_, kind| before(kind, of, edit)).unwrap_err();
+        assert!(error.to_string().contains(what), "{error}");
+    }
+}
+
 /// Encoder and decoder hold nothing that grows with the tree beyond the tree.
 #[test]
 fn sizes_of_what_there_are_millions_of() {
-    assert!(size_of::<Znode>() <= 136, "{}", size_of::<Znode>());
+    assert!(size_of::<Znode>() + size_of::<Value>() <= 152, "{}", size_of::<Value>());
     assert!(size_of::<Session>() <= 224, "{}", size_of::<Session>());
 }
 
@@ -265,6 +305,23 @@ fn reply(kind: &mut Kind, edit: impl FnOnce(&mut proto::CachedReply)) {
     if let Kind::Reply(it) = kind {
         edit(it);
     }
+}
+
+/// The newest change alone, which made `/d/y`.
+fn change(kind: &mut Kind, edit: impl FnOnce(&mut proto::ChangeRecord)) {
+    if let Kind::Change(it) = kind {
+        if it.path == "/d/y" {
+            edit(it);
+        }
+    }
+}
+
+fn replaced(it: &mut proto::ChangeRecord, kind: u32) {
+    let before = proto::ZnodeRecord {
+        stat: Some(proto::StatRecord { czxid: it.zxid, ..Default::default() }),
+        ..Default::default()
+    };
+    (it.kind, it.before) = (kind, Some(before));
 }
 
 fn znode(kind: &mut Kind, path: &str, edit: impl FnOnce(&mut proto::ZnodeRecord)) {

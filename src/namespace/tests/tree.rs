@@ -52,7 +52,13 @@ fn a_number_can_make_a_path_too_long() {
     let node = it.ns.state.tree.get("/s").unwrap().clone();
     it.ns.state.tree.place(
         "/s".into(),
-        crate::namespace::tree::Znode { next_sequence: 10_000_000_000, ..node },
+        crate::namespace::tree::Znode {
+            listing: crate::namespace::tree::Listing {
+                next_sequence: 10_000_000_000,
+                ..node.listing
+            },
+            ..node
+        },
     );
     let refused = it.plain(create(&prefix, "", CreateMode::PersistentSequential));
     let limit = OpError::Limit { limit: LimitName::PathBytes, value: 4097, max: 4096 };

@@ -1,6 +1,7 @@
 //! Nodes of one cluster, driven by hand: a network that loses what it is told to, and disks that
 //! hold exactly what was persisted.
 
+mod contract;
 mod cut_tail;
 mod hostile;
 mod identity;

@@ -6,8 +6,8 @@ use crate::{
     Path,
     id::Zxid,
     op::{
-        Acl, DigestId, EventKind, Filter, Grant, Guard, Identity, List, OpError, Principal, Quota,
-        Rights, Subject,
+        Acl, Detail, DigestId, EventKind, Filter, Grant, Guard, Identity, List, OpError, Principal,
+        Quota, Rights, Subject,
     },
 };
 
@@ -234,7 +234,7 @@ fn every_watch_tells_what_may_be_read_whoever_watches() {
             for filter in filters(&at) {
                 for credit in [0, 100] {
                     let (caller, from) = (caller.clone(), None);
-                    let watch = Watch { caller, filter: filter.clone(), from, credit };
+                    let watch = Watch { caller, from, ..Watch::of(filter.clone(), credit) };
                     let armed = it.cluster.node(id(1)).watch(watch).expect("needs no right");
                     watches.push((filter.clone(), armed.id));
                 }
@@ -281,7 +281,7 @@ fn rule_12_a_list_that_is_replaced_hides_what_was_not_told_yet() {
     let mut it = Fixture::new();
     let arm = |it: &mut Fixture, credit| {
         let (caller, filter) = (Caller::world(), Filter::Subtree(Path::root()));
-        let watch = Watch { caller, filter, from: None, credit };
+        let watch = Watch { caller, ..Watch::of(filter, credit) };
         it.cluster.node(id(1)).watch(watch).expect("armed").id
     };
     let (keeps_up, lags) = (arm(&mut it, 100), arm(&mut it, 0));
@@ -308,23 +308,70 @@ fn rule_12_a_list_that_is_replaced_hides_what_was_not_told_yet() {
     assert_eq!(told(&it.cluster, lags), made(&["/c"]));
     // What was passed over has used no credit, and both have kept up.
     it.write(all(), set_acl("/b", Acl::open()).into());
-    it.cluster.node(id(1)).credit(lags, 1);
+    it.cluster.node(id(1)).credit(lags, 2);
     it.write(all(), set("/b").into());
     let changed = (EventKind::DataChanged, "/b".to_string());
     for watch in [keeps_up, lags] {
         assert_eq!(told(&it.cluster, watch).last(), Some(&changed));
     }
-    assert_eq!((told(&it.cluster, keeps_up).len(), told(&it.cluster, lags).len()), (4, 2));
+    assert_eq!((told(&it.cluster, keeps_up).len(), told(&it.cluster, lags).len()), (5, 3));
     // Also after a restart.
     it.cluster.restart(id(1));
     it.cluster.elect();
     it.cluster.outputs.values_mut().for_each(Vec::clear);
     let (caller, filter) = (Caller::world(), Filter::Subtree(Path::root()));
-    let watch = Watch { caller, filter, from: Some(Zxid::ZERO), credit: 100 };
+    let watch = Watch { caller, from: Some(Zxid::ZERO), ..Watch::of(filter, 100) };
     let again = it.cluster.node(id(1)).watch(watch).expect("armed").id;
     it.cluster.settle();
-    let expected = [made(&["/b", "/c"]), vec![changed]].concat();
+    let opened = (EventKind::AclChanged, "/b".to_string());
+    let expected = [made(&["/b", "/c"]), vec![opened, changed]].concat();
     assert_eq!(told(&it.cluster, again), expected);
+}
+
+/// What stood between two operations of a transaction was never there for anybody to see.
+#[test]
+fn rule_12_a_list_inside_a_transaction_opens_nothing() {
+    let mut it = Fixture::new();
+    let arm = |it: &mut Fixture, from| {
+        let (caller, filter) = (Caller::world(), Filter::Subtree(Path::root()));
+        let detail = Detail::BeforeAndAfter;
+        let watch = Watch { caller, from, detail, ..Watch::of(filter, 100) };
+        it.cluster.node(id(1)).watch(watch).expect("armed").id
+    };
+    let first = arm(&mut it, None);
+    let set = |at: &str| Op::Set { path: path(at), data: "public".into(), version: None };
+    let set_acl = |at: &str, acl| Op::SetAcl { path: path(at), acl, version: None };
+    let delete = |at: &str| Txn::new(Op::Delete { path: path(at), version: None });
+    let all = Identities::superuser;
+    let make = Op::Create {
+        path: path("/made").into(),
+        data: "secret".into(),
+        mode: CreateMode::Persistent,
+        acl: None,
+    };
+    // Open for one operation, and shut again, and gone when somebody asks.
+    it.write(all(), Txn::all([make, set_acl("/made", shut())]));
+    it.write(all(), delete("/made"));
+    // Shut until here: what was before stays hidden though the list was opened first.
+    it.write(all(), create_with("/opened", &shut()));
+    it.write(all(), Txn::all([set_acl("/opened", Acl::open()), set("/opened")]));
+    let again = arm(&mut it, Some(Zxid::ZERO));
+    it.cluster.settle();
+    for watch in [first, again] {
+        let outputs = it.cluster.outputs.values().flatten();
+        let events: Vec<_> = outputs
+            .filter_map(|output| match output {
+                Output::Events { watch: of, events, .. } if *of == watch => Some(events),
+                _ => None,
+            })
+            .flatten()
+            .collect();
+        let kinds: Vec<_> = events.iter().map(|it| (it.kind, it.path.as_str())).collect();
+        let opened = [EventKind::AclChanged, EventKind::DataChanged].map(|it| (it, "/opened"));
+        assert_eq!(kinds, opened);
+        let data: Vec<_> = events.iter().map(|it| (&it.before, it.after.is_some())).collect();
+        assert_eq!(data, [(&None, false), (&None, true)], "{events:?}");
+    }
 }
 
 #[test]
@@ -336,7 +383,8 @@ fn what_is_shown_when_a_watch_is_armed_is_for_the_same_eyes() {
     for (identities, expected) in [(Identities::none(), Err(no)), (reader, Ok(()))] {
         for caller in callers(&mut it.cluster, u64::from(expected.is_ok()), &identities) {
             let (filter, from, credit) = (Filter::Node(at.clone()), None, 1);
-            let armed = it.cluster.node(id(1)).watch(Watch { caller, filter, from, credit });
+            let armed =
+                it.cluster.node(id(1)).watch(Watch { caller, from, ..Watch::of(filter, credit) });
             assert_eq!(armed.expect("armed").view.read(&at).map(drop), expected);
         }
     }
@@ -493,7 +541,7 @@ fn rule_7_a_session_that_asks_too_often_is_told_when_to_come_again() {
     let early = SubmitError::RateLimited { session, what, max, retry_after };
     let watch = || {
         let (caller, filter) = (Caller::Session(session), Filter::Node(Path::root()));
-        Watch { caller, filter, from: None, credit: 1 }
+        Watch { caller, ..Watch::of(filter, 1) }
     };
     assert_eq!(cluster.submit_seq(at, session, 2, create("/2")), Err(early.clone()));
     assert_eq!(cluster.node(at).read(barrier(session)), Err(early.clone()));

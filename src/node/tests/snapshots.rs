@@ -30,7 +30,7 @@ pub(super) fn fill(cluster: &mut Cluster, at: NodeId, name: &str, count: usize) 
 
 fn watch_all(credit: u32) -> Watch {
     let filter = Filter::Subtree(crate::Path::root());
-    Watch { caller: Caller::world(), filter, from: None, credit }
+    Watch::of(filter, credit)
 }
 
 /// A follower that has missed more than the log holds.

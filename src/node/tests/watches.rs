@@ -3,16 +3,12 @@
 use super::*;
 use crate::{
     id::Zxid,
-    op::{EventKind, Filter},
+    op::{Detail, Event, EventKind, Filter},
 };
+use std::num::NonZeroU32;
 
 fn subtree(path: &str, from: Option<Zxid>, credit: u32) -> Watch {
-    Watch {
-        caller: Caller::world(),
-        filter: Filter::Subtree(path.parse().expect("valid")),
-        from,
-        credit,
-    }
+    Watch { from, ..Watch::of(Filter::Subtree(path.parse().expect("valid")), credit) }
 }
 
 /// What a watch was told: each transaction's zxid and the paths of its events.
@@ -176,10 +172,7 @@ fn filters_tell_what_they_name() {
     let mut cluster = Cluster::elected(1);
     cluster.write(id(1), create("/a")).expect("written");
     let path: crate::Path = "/a".parse().expect("valid");
-    let mut arm = |filter| {
-        let watch = Watch { caller: Caller::world(), filter, from: None, credit: 100 };
-        cluster.node(id(1)).watch(watch).expect("armed").id
-    };
+    let mut arm = |filter| cluster.node(id(1)).watch(Watch::of(filter, 100)).expect("armed").id;
     let node = arm(Filter::Node(path.clone()));
     let children = arm(Filter::Children(path.clone()));
     let below = arm(Filter::Subtree(path.clone()));
@@ -187,12 +180,8 @@ fn filters_tell_what_they_name() {
     cluster.node(id(1)).unwatch(ended);
     cluster.write(id(1), create("/a/b")).expect("written");
     cluster.write(id(1), create("/a/b/c")).expect("written");
-    let set = |path: &str| -> Txn {
-        let path = path.parse().expect("valid");
-        Op::Set { path, data: Bytes::new(), version: None }.into()
-    };
-    cluster.write(id(1), set("/a")).expect("written");
-    cluster.write(id(1), set("/a/b")).expect("written");
+    cluster.write(id(1), set("/a", "")).expect("written");
+    cluster.write(id(1), set("/a/b", "")).expect("written");
     cluster.write(id(1), create("/ab")).expect("written");
     let of = |watch| -> Vec<(EventKind, String)> {
         let outputs = cluster.outputs[&id(1)].iter();
@@ -248,4 +237,138 @@ fn watches_that_catch_up_leave_time_for_ticks() {
     for watch in watches {
         assert_eq!(told(&cluster, at, watch).len(), 2_000, "none left out");
     }
+}
+
+fn set(path: &str, data: &'static str) -> Txn {
+    let path = path.parse().expect("valid");
+    Op::Set { path, data: Bytes::from_static(data.as_bytes()), version: None }.into()
+}
+
+/// All events that a watch was told.
+fn events(cluster: &Cluster, at: NodeId, id: WatchId) -> Vec<Event> {
+    let outputs = cluster.outputs[&at].iter();
+    let told = outputs.filter_map(|output| match output {
+        Output::Events { watch, events, .. } if *watch == id => Some(events.clone()),
+        _ => None,
+    });
+    told.flatten().collect()
+}
+
+/// What a watch was told, without the events themselves.
+fn marks(cluster: &Cluster, at: NodeId, id: WatchId) -> Vec<String> {
+    let outputs = cluster.outputs[&at].iter();
+    let mark = |output: &Output| match output {
+        Output::Events { watch, zxid, .. } if *watch == id => Some(format!("{}", zxid.as_u64())),
+        Output::Progress { watch, zxid } if *watch == id => Some(format!("to {}", zxid.as_u64())),
+        Output::WatchEnded { watch, cause } if *watch == id => Some(format!("{cause:?}")),
+        _ => None,
+    };
+    outputs.filter_map(mark).collect()
+}
+
+/// ZooKeeper's watches of data, of existence and of children: each ends with its first event.
+#[test]
+fn a_one_shot_watch_fires_once_and_is_gone() {
+    let mut cluster = Cluster::elected(1);
+    let at = id(1);
+    cluster.write(at, create("/a")).expect("written");
+    let path = |text: &str| -> crate::Path { text.parse().expect("valid") };
+    let once = |filter, kinds: &[EventKind]| Watch {
+        once: true,
+        kinds: kinds.to_vec(),
+        ..Watch::of(filter, 100)
+    };
+    let (changed, deleted) = (EventKind::DataChanged, EventKind::Deleted);
+    let data = once(Filter::Node(path("/a")), &[changed, deleted]);
+    let child = once(Filter::Children(path("/a")), &[]);
+    let exists = once(Filter::Node(path("/b")), &[EventKind::Created, changed, deleted]);
+    let again = Watch { from: Some(Zxid::ZERO), ..once(Filter::Subtree(path("/")), &[]) };
+    let mut arm = |watch: &Watch| cluster.node(at).watch(watch.clone()).expect("armed").id;
+    let ids = [arm(&data), arm(&child), arm(&exists), arm(&again)];
+    let acl = crate::Acl::open();
+    cluster.write(at, Op::SetAcl { path: path("/a"), acl, version: None }.into()).expect("set");
+    for _ in 0..2 {
+        cluster.write(at, set("/a", "")).expect("written");
+    }
+    for name in ["/b", "/a/1", "/a/2"] {
+        cluster.write(at, create(name)).expect("written");
+    }
+    let told: Vec<_> = ids.iter().map(|id| marks(&cluster, at, *id)).collect();
+    assert_eq!(told, [["3", "Fired"], ["6", "Fired"], ["5", "Fired"], ["1", "Fired"]]);
+    assert_eq!(cluster.nodes[&at].status().watches, 0);
+    // From the history, too, it is told of one transaction alone.
+    let again = cluster.node(at).watch(again).expect("armed").id;
+    cluster.settle();
+    assert_eq!(marks(&cluster, at, again), ["1", "Fired"]);
+    // The end of the parent is an event of its children's watch, too.
+    let child = cluster.node(at).watch(child).expect("armed").id;
+    let path = path("/a");
+    cluster.write(at, Op::DeleteTree { path }.into()).expect("deleted");
+    assert_eq!(marks(&cluster, at, child), ["8", "Fired"]);
+    assert_eq!(events(&cluster, at, child).len(), 3);
+}
+
+#[test]
+fn a_watch_tells_of_the_kinds_and_in_the_detail_that_it_asks_for() {
+    let mut cluster = Cluster::elected(3);
+    let at = id(1);
+    let filter = Filter::Subtree(crate::Path::root());
+    let kinds = vec![EventKind::DataChanged];
+    let watch = Watch { kinds, detail: Detail::BeforeAndAfter, ..Watch::of(filter, 1) };
+    let watch = cluster.node(at).watch(watch).expect("armed").id;
+    let plain = cluster.node(at).watch(subtree("/", None, 100)).expect("armed").id;
+    cluster.write(at, create("/a")).expect("written");
+    cluster.write(at, set("/a", "1")).expect("written");
+    // It lags, and what comes from the history is as full as what comes at once.
+    cluster.write(at, set("/a", "2")).expect("written");
+    cluster.node(at).credit(watch, 10);
+    cluster.settle();
+    let data = |content: &Option<Box<crate::Content>>| {
+        content.as_ref().map(|it| String::from_utf8_lossy(&it.data).into_owned())
+    };
+    let told: Vec<_> = events(&cluster, at, watch)
+        .iter()
+        .map(|event| (data(&event.before), data(&event.after)))
+        .collect();
+    let some = |text: &str| Some(text.to_string());
+    assert_eq!(told, [(some("x"), some("1")), (some("1"), some("2"))]);
+    let told = events(&cluster, at, plain);
+    assert_eq!(told.len(), 3);
+    assert!(told.iter().all(|event| event.before.is_none() && event.after.is_none()));
+}
+
+#[test]
+fn a_watch_says_how_far_it_has_come() {
+    let mut cluster = Cluster::elected(1);
+    let at = id(1);
+    let filter = Filter::Subtree("/quiet".parse().expect("valid"));
+    let quiet = Watch { progress_ticks: NonZeroU32::new(4), ..Watch::of(filter.clone(), 3) };
+    let quiet = cluster.node(at).watch(quiet).expect("armed").id;
+    let asked = cluster.node(at).watch(Watch::of(filter, 2)).expect("armed").id;
+    cluster.run(10);
+    assert!(marks(&cluster, at, quiet).is_empty(), "there is nothing new to say");
+    for name in ["/a", "/b"] {
+        cluster.write(at, create(name)).expect("written");
+    }
+    cluster.run(4);
+    assert_eq!(marks(&cluster, at, quiet), ["to 2"], "after four ticks");
+    cluster.write(at, create("/quiet")).expect("written");
+    cluster.run(3);
+    assert_eq!(marks(&cluster, at, quiet), ["to 2", "3"]);
+    cluster.write(at, create("/c")).expect("written");
+    cluster.run(2);
+    assert_eq!(marks(&cluster, at, quiet), ["to 2", "3", "to 4"]);
+    // Its credit is used up; the other one, too, when it was asked once.
+    cluster.write(at, create("/d")).expect("written");
+    cluster.run(10);
+    assert_eq!(marks(&cluster, at, quiet).len(), 3);
+    for _ in 0..2 {
+        cluster.node(at).progress(asked);
+        cluster.settle();
+        assert_eq!(marks(&cluster, at, asked), ["3", "to 5"]);
+    }
+    cluster.write(at, create("/quiet/e")).expect("written");
+    cluster.node(at).credit(asked, 2);
+    cluster.settle();
+    assert_eq!(marks(&cluster, at, asked), ["3", "to 5", "6", "to 6"], "behind the event");
 }

@@ -2,7 +2,9 @@
 
 mod txn;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, rc::Rc};
+
+use bytes::Bytes;
 
 use super::super::{Applied, SessionState};
 use crate::{
@@ -10,8 +12,8 @@ use crate::{
     config::Parameters,
     id::{NodeId, Origin, SecretHash, SessionId, Zxid},
     op::{
-        Acl, Event, EventKind, Grant, Identities, Lifetime, LimitName, OpError, Outcome, Quota,
-        Reply, Stat, Txn,
+        Acl, Content, Event, EventKind, Grant, Identities, Lifetime, LimitName, OpError, Outcome,
+        Quota, Reply, Stat, Txn,
     },
     path::Path,
 };
@@ -25,9 +27,22 @@ pub(super) struct Model {
     pub(super) nodes: BTreeMap<String, Node>,
     pub(super) sessions: BTreeMap<SessionId, Lease>,
     pub(super) next_session: u64,
-    pub(super) history: Vec<Event>,
+    pub(super) history: Vec<Change>,
     pub(super) floor: Zxid,
     pub(super) changes: Vec<Event>,
+    /// All nodes after each transaction from the floor on, copied whole.
+    pub(super) states: BTreeMap<u64, Rc<BTreeMap<String, Node>>>,
+}
+
+/// One change; a node's data, stat and list before and after.
+#[derive(Clone)]
+pub(super) struct Change {
+    pub(super) zxid: u64,
+    /// Of a quota, none.
+    kind: Option<EventKind>,
+    path: Path,
+    before: Option<(Content, Option<Acl>)>,
+    after: Option<(Content, Option<Acl>)>,
 }
 
 #[derive(Clone, Default)]
@@ -61,12 +76,14 @@ pub(super) struct Lease {
 
 impl Model {
     pub(super) fn new(parameters: Parameters) -> Self {
+        let nodes = BTreeMap::from([("/".to_string(), Node::default())]);
         Self {
             parameters,
             zxid: 0,
             clock_us: 0,
             wall_ms: 0,
-            nodes: BTreeMap::from([("/".to_string(), Node::default())]),
+            states: BTreeMap::from([(0, Rc::new(nodes.clone()))]),
+            nodes,
             sessions: BTreeMap::new(),
             next_session: 1,
             history: Vec::new(),
@@ -234,9 +251,34 @@ impl Model {
         Ok(())
     }
 
+    /// The same, but with the nodes as they were after a transaction.
+    pub(super) fn at(&self, zxid: u64) -> Self {
+        Self { zxid, nodes: (*self.states[&zxid]).clone(), ..self.clone() }
+    }
+
+    pub(super) fn content(&self, path: &str) -> Option<Content> {
+        let data = Bytes::from(self.nodes.get(path)?.data.clone());
+        Some(Content { data, stat: self.stat(path)? })
+    }
+
+    fn change(
+        &self,
+        kind: EventKind,
+        path: &str,
+        before: Option<(Content, Option<Acl>)>,
+    ) -> Change {
+        let (zxid, kind, after) = (self.zxid + 1, Some(kind), self.image(path));
+        Change { zxid, kind, path: path.parse().unwrap(), before, after }
+    }
+
+    fn image(&self, path: &str) -> Option<(Content, Option<Acl>)> {
+        Some((self.content(path)?, acl_of(&self.nodes[path])))
+    }
+
     /// Takes a node out of the tree; the transaction is the next one.
-    fn unlink(&mut self, path: &str) -> (Zxid, Option<Acl>) {
-        let node = self.nodes.remove(path).unwrap();
+    fn unlink(&mut self, path: &str) -> Change {
+        let image = self.image(path);
+        self.nodes.remove(path).unwrap();
         if let Some(parent) = self.nodes.get_mut(before(path)) {
             parent.stat.cversion += 1;
             parent.stat.pzxid = Zxid::new(self.zxid + 1);
@@ -244,7 +286,7 @@ impl Model {
         if self.children(before(path)).is_empty() {
             self.nodes.get_mut(before(path)).unwrap().emptied_us = self.clock_us;
         }
-        (node.stat.czxid, acl_of(&node))
+        self.change(EventKind::Deleted, path, image)
     }
 
     /// From when on the cluster may remove a node.
@@ -268,8 +310,8 @@ impl Model {
         if !due {
             return Applied::NotReaped { path };
         }
-        let (_, acl) = self.unlink(path.as_str());
-        self.commit(vec![(EventKind::Deleted, path.clone(), czxid, acl)]);
+        let change = self.unlink(path.as_str());
+        self.commit(vec![change]);
         Applied::Reaped { path }
     }
 
@@ -372,35 +414,49 @@ impl Model {
 
     fn end(&mut self, id: SessionId) {
         self.sessions.remove(&id);
-        let events = self
-            .ephemerals(id)
-            .into_iter()
-            .map(|path| {
-                let (czxid, acl) = self.unlink(&path);
-                (EventKind::Deleted, path.parse().unwrap(), czxid, acl)
-            })
-            .collect();
-        self.commit(events);
+        let changes = self.ephemerals(id).iter().map(|path| self.unlink(path)).collect();
+        self.commit(changes);
     }
 
-    /// One transaction: its events, and the history cut back to its bounds.
-    fn commit(&mut self, events: Vec<(EventKind, Path, Zxid, Option<Acl>)>) {
+    /// One transaction: its changes, and the history cut back to its bounds.
+    fn commit(&mut self, changes: Vec<Change>) {
         self.zxid += 1;
-        for (kind, path, czxid, acl) in events {
-            let event = Event { zxid: Zxid::new(self.zxid), kind, path, czxid, acl };
-            self.history.push(event.clone());
-            self.changes.push(event);
-        }
-        let bytes = |history: &[Event]| -> u64 {
-            let acl = |it: &Event| it.acl.as_ref().map_or(0, Acl::bytes) as u64;
-            history.iter().map(|it| 64 + it.path.as_str().len() as u64 + acl(it)).sum()
+        self.changes.extend(changes.iter().filter_map(Change::event));
+        self.history.extend(changes);
+        let bytes = |history: &[Change]| -> u64 {
+            let before = |(content, acl): &(Content, Option<Acl>)| {
+                128 + content.data.len() + acl.as_ref().map_or(0, Acl::bytes)
+            };
+            let weight =
+                |it: &Change| 192 + it.path.as_str().len() + it.before.as_ref().map_or(0, before);
+            history.iter().map(|it| weight(it) as u64).sum()
         };
         while self.history.len() as u64 > self.parameters.history_count_max
             || bytes(&self.history) > self.parameters.history_bytes_max
         {
-            self.floor = self.history[0].zxid;
-            self.history.retain(|it| it.zxid != self.floor);
+            let oldest = self.history[0].zxid;
+            self.floor = Zxid::new(oldest);
+            self.history.retain(|it| it.zxid != oldest);
         }
+        self.states.insert(self.zxid, Rc::new(self.nodes.clone()));
+        self.states.retain(|zxid, _| *zxid >= self.floor.as_u64());
+    }
+}
+
+impl Change {
+    /// With what was before and after.
+    pub(super) fn event(&self) -> Option<Event> {
+        let (content, acl) = self.after.as_ref().or(self.before.as_ref())?;
+        let boxed = |it: &(Content, Option<Acl>)| Box::new(it.0.clone());
+        Some(Event {
+            zxid: Zxid::new(self.zxid),
+            kind: self.kind?,
+            path: self.path.clone(),
+            czxid: content.stat.czxid,
+            before: self.before.as_ref().map(boxed),
+            after: self.after.as_ref().map(boxed),
+            acl: acl.clone(),
+        })
     }
 }
 

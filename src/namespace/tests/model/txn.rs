@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Model, Node, acl_of, before, outcome_bytes};
+use super::{Change, Model, Node, acl_of, before, outcome_bytes};
 use crate::{
     id::{SessionId, Zxid},
     op::{
@@ -12,14 +12,6 @@ use crate::{
     },
     path::Path,
 };
-
-/// What the operations of a transaction did so far.
-#[derive(Default)]
-struct Done {
-    events: Vec<(EventKind, Path, Zxid, Option<Acl>)>,
-    /// Something was written that no event tells of.
-    quiet: bool,
-}
 
 impl Model {
     pub(super) fn execute(
@@ -41,7 +33,7 @@ impl Model {
         });
         // A single operation looks before it does anything.
         let copy = matches!(txn.body(), Body::Many { .. }).then(|| self.clone());
-        let mut done = Done::default();
+        let mut done = Vec::new();
         let result = match (txn.body(), refused) {
             (Body::One(op), None) => self.step(op, actor, who, &mut done),
             (Body::Many { then, .. }, None) => self.steps(then, true, (actor, who), &mut done),
@@ -57,8 +49,8 @@ impl Model {
                     *self = copy;
                 }
             }
-            Ok(_) if done.events.is_empty() && !done.quiet => {}
-            Ok(_) => self.commit(done.events),
+            Ok(_) if done.is_empty() => {}
+            Ok(_) => self.commit(done),
         }
         result
     }
@@ -68,7 +60,7 @@ impl Model {
         ops: &[Op],
         held: bool,
         (actor, who): (Option<SessionId>, &Identities),
-        done: &mut Done,
+        done: &mut Vec<Change>,
     ) -> Result<Outcome, OpError> {
         let mut results = Vec::new();
         for (index, op) in ops.iter().enumerate() {
@@ -135,7 +127,7 @@ impl Model {
         op: &Op,
         actor: Option<SessionId>,
         who: &Identities,
-        done: &mut Done,
+        done: &mut Vec<Change>,
     ) -> Result<Outcome, OpError> {
         match op {
             Op::Create { path, data, mode, acl } => {
@@ -156,18 +148,14 @@ impl Model {
                 let more = data.len().saturating_sub(before) as u64;
                 self.quotas(path.as_str(), (0, more))?;
                 let (zxid, wall_ms) = (self.zxid + 1, self.wall_ms);
+                let image = self.image(path.as_str());
                 let node = self.nodes.get_mut(path.as_str()).unwrap();
                 node.data = data.to_vec();
                 node.touched_us = self.clock_us;
                 node.stat.version += 1;
                 node.stat.mzxid = Zxid::new(zxid);
                 node.stat.mtime_ms = wall_ms;
-                done.events.push((
-                    EventKind::DataChanged,
-                    path.clone(),
-                    node.stat.czxid,
-                    acl_of(node),
-                ));
+                done.push(self.change(EventKind::DataChanged, path.as_str(), image));
                 Ok(Outcome::Set { stat: self.stat(path.as_str()).unwrap() })
             }
             Op::Delete { path, version } => {
@@ -181,8 +169,7 @@ impl Model {
                 if children > 0 {
                     return Err(OpError::NotEmpty { path: path.clone(), children });
                 }
-                let (czxid, acl) = self.unlink(path.as_str());
-                done.events.push((EventKind::Deleted, path.clone(), czxid, acl));
+                done.push(self.unlink(path.as_str()));
                 Ok(Outcome::Deleted)
             }
             Op::DeleteTree { path } => self.delete_tree(path, who, done),
@@ -239,7 +226,7 @@ impl Model {
         path: &Path,
         quota: Option<Quota>,
         who: &Identities,
-        done: &mut Done,
+        done: &mut Vec<Change>,
     ) -> Result<Outcome, OpError> {
         self.existing(path)?;
         self.right(before(path.as_str()), who, Rights::ADMIN)?;
@@ -251,7 +238,8 @@ impl Model {
             return Err(OpError::Limit { limit, value, max });
         }
         self.nodes.get_mut(path.as_str()).unwrap().quota = quota;
-        done.quiet = true;
+        let (zxid, path) = (self.zxid + 1, path.clone());
+        done.push(Change { zxid, kind: None, path, before: None, after: None });
         Ok(Outcome::QuotaSet)
     }
 
@@ -260,7 +248,7 @@ impl Model {
         (prefix, mode, data, owner): (&str, CreateMode, &[u8], Option<SessionId>),
         acl: Option<&Acl>,
         who: &Identities,
-        done: &mut Done,
+        done: &mut Vec<Change>,
     ) -> Result<Outcome, OpError> {
         let parent = before(prefix).to_string();
         let parent_path = || parent.parse::<Path>().unwrap();
@@ -315,8 +303,8 @@ impl Model {
         };
         let (data, touched_us) = (data.to_vec(), self.clock_us);
         let node = Node { data, stat, touched_us, acl, ..Node::default() };
-        done.events.push((EventKind::Created, path.clone(), zxid, acl_of(&node)));
         self.nodes.insert(text, node);
+        done.push(self.change(EventKind::Created, path.as_str(), None));
         let stat = self.stat(path.as_str()).unwrap();
         Ok(Outcome::Created { path, stat })
     }
@@ -325,7 +313,7 @@ impl Model {
         &mut self,
         path: &Path,
         who: &Identities,
-        done: &mut Done,
+        done: &mut Vec<Change>,
     ) -> Result<Outcome, OpError> {
         if path.is_root() {
             return Err(OpError::Root);
@@ -341,9 +329,10 @@ impl Model {
             }
         }
         let nodes = paths.len() as u64;
-        for path in paths.into_iter().rev() {
-            let (czxid, acl) = self.unlink(&path);
-            done.events.push((EventKind::Deleted, path.parse().unwrap(), czxid, acl));
+        let images: Vec<_> = paths.iter().map(|path| self.image(path)).collect();
+        for (path, before) in paths.into_iter().zip(images).rev() {
+            // Each as it was before the operation.
+            done.push(Change { before, ..self.unlink(&path) });
         }
         Ok(Outcome::DeletedTree { nodes })
     }
@@ -397,7 +386,7 @@ impl Model {
         acl: &Acl,
         version: Option<u64>,
         who: &Identities,
-        done: &mut Done,
+        done: &mut Vec<Change>,
     ) -> Result<Outcome, OpError> {
         self.right(path.as_str(), who, Rights::ADMIN)?;
         let actual = self.nodes[path.as_str()].stat.aversion;
@@ -405,10 +394,11 @@ impl Model {
             return Err(OpError::BadVersion { path: path.clone(), expected, actual });
         }
         let acl = resolved(path, acl, who)?;
+        let image = self.image(path.as_str());
         let node = self.nodes.get_mut(path.as_str()).unwrap();
         node.acl = acl;
         node.stat.aversion += 1;
-        done.quiet = true;
+        done.push(self.change(EventKind::AclChanged, path.as_str(), image));
         Ok(Outcome::AclSet { stat: self.stat(path.as_str()).unwrap() })
     }
 
