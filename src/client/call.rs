@@ -6,16 +6,16 @@ use bytes::Bytes;
 
 use crate::{
     client::{
-        Answer, Error, LeaderGuard, LockGuard, Session, Watcher, Written,
+        Answer, Error, LeaderGuard, Lease, LockGuard, Session, Watcher, Written,
         completion::{Adopt, Promise},
         recipe::PlaceCell,
         session::SessionCell,
         watcher::Stream,
     },
-    id::{NodeId, Secret, SessionId, Zxid},
+    id::{LeaseId, NodeId, Secret, SessionId, Zxid},
     namespace::View,
     node::{Consistency, Image, Read, Request, Status, WatchId},
-    op::{Filter, Stat, Txn},
+    op::{Filter, LeaseStat, Stat, Txn},
     path::Path,
     recipes::{Layout, Leadership},
 };
@@ -33,6 +33,30 @@ pub(crate) enum Call {
         generation: u64,
         txn: Txn,
         promise: Promise<Written>,
+    },
+    /// Grants the session a lease.
+    Grant {
+        session: Session,
+        /// What the handle had seen when it submitted.
+        generation: u64,
+        ttl: Duration,
+        promise: Promise<Lease>,
+    },
+    /// Keeps a lease alive that was granted to the session before.
+    KeepLease {
+        session: Session,
+        lease: LeaseId,
+        promise: Promise<Lease>,
+    },
+    /// What is left of a lease.
+    Lease {
+        read: Read,
+        promise: Promise<LeaseStat>,
+    },
+    /// The nodes of a lease, and whether more follow.
+    Owned {
+        read: Read,
+        promise: Promise<(Vec<Path>, bool)>,
     },
     Read {
         read: Read,
@@ -133,6 +157,7 @@ impl Call {
     pub(crate) fn session(&self) -> Option<&SessionCell> {
         match self {
             Self::SessionTxn { session, .. } => Some(session),
+            Self::Grant { session, .. } => Some(session.cell()),
             _ => None,
         }
     }
@@ -142,6 +167,7 @@ impl Call {
     pub(crate) fn refuse_adopting(self, error: Error, adopt: Option<Adopt>) {
         match self {
             Self::SessionTxn { promise, .. } => promise.fill_adopting(Err(error), adopt),
+            Self::Grant { promise, .. } => promise.fill_adopting(Err(error), adopt),
             call => call.refuse(error),
         }
     }
@@ -152,6 +178,11 @@ impl Call {
             Self::Txn { promise, .. } | Self::SessionTxn { promise, .. } => {
                 promise.fill(Err(error));
             }
+            Self::Grant { promise, .. } | Self::KeepLease { promise, .. } => {
+                promise.fill(Err(error));
+            }
+            Self::Lease { promise, .. } => promise.fill(Err(error)),
+            Self::Owned { promise, .. } => promise.fill(Err(error)),
             Self::Read { promise, .. } => promise.fill(Err(error)),
             Self::Get { promise, .. } => promise.fill(Err(error)),
             Self::Exists { promise, .. } => promise.fill(Err(error)),

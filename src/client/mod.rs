@@ -10,6 +10,7 @@
 pub(crate) mod call;
 pub(crate) mod completion;
 mod error;
+pub(crate) mod lease;
 pub(crate) mod mailbox;
 pub(crate) mod recipe;
 pub(crate) mod session;
@@ -38,6 +39,7 @@ use crate::{
 
 pub use completion::Completion;
 pub use error::Error;
+pub use lease::{Lease, LeaseState};
 pub use recipe::{Acquire, LeaderGuard, LockGuard};
 pub use session::{Session, SessionKey};
 pub use watcher::{Changes, Observation, Watcher};

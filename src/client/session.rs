@@ -13,14 +13,14 @@ use bytes::Bytes;
 
 use crate::{
     client::{
-        Acquire, Answer, Client, Completion, Error, Written,
+        Acquire, Answer, Client, Completion, Error, Lease, Written,
         call::Call,
         completion::{Adopt, Promise},
         create, delete,
         recipe::{LeaderGuard, LockGuard, Place, PlaceCell},
         set,
     },
-    id::{Secret, SessionId},
+    id::{LeaseId, Secret, SessionId},
     node::{Consistency, Detach, Read, ReadOp},
     op::{CreateMode, Txn},
     path::{Path, PathPrefix},
@@ -113,6 +113,21 @@ impl Session {
     /// Removes a node without children; if given, only at this version.
     pub fn delete(&self, path: &Path, version: Option<u64>) -> Completion<Written> {
         self.txn(delete(path, version))
+    }
+
+    /// Grants the session a lease beside its own, which lives for `ttl` without renewal; the handle
+    /// renews it. The lease says what was granted, within the bounds of the cluster.
+    pub fn grant_lease(&self, ttl: Duration) -> Completion<Lease> {
+        let session = self.clone();
+        let generation = session.cell().generation.load(Ordering::Acquire);
+        self.client().ask(|promise| Call::Grant { session, generation, ttl, promise })
+    }
+
+    /// A handle of a lease that the session was granted before it was attached here. Nothing is
+    /// promised before its first renewal: see [`Lease::state`].
+    pub fn lease(&self, lease: LeaseId) -> Completion<Lease> {
+        let session = self.clone();
+        self.client().ask(|promise| Call::KeepLease { session, lease, promise })
     }
 
     /// Reads after all writes that this session has submitted before.

@@ -11,8 +11,8 @@ use foldhash::fast::FixedState;
 
 use crate::{
     client::{
-        Answer, Changes, Client, Error, Session, SessionKey, Shared, Watcher, Written, call::Call,
-        completion::Promise, session::SessionCell, watcher::Stream,
+        Answer, Changes, Client, Error, Lease, Session, SessionKey, Shared, Watcher, Written,
+        call::Call, completion::Promise, lease::LeaseCell, session::SessionCell, watcher::Stream,
     },
     driver::{
         places::{self, Asked, Grant, Places, Question},
@@ -23,8 +23,10 @@ use crate::{
         Attachment, Consistency, Node, Output, Read, ReadOp, ReadOutcome, Request, RequestError,
         SubmitError, Ticket, Watch, WatchId,
     },
-    op::{Filter, Stat},
+    op::{Filter, LeaseStat, Op, Outcome, Stat, Txn},
+    path::Path,
     recipes::{Observer, contender::Contender},
+    time::as_micros,
 };
 
 pub(super) struct Desk {
@@ -36,6 +38,8 @@ pub(super) struct Desk {
     streams: HashMap<WatchId, Arc<Stream<Changes>>, FixedState>,
     /// Those whose answers are there.
     wakers: Vec<Waker>,
+    /// Of the last tick: what is asked for now is not asked for earlier.
+    now: Duration,
 }
 
 /// Gives random bytes, or says why there are none.
@@ -56,6 +60,11 @@ enum Pending {
     Exists(Promise<Option<Stat>>),
     Session(Promise<Session>, Secret),
     Done(Promise<()>),
+    /// Asked for at that moment, as the session's write of that number.
+    Granted(Promise<Lease>, Session, Duration, u64),
+    KeptLease(Promise<Lease>, Session),
+    LeaseStat(Promise<LeaseStat>),
+    Owned(Promise<(Vec<Path>, bool)>),
     /// Until the node has applied what the watch is to start from.
     Watch(Filter, crate::id::Zxid, u32, Promise<Watcher>),
     Recipe(u64, Question, Option<(SessionId, u64)>),
@@ -71,6 +80,7 @@ impl Desk {
             places: Places::default(),
             streams: HashMap::default(),
             wakers: Vec::new(),
+            now: Duration::ZERO,
         }
     }
 
@@ -91,6 +101,14 @@ impl Desk {
                 if let Some((ticket, seq, promise)) = self.seats.submit(node, handle, txn, promise)
                 {
                     let pending = Pending::SessionWritten(promise, session.id, seq);
+                    self.pending.insert(ticket, pending);
+                }
+            }
+            Call::Grant { session, generation, ttl, promise } => {
+                let (handle, txn) = ((session.cell(), generation), Txn::new(Op::Grant { ttl }));
+                if let Some((ticket, seq, promise)) = self.seats.submit(node, handle, txn, promise)
+                {
+                    let pending = Pending::Granted(promise, session, self.now, seq);
                     self.pending.insert(ticket, pending);
                 }
             }
@@ -131,6 +149,22 @@ impl Desk {
     /// Reads, watches and recipes.
     fn look(&mut self, call: Call, node: &mut Node) {
         match call {
+            Call::KeepLease { session, lease, promise } => {
+                if let Some(cell) = self.seats.lease(session.id(), lease) {
+                    return promise.fill(Ok(Lease::new(cell)));
+                }
+                let (op, consistency) = (ReadOp::Lease(lease), Consistency::Local);
+                let taken = node.read(Read { session: Some(session.id()), op, consistency });
+                self.expect(taken, promise, false, |it| Pending::KeptLease(it, session));
+            }
+            Call::Lease { read, promise } => {
+                let taken = node.read(read);
+                self.expect(taken, promise, false, Pending::LeaseStat);
+            }
+            Call::Owned { read, promise } => {
+                let taken = node.read(read);
+                self.expect(taken, promise, false, Pending::Owned);
+            }
             Call::Read { read, promise } => {
                 let taken = node.read(read);
                 self.expect(taken, promise, false, Pending::Answer);
@@ -189,6 +223,12 @@ impl Desk {
             }
             Output::Session { ticket, result } => self.attached(ticket, result, node, now),
             Output::Renewed { session, epoch, until } => self.seats.renewed(session, epoch, until),
+            Output::LeaseRenewed { session, epoch, lease, until } => {
+                self.seats.lease_renewed((session, epoch), lease, until);
+            }
+            Output::LeaseEnded { session, epoch, lease } => {
+                self.seats.lease_ended((session, epoch), lease);
+            }
             Output::Detached { session, epoch, cause } => {
                 if self.seats.detached(session, epoch, cause).is_some() {
                     self.places.session_over(session, node);
@@ -210,6 +250,7 @@ impl Desk {
 
     /// Feeds the recipes and the sessions with time.
     pub(super) fn tick(&mut self, node: &mut Node, now: Duration) {
+        self.now = now;
         self.places.tick();
         self.seats.keep_alive(node, now);
     }
@@ -340,6 +381,14 @@ impl Desk {
         promise.fill(Ok(Session::new(cell, client)));
     }
 
+    /// Keeps a lease alive from `first` on, as long as the handle and its clones live.
+    fn seat_lease(&mut self, cell: LeaseCell, first: Duration) -> Lease {
+        let cell = Arc::new(cell);
+        let lease = Lease::new(Arc::clone(&cell));
+        self.seats.seat_lease(&cell, lease.session().id(), first);
+        lease
+    }
+
     fn answer(&mut self, ticket: Ticket, output: Output, node: &mut Node) {
         let Some(pending) = self.pending.remove(&ticket) else {
             return;
@@ -382,6 +431,36 @@ impl Desk {
                 Ok(_) => self.watch(filter, Some(from), buffer, promise, node),
                 Err(error) => promise.fill(Err(error)),
             },
+            Pending::Granted(promise, session, asked, seq) => {
+                self.seats.replied(session.id(), seq);
+                let granted = written(output).and_then(|it| match it.outcome {
+                    Outcome::Granted { lease, ttl } => Ok((lease, ttl)),
+                    _ => Err(Error::Taken),
+                });
+                promise.fill(granted.map(|(lease, ttl)| {
+                    let until = node.until(asked, as_micros(ttl));
+                    self.seat_lease(LeaseCell::new(lease, ttl, session, until), self.now + ttl / 3)
+                }));
+            }
+            Pending::KeptLease(promise, session) => {
+                let stat = found(output, |it| match it.outcome {
+                    ReadOutcome::Lease(stat) => Some(stat),
+                    _ => None,
+                });
+                // Nothing is promised before a keep-alive was committed: the first goes at once.
+                promise.fill(stat.map(|it| {
+                    let cell = LeaseCell::new(it.lease, it.ttl, session, Duration::ZERO);
+                    self.seat_lease(cell, self.now)
+                }));
+            }
+            Pending::LeaseStat(promise) => promise.fill(found(output, |it| match it.outcome {
+                ReadOutcome::Lease(stat) => Some(stat),
+                _ => None,
+            })),
+            Pending::Owned(promise) => promise.fill(found(output, |it| match it.outcome {
+                ReadOutcome::Owned { paths, more } => Some((paths, more)),
+                _ => None,
+            })),
             Pending::Session(promise, _) => promise.fill(Err(Error::session_ended())),
         }
     }
@@ -399,6 +478,9 @@ impl Pending {
             Self::Exists(it) => fill(it, why),
             Self::Session(it, _) => fill(it, why),
             Self::Done(it) => fill(it, why),
+            Self::Granted(it, ..) | Self::KeptLease(it, _) => fill(it, why),
+            Self::LeaseStat(it) => fill(it, why),
+            Self::Owned(it) => fill(it, why),
             Self::Watch(.., it) => fill(it, why),
             Self::Recipe(..) => {}
         }

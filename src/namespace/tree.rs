@@ -16,7 +16,7 @@ use foldhash::fast::FixedState;
 use imbl::{GenericHashMap, OrdMap, OrdSet, shared_ptr::DefaultSharedPtr};
 
 use crate::{
-    id::{SessionId, Zxid},
+    id::{LeaseId, Zxid},
     namespace::{
         access::special_of,
         digest::{self, Sum},
@@ -398,7 +398,7 @@ pub(super) struct Znode {
     pub(super) version: u64,
     pub(super) cversion: u64,
     /// Invariant: an owner lives, and has this node among its own.
-    pub(super) owner: Option<SessionId>,
+    pub(super) owner: Option<LeaseId>,
     /// The number of the next sequential child; never goes back.
     pub(super) next_sequence: u64,
     /// Full paths, shared with the map's keys.
@@ -514,7 +514,7 @@ pub(super) struct New<'a> {
     pub(super) prefix: &'a PathPrefix,
     pub(super) sequential: bool,
     pub(super) data: &'a [u8],
-    pub(super) owner: Option<SessionId>,
+    pub(super) owner: Option<LeaseId>,
     pub(super) lifetime: Lifetime,
     /// Without it, the parent's.
     pub(super) acl: Option<&'a Acl>,
@@ -524,8 +524,8 @@ pub(super) struct New<'a> {
 pub(super) struct Change {
     pub(super) outcome: Outcome,
     pub(super) event: Event,
-    /// The session of an ephemeral node that was made or deleted.
-    pub(super) owner: Option<SessionId>,
+    /// The lease of an ephemeral node that was made or deleted.
+    pub(super) owner: Option<LeaseId>,
 }
 
 /// The payload in an allocation of its own; none for an empty one.

@@ -5,12 +5,12 @@ use std::{fmt, ops::Bound, sync::Arc};
 use bytes::Bytes;
 
 use crate::{
-    id::{SessionId, Zxid},
+    id::{LeaseId, Zxid},
     namespace::{
         session::Sessions,
         tree::{Tree, Znode},
     },
-    op::{Event, EventKind, Identities, List, Page, Quota, Rights, Stat, Usage},
+    op::{Event, EventKind, Identities, LeaseStat, List, Page, Quota, Rights, Stat, Usage},
     path::Path,
 };
 
@@ -21,6 +21,7 @@ use crate::{
 #[derive(Clone)]
 pub struct View {
     zxid: Zxid,
+    clock_us: u64,
     tree: Tree,
     sessions: Sessions,
 }
@@ -32,8 +33,8 @@ impl View {
     /// The most nodes that [`owned`](Self::owned) gives at once.
     pub const OWNED_MAX: usize = 1024;
 
-    pub(super) fn new(zxid: Zxid, tree: Tree, sessions: Sessions) -> Self {
-        Self { zxid, tree, sessions }
+    pub(super) fn new((zxid, clock_us): (Zxid, u64), tree: Tree, sessions: Sessions) -> Self {
+        Self { zxid, clock_us, tree, sessions }
     }
 
     /// The last transaction that it shows.
@@ -101,10 +102,16 @@ impl View {
         self.tree.descendants(path, max)
     }
 
-    /// A page of the ephemeral nodes of a session, in path order: those after `after`, at most
-    /// [`OWNED_MAX`](Self::OWNED_MAX), and whether more follow; `None` if there is no such session.
-    pub fn owned(&self, session: SessionId, after: Option<&Path>) -> Option<(Vec<Path>, bool)> {
-        let ephemerals = &self.sessions.get(session)?.ephemerals;
+    /// What is to be known of a session's own lease, or another one; `None` if there is no such
+    /// lease.
+    pub fn lease(&self, lease: LeaseId) -> Option<LeaseStat> {
+        self.sessions.lease_stat(lease, self.clock_us)
+    }
+
+    /// A page of the ephemeral nodes of a lease, in path order: those after `after`, at most
+    /// [`OWNED_MAX`](Self::OWNED_MAX), and whether more follow; `None` if there is no such lease.
+    pub fn owned(&self, lease: LeaseId, after: Option<&Path>) -> Option<(Vec<Path>, bool)> {
+        let ephemerals = self.sessions.ephemerals(lease)?;
         let start = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.as_str()));
         let mut rest = ephemerals.range::<_, str>((start, Bound::Unbounded));
         let path = |path: &Arc<str>| Path::from_shared_checked(Arc::clone(path));

@@ -8,9 +8,9 @@ use bytes::Bytes;
 
 use super::{Ended, Node, PendingChange};
 use crate::{
-    command::{Batch, Command, CommandError, Entry},
+    command::{Batch, Command, CommandError, Entry, KeepAlive},
     consensus::{MembershipChange, Replication},
-    id::{Origin as OriginId, SessionId, Zxid},
+    id::{LeaseId, Origin as OriginId, SessionId, Zxid},
     namespace::{Applied, SessionState},
     node::{
         reads::Waiting,
@@ -18,7 +18,7 @@ use crate::{
         request::{Attachment, Detach, Output, ReadOp, ReadOutcome, RequestError, Unknown},
         transfer::Local,
     },
-    op::{OpError, Reply},
+    op::{OpError, Outcome, Reply},
     wire::{Body, EntryKind, LogEntry},
 };
 
@@ -58,7 +58,7 @@ impl Node {
             let mut unblocked: Vec<SessionId> = Vec::new();
             for waiting in ready {
                 unblocked.extend(waiting.read.session);
-                let result = look(&view, &waiting.read.op);
+                let result = look(&view, waiting.read.session, &waiting.read.op);
                 let (ticket, zxid) = (waiting.ticket, view.zxid());
                 self.outputs.push(Output::Read { ticket, zxid, result });
             }
@@ -120,9 +120,16 @@ impl Node {
         self.outputs.push(Output::Detached { session, epoch, cause });
     }
 
-    /// A session's earliest moment of ending, on this node's clock, if its lease was renewed by
-    /// what was asked for at `sent`.
-    pub(super) fn until(&self, sent: std::time::Duration, ttl_us: u64) -> std::time::Duration {
+    /// A lease of a session has ended; whoever holds it here is told.
+    pub(super) fn end_lease(&mut self, session: SessionId, lease: LeaseId) {
+        if let Some(epoch) = self.origin.end_lease(session, lease) {
+            self.outputs.push(Output::LeaseEnded { session, epoch, lease });
+        }
+    }
+
+    /// The earliest moment of ending of a session or a lease, on this node's clock, if it was
+    /// opened, granted or renewed by what was asked for at `sent`.
+    pub(crate) fn until(&self, sent: std::time::Duration, ttl_us: u64) -> std::time::Duration {
         let drift = u128::from(self.config.max_drift_ppm);
         let safe_us = u128::from(ttl_us) * (1_000_000 - drift) / 1_000_000;
         sent + std::time::Duration::from_micros(u64::try_from(safe_us).unwrap_or(0))
@@ -179,12 +186,16 @@ impl Node {
                 for it in accepted {
                     if let Some((sent, ttl_us)) = self.origin.renewed(&it) {
                         let until = self.until(sent, ttl_us);
-                        let (session, epoch) = (it.session, it.epoch);
-                        self.outputs.push(Output::Renewed { session, epoch, until });
+                        let KeepAlive { session, lease, epoch, .. } = it;
+                        self.outputs.push(match lease {
+                            None => Output::Renewed { session, epoch, until },
+                            Some(lease) => Output::LeaseRenewed { session, epoch, lease, until },
+                        });
                     }
                 }
             }
             Applied::Expired { session, .. } => self.detach(session, Detach::Expired),
+            Applied::LeaseExpired { lease, session } => self.end_lease(session, lease),
             _ => {}
         }
     }
@@ -214,6 +225,9 @@ impl Node {
         if self.unanswered_before.is_some() && self.namespace.cached_reply(session, seq).is_some() {
             // It is answered from there, behind the events that come before it.
             return;
+        }
+        if self.origin.attachment(session).is_some() {
+            revoked(&reply, |lease| self.end_lease(session, lease));
         }
         self.outputs.extend(self.origin.answer_seq(session, epoch, seq, reply));
         self.unblock(session);
@@ -405,8 +419,31 @@ impl Node {
     }
 }
 
+/// The leases that a reply says were revoked.
+fn revoked(reply: &Reply, mut each: impl FnMut(LeaseId)) {
+    let outcomes = match &reply.result {
+        Ok(Outcome::Txn { results, .. }) => &results[..],
+        Ok(outcome) => std::slice::from_ref(outcome),
+        Err(_) => &[],
+    };
+    for outcome in outcomes {
+        if let Outcome::Revoked { lease, .. } = outcome {
+            each(*lease);
+        }
+    }
+}
+
 /// Reads the tree.
-fn look(view: &super::View, op: &ReadOp) -> Result<ReadOutcome, RequestError> {
+fn look(
+    view: &super::View,
+    session: Option<SessionId>,
+    op: &ReadOp,
+) -> Result<ReadOutcome, RequestError> {
+    // What others own is none of its business: the names may be secret.
+    let own = |lease: LeaseId| {
+        let stat = view.lease(lease).filter(|stat| Some(stat.session) == session);
+        stat.ok_or(RequestError::Op(OpError::NoLease { lease }))
+    };
     let no_node = |path: &crate::Path| RequestError::Op(OpError::NoNode { path: path.clone() });
     match op {
         ReadOp::Get(path) => {
@@ -418,6 +455,12 @@ fn look(view: &super::View, op: &ReadOp) -> Result<ReadOutcome, RequestError> {
             let page = view.children(path, after.as_deref(), *limit);
             let (names, more, stat) = page.ok_or_else(|| no_node(path))?;
             Ok(ReadOutcome::Children { names, more, stat })
+        }
+        ReadOp::Lease(lease) => own(*lease).map(ReadOutcome::Lease),
+        ReadOp::Owned { lease, after } => {
+            own(*lease)?;
+            let (paths, more) = view.owned(*lease, after.as_ref()).unwrap_or_default();
+            Ok(ReadOutcome::Owned { paths, more })
         }
         ReadOp::Barrier => Ok(ReadOutcome::Barrier),
     }

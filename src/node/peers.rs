@@ -252,7 +252,7 @@ impl Node {
         while let Some(command) = batch.next_command() {
             let end = commands.len() - batch.0.len();
             match command {
-                Ok(Command::ExpireSession { .. } | Command::PinStore { .. }) => {
+                Ok(Command::Expire { .. } | Command::PinStore { .. }) => {
                     return Err(malformed("only a leader makes this command".into()));
                 }
                 Ok(Command::KeepAlives(items)) => {

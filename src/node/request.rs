@@ -6,9 +6,9 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use crate::{
-    id::{NodeId, Secret, SessionId, Zxid},
+    id::{LeaseId, NodeId, Secret, SessionId, Zxid},
     namespace::View,
-    op::{Event, Filter, LimitName, OpError, Outcome, Stat, Txn},
+    op::{Event, Filter, LeaseStat, LimitName, OpError, Outcome, Stat, Txn},
     path::{Path, PathError},
 };
 
@@ -64,6 +64,16 @@ pub enum Request {
         /// Every reply up to this sequence number has reached the client.
         acked: u64,
     },
+    /// Says that a lease of a session lives on, beside the session's own. Answered by
+    /// [`Output::LeaseRenewed`], not by ticket.
+    KeepLeaseAlive {
+        /// The session.
+        session: SessionId,
+        /// The attachment's epoch.
+        epoch: u64,
+        /// The lease, as [`Op::Grant`](crate::Op::Grant) gave it.
+        lease: LeaseId,
+    },
     /// Adds a learner, with an id that was never used. Leader only. Answered by [`Output::Reply`].
     AddLearner(NodeId),
     /// Makes a learner that has caught up a voter. Leader only. Answered by [`Output::Reply`].
@@ -113,6 +123,16 @@ pub enum ReadOp {
         /// At most this many, and never more than [`View::CHILDREN_MAX`].
         limit: usize,
     },
+    /// What is left of a lease of the read's session, its own or another one.
+    Lease(LeaseId),
+    /// The ephemeral nodes of a lease of the read's session, in path order, at most
+    /// [`View::OWNED_MAX`].
+    Owned {
+        /// The lease: the session's own, or another one.
+        lease: LeaseId,
+        /// Only nodes after this one.
+        after: Option<Path>,
+    },
     /// Nothing: the answer's zxid and view say what is to be known.
     Barrier,
 }
@@ -149,6 +169,15 @@ pub enum ReadOutcome {
         more: bool,
         /// The node's stat.
         stat: Stat,
+    },
+    /// Of [`ReadOp::Lease`].
+    Lease(LeaseStat),
+    /// Of [`ReadOp::Owned`].
+    Owned {
+        /// This page.
+        paths: Vec<Path>,
+        /// Whether more follow.
+        more: bool,
     },
     /// Of [`ReadOp::Barrier`].
     Barrier,
@@ -215,6 +244,28 @@ pub enum Output {
         epoch: u64,
         /// On the caller's monotonic clock.
         until: Duration,
+    },
+    /// A keep-alive of a lease was committed: the lease cannot end before `until`, unless its
+    /// session does, or revokes it.
+    LeaseRenewed {
+        /// The session.
+        session: SessionId,
+        /// The attachment's epoch.
+        epoch: u64,
+        /// The lease.
+        lease: LeaseId,
+        /// On the caller's monotonic clock.
+        until: Duration,
+    },
+    /// A lease of a session that is attached here is over, and its ephemeral nodes are gone: it was
+    /// revoked, or no keep-alive came in time. Those that end with their session are not told of.
+    LeaseEnded {
+        /// The session.
+        session: SessionId,
+        /// The attachment's epoch.
+        epoch: u64,
+        /// The lease.
+        lease: LeaseId,
     },
     /// An attachment to this node is over.
     Detached {
@@ -297,6 +348,14 @@ pub enum SubmitError {
         session: SessionId,
         /// The epoch.
         epoch: u64,
+    },
+    /// The lease has ended, or is none of this session beside its own.
+    #[error("session {session} has no lease {lease}")]
+    NoLease {
+        /// The session.
+        session: SessionId,
+        /// The lease.
+        lease: LeaseId,
     },
     /// A session's commands come in order.
     #[error("sequence number {expected} is next, not {actual}")]

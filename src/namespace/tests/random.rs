@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     command::{Command, KeepAlive},
-    id::{Origin, SessionId, Zxid},
+    id::{LeaseId, Origin, SessionId, Zxid},
     op::{
         Acl, Check, Children, CreateMode, DigestId, Field, Grant, Guard, Identities, Identity,
         List, Op, Principal, Quota, Relation, Rights, Txn,
@@ -157,16 +157,28 @@ fn compare(ns: &Namespace, model: &Model, random: &mut Random) {
     assert_eq!(ns.state.sessions.len(), model.sessions.len());
     for (id, lease) in &model.sessions {
         assert_eq!(ns.session(*id), model.session(*id));
-        let owned = model.ephemerals(*id).iter().map(|it| path(it)).collect();
-        assert_eq!(view.owned(*id, None), Some((owned, false)));
+        check_lease(ns, model, id.lease(), (*id, lease.ttl_us, lease.deadline_us));
         for seq in 0..lease.last_seq + 2 {
             assert_eq!(ns.cached_reply(*id, seq), lease.replies.get(&seq).cloned());
         }
     }
-    let mut due: Vec<_> = model.sessions.iter().map(|it| (it.1.deadline_us, *it.0)).collect();
+    for (id, it) in &model.granted {
+        check_lease(ns, model, *id, (it.session, it.ttl_us, it.deadline_us));
+    }
+    let sessions = model.sessions.iter().map(|it| (it.1.deadline_us, it.0.lease()));
+    let granted = model.granted.iter().map(|it| (it.1.deadline_us, *it.0));
+    let mut due: Vec<_> = sessions.chain(granted).collect();
     due.retain(|it| it.0 <= model.clock_us);
     due.sort();
     due.truncate(2);
+    let owned = |id: LeaseId| match SessionId::new(id.as_u64()) {
+        Some(session) if model.sessions.contains_key(&session) => model.owned(session).len(),
+        _ => model.ephemerals(id).len(),
+    };
+    let nodes: usize = due.iter().map(|it| owned(it.1)).sum();
+    if nodes as u64 > model.parameters.ephemerals_max {
+        due.truncate(1);
+    }
     let due: Vec<_> = due.into_iter().map(|it| it.1).collect();
     assert_eq!(ns.due(model.clock_us, 2), due);
     let deadline = |path: &String| Some((model.node_deadline(path)?, path.clone()));
@@ -187,6 +199,16 @@ fn compare(ns: &Namespace, model: &Model, random: &mut Random) {
         assert_eq!(events, expected);
     }
     check_indexes(ns);
+}
+
+fn check_lease(ns: &Namespace, model: &Model, id: LeaseId, lease: (SessionId, u64, u64)) {
+    let view = ns.view();
+    let owned: Vec<_> = model.ephemerals(id).iter().map(|it| path(it)).collect();
+    let stat = view.lease(id).unwrap();
+    let left = Duration::from_micros(lease.2.saturating_sub(model.clock_us));
+    assert_eq!((stat.lease, stat.session, stat.ttl), (id, lease.0, Duration::from_micros(lease.1)));
+    assert_eq!((stat.remaining, stat.nodes), (left, owned.len() as u64));
+    assert_eq!(view.owned(id, None), Some((owned, false)));
 }
 
 /// A seeded source of commands; most of them make sense in the model's state.
@@ -262,15 +284,19 @@ impl Random {
             3 if self.one_in(2) => Command::CloseSession { session, epoch, seq },
             4 | 5 => Command::KeepAlives(
                 (0..self.below(4))
-                    .map(|_| KeepAlive {
-                        session: ids.get(self.below(6) as usize).copied().unwrap_or(session),
-                        epoch,
-                        number: lease.map_or(0, |it| it.keep_alive) + self.below(3),
-                        acked,
+                    .map(|_| {
+                        let session = ids.get(self.below(6) as usize).copied().unwrap_or(session);
+                        let leases = model.leases(session);
+                        let granted = leases.get(self.below(4) as usize).copied();
+                        let heard = granted.map_or(lease.map_or(0, |it| it.keep_alive), |it| {
+                            model.granted[&it].heard.1
+                        });
+                        let number = heard + self.below(3);
+                        KeepAlive { session, lease: granted, epoch, number, acked }
                     })
                     .collect(),
             ),
-            6 => Command::ExpireSession { session },
+            6 => Command::Expire { lease: self.lease(model, session) },
             7 => {
                 let at = self.node(model);
                 let czxid = model.stat(&at).unwrap_or_default().czxid.as_u64();
@@ -288,13 +314,13 @@ impl Random {
 
     fn txn(&mut self, model: &Model, session: SessionId) -> Txn {
         let mut txn = if self.one_in(3) {
-            let mut txn = Txn::all(self.ops(model));
+            let mut txn = Txn::all(self.ops(model, session));
             if self.one_in(3) {
-                txn = txn.or_else(self.ops(model));
+                txn = txn.or_else(self.ops(model, session));
             }
             txn
         } else {
-            Txn::new(self.op(model, 18))
+            Txn::new(self.op(model, session, 18))
         };
         while self.one_in(6) {
             txn = txn.guard(self.guard(model, session));
@@ -302,19 +328,23 @@ impl Random {
         txn
     }
 
-    fn ops(&mut self, model: &Model) -> Vec<Op> {
-        (0..self.below(5)).map(|_| self.op(model, 6)).collect()
+    fn ops(&mut self, model: &Model, session: SessionId) -> Vec<Op> {
+        (0..self.below(5)).map(|_| self.op(model, session, 6)).collect()
     }
 
-    fn op(&mut self, model: &Model, bytes: u64) -> Op {
+    fn op(&mut self, model: &Model, session: SessionId, bytes: u64) -> Op {
         let version = |random: &mut Self| random.one_in(4).then(|| random.below(3));
         let data = "0123456789abcdefg"[..self.below(bytes) as usize].to_string();
         let at = self.node(model);
         let crowded = model.nodes.len() > 60;
-        match self.below(if crowded { 10 } else { 20 }) {
+        match self.below(if crowded { 10 } else { 22 }) {
             0..=2 => set(&at, &data, version(self)),
             3..=5 => delete(&at, version(self)),
             _ if self.one_in(15) => self.access(&at),
+            _ if self.one_in(12) => match self.one_in(4) {
+                true => Op::Revoke { lease: self.lease(model, session) },
+                false => Op::Grant { ttl: Duration::from_micros(self.below(3_000)) },
+            },
             6 if self.one_in(3) => Op::DeleteTree { path: path(&at) },
             6 => Op::Check(self.guard(model, SessionId::new(1).unwrap())),
             7 => Op::Get { path: path(&at) },
@@ -322,6 +352,7 @@ impl Random {
             9 => Op::List(self.list(&at)),
             kind => {
                 let ttl = Duration::from_millis(self.below(3));
+                let lease = self.lease(model, session);
                 let mode = [
                     CreateMode::Persistent,
                     CreateMode::Persistent,
@@ -333,6 +364,8 @@ impl Random {
                     CreateMode::Container,
                     CreateMode::Ttl(ttl),
                     CreateMode::SequentialTtl(ttl),
+                    CreateMode::Leased(lease),
+                    CreateMode::SequentialLeased(lease),
                 ][kind as usize - 10];
                 let name = NAMES[self.below(NAMES.len() as u64) as usize];
                 let at = format!("{}/{name}", at.trim_end_matches('/'));
@@ -350,6 +383,15 @@ impl Random {
                 }
             }
         }
+    }
+
+    /// Mostly one of the session's leases, or its own.
+    fn lease(&mut self, model: &Model, session: SessionId) -> LeaseId {
+        let leases = match self.one_in(8) {
+            true => model.granted.keys().copied().collect(),
+            false => model.leases(session),
+        };
+        leases.get(self.below(4) as usize).copied().unwrap_or(session.lease())
     }
 
     fn access(&mut self, at: &str) -> Op {
@@ -414,7 +456,7 @@ impl Random {
             1 | 2 => Check::Exists(true),
             3 => Check::Version(stat.version),
             4 => Check::Czxid(stat.czxid),
-            5 => Check::Owner(stat.owner.unwrap_or(session)),
+            5 => Check::Owner(stat.owner.unwrap_or(session.lease())),
             6 => Check::Value { is, to: "012"[..self.below(4) as usize].to_string().into() },
             _ => {
                 let (field, value) = fields[self.below(8) as usize];
@@ -471,6 +513,10 @@ pub(super) fn tight() -> crate::config::Parameters {
         txn_ops_max: 6,
         subtree_nodes_max: 8,
         container_grace_us: 300,
+        session_leases_max: 3,
+        leases_max: 7,
+        ephemerals_max: 5,
+        nodes_max: 61,
     }
 }
 

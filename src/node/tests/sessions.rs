@@ -537,7 +537,7 @@ fn forwarded_bytes_that_are_no_commands_never_reach_the_log() {
     .encode();
     let mut bad = good.to_vec();
     bad.truncate(good.len() - 1);
-    let expire = Command::ExpireSession { session: SessionId::new(1).expect("valid") }.encode();
+    let expire = Command::Expire { lease: crate::LeaseId::new(1).expect("valid") }.encode();
     for commands in [Bytes::from(bad), Bytes::from_static(&[1, 2, 3]), expire] {
         let frame = Frame {
             cluster: ClusterId::named("test"),

@@ -1,10 +1,12 @@
 //! Transactions: everything is copied first, and put back if something is refused.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
-use super::{Model, Node, acl_of, before, outcome_bytes};
+use super::{Granted, Model, Node, acl_of, before, outcome_bytes};
 use crate::{
-    id::{SessionId, Zxid},
+    id::{LeaseId, SessionId, Zxid},
     op::{
         Acl, Body, Check, Child, Children, CreateMode, EventKind, Field, Grant, Guard, Identities,
         Identity, Lifetime, LimitName, List, Op, OpError, Outcome, Page, Principal, Quota,
@@ -145,7 +147,14 @@ impl Model {
                 if mode.is_ephemeral() && actor.is_none() {
                     return Err(OpError::EphemeralWithoutSession);
                 }
-                let owner = actor.filter(|_| mode.is_ephemeral());
+                let owner = match actor.filter(|_| mode.is_ephemeral()) {
+                    Some(actor) => Some(self.check_owner(actor, mode.lease())?),
+                    None => None,
+                };
+                let (value, max) = (self.nodes.len() as u64 + 1, self.parameters.nodes_max);
+                if value > max {
+                    return Err(OpError::Limit { limit: LimitName::Nodes, value, max });
+                }
                 self.create((path.as_str(), *mode, data, owner), acl.as_ref(), who, done)
             }
             Op::Set { path, data, version } => {
@@ -191,8 +200,59 @@ impl Model {
                 self.set_acl(path, acl, *version, who, done)
             }
             Op::SetQuota { path, quota } => self.set_quota(path, *quota, who, done),
+            Op::Grant { ttl } => {
+                done.quiet = true;
+                self.grant(actor.ok_or(OpError::LeaseWithoutSession)?, *ttl)
+            }
+            Op::Revoke { lease } => {
+                let actor = actor.ok_or(OpError::LeaseWithoutSession)?;
+                if !self.leases(actor).contains(lease) {
+                    return Err(OpError::NoLease { lease: *lease });
+                }
+                done.quiet = true;
+                let events = self.end_lease(*lease);
+                let nodes = events.len() as u64;
+                done.events.extend(events);
+                Ok(Outcome::Revoked { lease: *lease, nodes })
+            }
             _ => self.look(op, who),
         }
+    }
+
+    fn check_owner(&self, actor: SessionId, lease: Option<LeaseId>) -> Result<LeaseId, OpError> {
+        let lease = lease.unwrap_or(actor.lease());
+        if lease != actor.lease() && !self.leases(actor).contains(&lease) {
+            return Err(OpError::NoLease { lease });
+        }
+        let (value, max) = (self.owned(actor).len() as u64 + 1, self.parameters.ephemerals_max);
+        match value > max {
+            true => Err(OpError::Limit { limit: LimitName::Ephemerals, value, max }),
+            false => Ok(lease),
+        }
+    }
+
+    fn grant(&mut self, session: SessionId, ttl: Duration) -> Result<Outcome, OpError> {
+        for (limit, count, max) in [
+            (
+                LimitName::SessionLeases,
+                self.leases(session).len(),
+                self.parameters.session_leases_max,
+            ),
+            (LimitName::Leases, self.granted.len(), self.parameters.leases_max),
+        ] {
+            let value = count as u64 + 1;
+            if value > max {
+                return Err(OpError::Limit { limit, value, max });
+            }
+        }
+        let (min, max) = (self.parameters.ttl_us_min, self.parameters.ttl_us_max);
+        let ttl_us = (ttl.as_micros() as u64).clamp(min, max);
+        let lease = LeaseId::new(self.next_session).unwrap();
+        self.next_session += 1;
+        let deadline_us = self.clock_us + self.parameters.tick_us + ttl_us;
+        let heard = (self.sessions[&session].epoch, 0);
+        self.granted.insert(lease, Granted { session, ttl_us, deadline_us, heard });
+        Ok(Outcome::Granted { lease, ttl: Duration::from_micros(ttl_us) })
     }
 
     fn look(&self, op: &Op, who: &Identities) -> Result<Outcome, OpError> {
@@ -257,7 +317,7 @@ impl Model {
 
     fn create(
         &mut self,
-        (prefix, mode, data, owner): (&str, CreateMode, &[u8], Option<SessionId>),
+        (prefix, mode, data, owner): (&str, CreateMode, &[u8], Option<LeaseId>),
         acl: Option<&Acl>,
         who: &Identities,
         done: &mut Done,
