@@ -264,7 +264,8 @@ pub struct Limits {
     /// Leases of all sessions, beside their own (*replicated*). Default: 1,000,000.
     pub leases_max: usize,
     /// Ephemeral nodes of one session, those of its leases included (*replicated*): all of them go
-    /// in one step when the session ends, during which a member does nothing else. Default: 10,000.
+    /// in one step when the session ends, during which a member does nothing else: 10,000 take 10 to
+    /// 40 ms. Default: 10,000.
     pub ephemerals_max: usize,
     /// Nodes of the whole tree (*replicated*). Default: 16,777,216.
     pub nodes_max: usize,
@@ -285,7 +286,8 @@ pub struct Limits {
     /// Sessions and leases past their deadline that a leader ends in one renewal interval, the
     /// earliest deadline first; fewer if they own more than
     /// [`ephemerals_max`](Self::ephemerals_max) nodes, but at least one. When very many are due at
-    /// once, a deadline is late by one interval for each so many before it. Default: 1,000.
+    /// once, one is late by an interval for each so many before it, and for each
+    /// `ephemerals_max / 2` nodes that those own. Default: 1,000.
     pub expiries_max: usize,
     /// Containers and nodes past their time to live that a leader removes in one renewal interval.
     /// Default: 100.

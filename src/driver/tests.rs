@@ -1,6 +1,7 @@
 //! Hosts of one process: with threads around them, and driven by hand.
 
 mod failures;
+mod leases;
 mod threads;
 
 use std::{

@@ -423,8 +423,8 @@ pub struct LeaseStat {
     pub session: SessionId,
     /// How long it lives without a keep-alive.
     pub ttl: Duration,
-    /// What is left of that on the replicated clock, which moves once in each renewal interval. By
-    /// how long its session is still kept alive, and the lease with it, that one's says.
+    /// What is left of that on the replicated clock, which moves at least once in each renewal
+    /// interval. With its session it may end earlier.
     pub remaining: Duration,
     /// How many ephemeral nodes it owns.
     pub nodes: u64,

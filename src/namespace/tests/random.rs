@@ -1,6 +1,6 @@
 //! Random commands against the naive model, and against other replicas.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     super::{Namespace, tests::*},
@@ -9,9 +9,10 @@ use super::{
 use crate::{
     command::{Command, KeepAlive},
     id::{LeaseId, Origin, SessionId, Zxid},
+    namespace::Applied,
     op::{
         Acl, Check, Children, CreateMode, DigestId, Field, Grant, Guard, Identities, Identity,
-        List, Op, Principal, Quota, Relation, Rights, Txn,
+        LimitName, List, Op, OpError, Outcome, Principal, Quota, Relation, Rights, Txn,
     },
 };
 
@@ -43,7 +44,7 @@ fn commands_do_what_the_model_does(seed: u64) {
     let parameters = tight();
     let mut model = Model::new(parameters);
     let mut ns = Namespace::new(parameters);
-    let mut random = Random(seed);
+    let (mut random, mut reached) = (Random(seed), BTreeSet::new());
     for step in 0..250_000 {
         if random.below(4) == 0 {
             let (advance_us, wall_ms) = (random.below(4) * 40, random.below(1000) + step / 100);
@@ -52,6 +53,7 @@ fn commands_do_what_the_model_does(seed: u64) {
         }
         let command = random.command(&model);
         let expected = model.apply(command.clone());
+        reached.extend(of_leases(&expected));
         assert_eq!(ns.apply(command.clone()), expected, "{step}: {command:?}");
         assert_eq!(ns.drain_changes(), std::mem::take(&mut model.changes));
         assert_eq!(ns.zxid().as_u64(), model.zxid);
@@ -64,6 +66,7 @@ fn commands_do_what_the_model_does(seed: u64) {
         }
     }
     // The generator reaches what it is to reach.
+    assert_eq!(reached.len(), 8, "{reached:?}");
     assert!(model.zxid > 30_000, "{}", model.zxid);
     assert!(model.next_session > 1_000, "{}", model.next_session);
     assert!(model.floor.as_u64() > 29_000, "{:?}", model.floor);
@@ -199,6 +202,34 @@ fn compare(ns: &Namespace, model: &Model, random: &mut Random) {
         assert_eq!(events, expected);
     }
     check_indexes(ns);
+}
+
+/// What a command did with leases, and which of their bounds it met.
+fn of_leases(applied: &Applied) -> Option<&'static str> {
+    let reply = match applied {
+        Applied::LeaseExpired { .. } => return Some("expired"),
+        Applied::KeepAlives { accepted, .. } => {
+            return accepted.iter().any(|it| it.lease.is_some()).then_some("renewed");
+        }
+        Applied::Sequenced { reply, .. } => reply,
+        _ => return None,
+    };
+    match &reply.result {
+        Ok(Outcome::Granted { .. }) => Some("granted"),
+        Ok(Outcome::Revoked { nodes: 1.., .. }) => Some("revoked with nodes"),
+        Ok(Outcome::Txn { results, .. }) => {
+            let revoked = |it: &Outcome| matches!(it, Outcome::Revoked { nodes: 1.., .. });
+            results.iter().any(revoked).then_some("revoked with nodes")
+        }
+        Err(OpError::Limit { limit, .. }) => match limit {
+            LimitName::SessionLeases => Some("leases of a session"),
+            LimitName::Leases => Some("leases"),
+            LimitName::Ephemerals => Some("ephemeral nodes"),
+            LimitName::Nodes => Some("nodes"),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 fn check_lease(ns: &Namespace, model: &Model, id: LeaseId, lease: (SessionId, u64, u64)) {
@@ -341,7 +372,7 @@ impl Random {
             0..=2 => set(&at, &data, version(self)),
             3..=5 => delete(&at, version(self)),
             _ if self.one_in(15) => self.access(&at),
-            _ if self.one_in(12) => match self.one_in(4) {
+            _ if self.one_in(9) => match self.one_in(3) {
                 true => Op::Revoke { lease: self.lease(model, session) },
                 false => Op::Grant { ttl: Duration::from_micros(self.below(3_000)) },
             },
@@ -516,7 +547,7 @@ pub(super) fn tight() -> crate::config::Parameters {
         session_leases_max: 3,
         leases_max: 7,
         ephemerals_max: 5,
-        nodes_max: 61,
+        nodes_max: 35,
     }
 }
 
