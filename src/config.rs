@@ -264,8 +264,8 @@ pub struct Limits {
     /// Leases of all sessions, beside their own (*replicated*). Default: 1,000,000.
     pub leases_max: usize,
     /// Ephemeral nodes of one session, those of its leases included (*replicated*): all of them go
-    /// in one step when the session ends, during which a member does nothing else: 10,000 take 10 to
-    /// 40 ms. Default: 10,000.
+    /// in one step when the session ends, during which a member does nothing else:
+    /// 10,000 take 10 to 40 ms. Default: 10,000.
     pub ephemerals_max: usize,
     /// Nodes of the whole tree (*replicated*). Default: 16,777,216.
     pub nodes_max: usize,

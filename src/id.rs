@@ -178,8 +178,8 @@ impl fmt::Debug for SessionId {
     }
 }
 
-/// What ephemeral nodes live with, from 1 to 2^56 - 1: a session itself, which has its own number, or
-/// a lease that a session was granted beside it. No two of them ever have the same number.
+/// What ephemeral nodes live with, from 1 to 2^56 - 1: a session itself, which has its own number,
+/// or a lease that a session was granted beside it. No two of them ever have the same number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseId(NonZeroU64);
 

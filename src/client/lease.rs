@@ -20,11 +20,11 @@ use crate::{
     time::as_micros,
 };
 
-/// A lease, kept alive as long as any clone of this handle lives; the handle keeps its session open.
+/// A lease, kept alive as long as any clone of this handle lives; it keeps its session open, too.
 ///
 /// Ephemeral nodes that are made with it end with it, all at once: when it is
-/// [revoked](Self::revoke), when no keep-alive has reached the cluster for its time to live, or with
-/// its session. Dropping the last handle stops the keep-alives, so that the lease ends by itself.
+/// [revoked](Self::revoke), when no keep-alive has reached the cluster for its time to live, or
+/// with its session. Dropping the last handle stops the keep-alives, so that the lease ends by itself.
 ///
 /// ```no_run
 /// # fn example(session: quorate::client::Session) -> Result<(), Box<dyn std::error::Error>> {
@@ -76,8 +76,8 @@ impl Lease {
         &self.cell.session
     }
 
-    /// The moment, on the clock of [`Client::now`](crate::client::Client::now), before which neither
-    /// the lease nor its session can end.
+    /// The moment, on the clock of [`Client::now`](crate::client::Client::now), before which
+    /// neither the lease nor its session can end.
     pub fn until(&self) -> Duration {
         let own = Duration::from_micros(self.cell.until_us.load(Ordering::Acquire));
         own.min(self.cell.session.until())

@@ -389,6 +389,45 @@ impl Desk {
         lease
     }
 
+    /// Answers of leases.
+    fn answer_lease(&mut self, pending: Pending, output: Output, node: &Node) {
+        match pending {
+            Pending::Granted(promise, session, asked, seq) => {
+                self.seats.replied(session.id(), seq);
+                let granted = written(output).and_then(|it| match it.outcome {
+                    Outcome::Granted { lease, ttl } => Ok((lease, ttl)),
+                    _ => Err(Error::Taken),
+                });
+                promise.fill(granted.map(|(lease, ttl)| {
+                    let until = node.until(asked, as_micros(ttl));
+                    self.seat_lease(LeaseCell::new(lease, ttl, session, until), self.now + ttl / 3)
+                }));
+            }
+            Pending::KeptLease(promise, session) => {
+                let stat = found(output, |it| match it.outcome {
+                    ReadOutcome::Lease(stat) => Some(stat),
+                    _ => None,
+                });
+                // Nothing is promised before a keep-alive was committed: the first goes at once.
+                promise.fill(stat.map(|it| {
+                    let cell = LeaseCell::new(it.lease, it.ttl, session, Duration::ZERO);
+                    self.seat_lease(cell, self.now)
+                }));
+            }
+            Pending::LeaseStat(promise) => promise.fill(found(output, |it| match it.outcome {
+                ReadOutcome::Lease(stat) => Some(stat),
+                _ => None,
+            })),
+            Pending::Owned(promise) => promise.fill(found(output, |it| match it.outcome {
+                ReadOutcome::Owned { paths, more } => Some((paths, more)),
+                _ => None,
+            })),
+            // The answer to an opening comes another way.
+            Pending::Session(promise, _) => promise.fill(Err(Error::session_ended())),
+            pending => pending.close("it was asked for otherwise"),
+        }
+    }
+
     fn answer(&mut self, ticket: Ticket, output: Output, node: &mut Node) {
         let Some(pending) = self.pending.remove(&ticket) else {
             return;
@@ -431,37 +470,7 @@ impl Desk {
                 Ok(_) => self.watch(filter, Some(from), buffer, promise, node),
                 Err(error) => promise.fill(Err(error)),
             },
-            Pending::Granted(promise, session, asked, seq) => {
-                self.seats.replied(session.id(), seq);
-                let granted = written(output).and_then(|it| match it.outcome {
-                    Outcome::Granted { lease, ttl } => Ok((lease, ttl)),
-                    _ => Err(Error::Taken),
-                });
-                promise.fill(granted.map(|(lease, ttl)| {
-                    let until = node.until(asked, as_micros(ttl));
-                    self.seat_lease(LeaseCell::new(lease, ttl, session, until), self.now + ttl / 3)
-                }));
-            }
-            Pending::KeptLease(promise, session) => {
-                let stat = found(output, |it| match it.outcome {
-                    ReadOutcome::Lease(stat) => Some(stat),
-                    _ => None,
-                });
-                // Nothing is promised before a keep-alive was committed: the first goes at once.
-                promise.fill(stat.map(|it| {
-                    let cell = LeaseCell::new(it.lease, it.ttl, session, Duration::ZERO);
-                    self.seat_lease(cell, self.now)
-                }));
-            }
-            Pending::LeaseStat(promise) => promise.fill(found(output, |it| match it.outcome {
-                ReadOutcome::Lease(stat) => Some(stat),
-                _ => None,
-            })),
-            Pending::Owned(promise) => promise.fill(found(output, |it| match it.outcome {
-                ReadOutcome::Owned { paths, more } => Some((paths, more)),
-                _ => None,
-            })),
-            Pending::Session(promise, _) => promise.fill(Err(Error::session_ended())),
+            pending => self.answer_lease(pending, output, node),
         }
     }
 }

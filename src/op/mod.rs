@@ -93,12 +93,12 @@ pub enum Op {
         /// The node.
         path: Path,
     },
-    /// Grants the session of this transaction a lease beside its own: with a time to live, a deadline
-    /// and keep-alives of its own. It ends by itself, by [`Op::Revoke`], or with its session.
+    /// Grants the session of this transaction a lease beside its own: with a time to live, a
+    /// deadline and keep-alives of its own. It ends by itself, by [`Op::Revoke`], or with its session.
     Grant {
         /// How long the lease lives without a keep-alive; from
         /// [`session_ttl_min`](crate::Limits::session_ttl_min) to
-        /// [`session_ttl_max`](crate::Limits::session_ttl_max), and the outcome says what was granted.
+        /// [`session_ttl_max`](crate::Limits::session_ttl_max); the outcome says what was granted.
         ttl: Duration,
     },
     /// Ends a lease that the session of this transaction was granted, and its ephemeral nodes.

@@ -165,25 +165,7 @@ fn compare(ns: &Namespace, model: &Model, random: &mut Random) {
             assert_eq!(ns.cached_reply(*id, seq), lease.replies.get(&seq).cloned());
         }
     }
-    for (id, it) in &model.granted {
-        check_lease(ns, model, *id, (it.session, it.ttl_us, it.deadline_us));
-    }
-    let sessions = model.sessions.iter().map(|it| (it.1.deadline_us, it.0.lease()));
-    let granted = model.granted.iter().map(|it| (it.1.deadline_us, *it.0));
-    let mut due: Vec<_> = sessions.chain(granted).collect();
-    due.retain(|it| it.0 <= model.clock_us);
-    due.sort();
-    due.truncate(2);
-    let owned = |id: LeaseId| match SessionId::new(id.as_u64()) {
-        Some(session) if model.sessions.contains_key(&session) => model.owned(session).len(),
-        _ => model.ephemerals(id).len(),
-    };
-    let nodes: usize = due.iter().map(|it| owned(it.1)).sum();
-    if nodes as u64 > model.parameters.ephemerals_max {
-        due.truncate(1);
-    }
-    let due: Vec<_> = due.into_iter().map(|it| it.1).collect();
-    assert_eq!(ns.due(model.clock_us, 2), due);
+    compare_leases(ns, model);
     let deadline = |path: &String| Some((model.node_deadline(path)?, path.clone()));
     let mut due: Vec<_> = model.nodes.keys().filter_map(deadline).collect();
     assert_eq!(ns.has_deadlines(), !model.sessions.is_empty() || !due.is_empty());
@@ -230,6 +212,28 @@ fn of_leases(applied: &Applied) -> Option<&'static str> {
         },
         _ => None,
     }
+}
+
+fn compare_leases(ns: &Namespace, model: &Model) {
+    for (id, it) in &model.granted {
+        check_lease(ns, model, *id, (it.session, it.ttl_us, it.deadline_us));
+    }
+    let sessions = model.sessions.iter().map(|it| (it.1.deadline_us, it.0.lease()));
+    let granted = model.granted.iter().map(|it| (it.1.deadline_us, *it.0));
+    let mut due: Vec<_> = sessions.chain(granted).collect();
+    due.retain(|it| it.0 <= model.clock_us);
+    due.sort();
+    due.truncate(2);
+    let owned = |id: LeaseId| match SessionId::new(id.as_u64()) {
+        Some(session) if model.sessions.contains_key(&session) => model.owned(session).len(),
+        _ => model.ephemerals(id).len(),
+    };
+    let nodes: usize = due.iter().map(|it| owned(it.1)).sum();
+    if nodes as u64 > model.parameters.ephemerals_max {
+        due.truncate(1);
+    }
+    let due: Vec<_> = due.into_iter().map(|it| it.1).collect();
+    assert_eq!(ns.due(model.clock_us, 2), due);
 }
 
 fn check_lease(ns: &Namespace, model: &Model, id: LeaseId, lease: (SessionId, u64, u64)) {
@@ -313,20 +317,7 @@ impl Random {
                 identities: self.identities(),
             },
             3 if self.one_in(2) => Command::CloseSession { session, epoch, seq },
-            4 | 5 => Command::KeepAlives(
-                (0..self.below(4))
-                    .map(|_| {
-                        let session = ids.get(self.below(6) as usize).copied().unwrap_or(session);
-                        let leases = model.leases(session);
-                        let granted = leases.get(self.below(4) as usize).copied();
-                        let heard = granted.map_or(lease.map_or(0, |it| it.keep_alive), |it| {
-                            model.granted[&it].heard.1
-                        });
-                        let number = heard + self.below(3);
-                        KeepAlive { session, lease: granted, epoch, number, acked }
-                    })
-                    .collect(),
-            ),
+            4 | 5 => self.keep_alives(model, session, (epoch, acked)),
             6 => Command::Expire { lease: self.lease(model, session) },
             7 => {
                 let at = self.node(model);
@@ -341,6 +332,24 @@ impl Random {
             },
             _ => Command::SessionTxn { session, epoch, seq, acked, txn: self.txn(model, session) },
         }
+    }
+
+    fn keep_alives(
+        &mut self,
+        model: &Model,
+        session: SessionId,
+        (epoch, acked): (u64, u64),
+    ) -> Command {
+        let ids: Vec<_> = model.sessions.keys().copied().collect();
+        let own = model.sessions.get(&session).map_or(0, |it| it.keep_alive);
+        let items = (0..self.below(4)).map(|_| {
+            let session = ids.get(self.below(6) as usize).copied().unwrap_or(session);
+            let leases = model.leases(session);
+            let lease = leases.get(self.below(4) as usize).copied();
+            let heard = lease.map_or(own, |it| model.granted[&it].heard.1);
+            KeepAlive { session, lease, epoch, number: heard + self.below(3), acked }
+        });
+        Command::KeepAlives(items.collect())
     }
 
     fn txn(&mut self, model: &Model, session: SessionId) -> Txn {

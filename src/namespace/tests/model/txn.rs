@@ -151,10 +151,6 @@ impl Model {
                     Some(actor) => Some(self.check_owner(actor, mode.lease())?),
                     None => None,
                 };
-                let (value, max) = (self.nodes.len() as u64 + 1, self.parameters.nodes_max);
-                if value > max {
-                    return Err(OpError::Limit { limit: LimitName::Nodes, value, max });
-                }
                 self.create((path.as_str(), *mode, data, owner), acl.as_ref(), who, done)
             }
             Op::Set { path, data, version } => {
@@ -204,17 +200,7 @@ impl Model {
                 done.quiet = true;
                 self.grant(actor.ok_or(OpError::LeaseWithoutSession)?, *ttl)
             }
-            Op::Revoke { lease } => {
-                let actor = actor.ok_or(OpError::LeaseWithoutSession)?;
-                if !self.leases(actor).contains(lease) {
-                    return Err(OpError::NoLease { lease: *lease });
-                }
-                done.quiet = true;
-                let events = self.end_lease(*lease);
-                let nodes = events.len() as u64;
-                done.events.extend(events);
-                Ok(Outcome::Revoked { lease: *lease, nodes })
-            }
+            Op::Revoke { lease } => self.revoke(*lease, actor, done),
             _ => self.look(op, who),
         }
     }
@@ -229,6 +215,23 @@ impl Model {
             true => Err(OpError::Limit { limit: LimitName::Ephemerals, value, max }),
             false => Ok(lease),
         }
+    }
+
+    fn revoke(
+        &mut self,
+        lease: LeaseId,
+        actor: Option<SessionId>,
+        done: &mut Done,
+    ) -> Result<Outcome, OpError> {
+        let actor = actor.ok_or(OpError::LeaseWithoutSession)?;
+        if !self.leases(actor).contains(&lease) {
+            return Err(OpError::NoLease { lease });
+        }
+        done.quiet = true;
+        let events = self.end_lease(lease);
+        let nodes = events.len() as u64;
+        done.events.extend(events);
+        Ok(Outcome::Revoked { lease, nodes })
     }
 
     fn grant(&mut self, session: SessionId, ttl: Duration) -> Result<Outcome, OpError> {
@@ -322,6 +325,10 @@ impl Model {
         who: &Identities,
         done: &mut Done,
     ) -> Result<Outcome, OpError> {
+        let (value, max) = (self.nodes.len() as u64 + 1, self.parameters.nodes_max);
+        if value > max {
+            return Err(OpError::Limit { limit: LimitName::Nodes, value, max });
+        }
         let parent = before(prefix).to_string();
         let parent_path = || parent.parse::<Path>().unwrap();
         let Some(above) = self.nodes.get(&parent) else {
