@@ -24,7 +24,7 @@ use crate::{
 ///
 /// Ephemeral nodes that are made with it end with it, all at once: when it is
 /// [revoked](Self::revoke), when no keep-alive has reached the cluster for its time to live, or
-/// with its session. Dropping the last handle stops the keep-alives, so that the lease ends by itself.
+/// with its session. Dropping the last handle stops the keep-alives, and the lease ends by itself.
 ///
 /// ```no_run
 /// # fn example(session: quorate::client::Session) -> Result<(), Box<dyn std::error::Error>> {

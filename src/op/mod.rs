@@ -94,7 +94,8 @@ pub enum Op {
         path: Path,
     },
     /// Grants the session of this transaction a lease beside its own: with a time to live, a
-    /// deadline and keep-alives of its own. It ends by itself, by [`Op::Revoke`], or with its session.
+    /// deadline and keep-alives of its own. It ends by itself, by [`Op::Revoke`], or with its
+    /// session.
     Grant {
         /// How long the lease lives without a keep-alive; from
         /// [`session_ttl_min`](crate::Limits::session_ttl_min) to

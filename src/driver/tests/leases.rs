@@ -66,26 +66,31 @@ fn a_lease_without_a_handle_ends_by_itself_and_its_session_does_not() {
     assert!(!exists(&mut trio) && session.over().is_none());
 }
 
+/// Whichever is shorter, its own time to live or its session's.
 #[test]
 fn a_lease_that_is_cut_off_is_suspended_before_it_ends() {
-    let mut trio = Trio::new();
-    let leader = trio.leader();
-    let away = leader % 3 + 1;
-    let session = trio.client(away).open_session(Duration::from_secs(60));
-    let session = trio.wait(session).expect("opened");
-    let lease = granted(&mut trio, &session);
-    trio.wait(lease.create(&path("/leased"), "")).expect("made");
-    trio.board.isolate(id(away));
-    let there = trio.client(leader);
-    trio.until("it is suspended", |_| (!is_held(&lease)).then_some(()));
-    assert_eq!(lease.state(), LeaseState::Suspended);
-    let seen = trio.wait(there.exists(&path("/leased"), Consistency::Local)).expect("read");
-    assert!(seen.is_some(), "the handle knows before the cluster acts");
-    trio.run(Duration::from_secs(5));
-    assert_eq!(trio.wait(there.exists(&path("/leased"), Consistency::Local)), Ok(None));
-    trio.board.heal();
-    trio.until("it learns", |_| (lease.state() == LeaseState::Lost).then_some(()));
-    assert!(session.over().is_none());
+    let long = Duration::from_secs(60);
+    for (session_ttl, ttl) in [(long, TTL), (TTL, long)] {
+        let mut trio = Trio::new();
+        let leader = trio.leader();
+        let away = leader % 3 + 1;
+        let session = trio.client(away).open_session(session_ttl);
+        let session = trio.wait(session).expect("opened");
+        let lease = session.grant_lease(ttl);
+        let lease = trio.wait(lease).expect("granted");
+        trio.wait(lease.create(&path("/leased"), "")).expect("made");
+        trio.board.isolate(id(away));
+        let there = trio.client(leader);
+        trio.until("it is suspended", |_| (!is_held(&lease)).then_some(()));
+        assert_eq!(lease.state(), LeaseState::Suspended);
+        let seen = trio.wait(there.exists(&path("/leased"), Consistency::Local)).expect("read");
+        assert!(seen.is_some(), "the handle knows before the cluster acts");
+        trio.run(Duration::from_secs(5));
+        assert_eq!(trio.wait(there.exists(&path("/leased"), Consistency::Local)), Ok(None));
+        trio.board.heal();
+        trio.until("it learns", |_| (lease.state() == LeaseState::Lost).then_some(()));
+        assert_eq!(session.over().is_none(), session_ttl == long);
+    }
 }
 
 #[test]

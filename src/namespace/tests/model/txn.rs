@@ -147,10 +147,8 @@ impl Model {
                 if mode.is_ephemeral() && actor.is_none() {
                     return Err(OpError::EphemeralWithoutSession);
                 }
-                let owner = match actor.filter(|_| mode.is_ephemeral()) {
-                    Some(actor) => Some(self.check_owner(actor, mode.lease())?),
-                    None => None,
-                };
+                let owner = actor.filter(|_| mode.is_ephemeral());
+                let owner = owner.map(|it| self.check_owner(it, mode.lease())).transpose()?;
                 self.create((path.as_str(), *mode, data, owner), acl.as_ref(), who, done)
             }
             Op::Set { path, data, version } => {
