@@ -107,6 +107,10 @@ impl Config {
             history_count_max: self.limits.history_count_max as u64,
             history_bytes_max: self.limits.history_bytes_max as u64,
             sessions_max: self.limits.sessions_max as u64,
+            session_leases_max: self.limits.session_leases_max as u64,
+            leases_max: self.limits.leases_max as u64,
+            ephemerals_max: self.limits.ephemerals_max as u64,
+            nodes_max: self.limits.nodes_max as u64,
             txn_ops_max: self.limits.txn_ops_max as u64,
             subtree_nodes_max: self.limits.subtree_nodes_max as u64,
             container_grace_us: as_micros(self.limits.container_grace),
@@ -275,12 +279,22 @@ pub struct Limits {
     /// Bytes of one node's data (*replicated*). Default: 1,048,575, as ZooKeeper's
     /// `jute.maxbuffer`.
     pub payload_bytes_max: usize,
-    /// The shortest session (*replicated*). Default: 2 s.
+    /// The shortest session or lease (*replicated*). Default: 2 s.
     pub session_ttl_min: Duration,
-    /// The longest session (*replicated*). Default: 1 h.
+    /// The longest session or lease (*replicated*). Default: 1 h.
     pub session_ttl_max: Duration,
     /// Sessions of the cluster (*replicated*). Default: 1,000,000.
     pub sessions_max: usize,
+    /// Leases of one session, beside its own (*replicated*). Default: 128.
+    pub session_leases_max: usize,
+    /// Leases of all sessions, beside their own (*replicated*). Default: 1,000,000.
+    pub leases_max: usize,
+    /// Ephemeral nodes of one session, those of its leases included (*replicated*): all of them go
+    /// in one step when the session ends, during which a member does nothing else:
+    /// 10,000 take 10 to 40 ms. Default: 10,000.
+    pub ephemerals_max: usize,
+    /// Nodes of the whole tree (*replicated*). Default: 16,777,216.
+    pub nodes_max: usize,
     /// Replies of a session that its client has not acknowledged (*replicated*). Default: 8,192.
     pub window_count_max: usize,
     /// Bytes of such replies (*replicated*). Default: 4 MiB.
@@ -295,6 +309,12 @@ pub struct Limits {
     pub subtree_nodes_max: usize,
     /// How long a container lives after its last child has gone (*replicated*). Default: 60 s.
     pub container_grace: Duration,
+    /// Sessions and leases past their deadline that a leader ends in one renewal interval, the
+    /// earliest deadline first; fewer if they own more than
+    /// [`ephemerals_max`](Self::ephemerals_max) nodes, but at least one. When very many are due at
+    /// once, one is late by an interval for each so many before it, and for each
+    /// `ephemerals_max / 2` nodes that those own. Default: 1,000.
+    pub expiries_max: usize,
     /// Containers and nodes past their time to live that a leader removes in one renewal interval.
     /// Default: 100.
     pub reaps_max: usize,
@@ -337,6 +357,10 @@ impl Default for Limits {
             session_ttl_min: Duration::from_secs(2),
             session_ttl_max: Duration::from_secs(3600),
             sessions_max: 1_000_000,
+            session_leases_max: 128,
+            leases_max: 1_000_000,
+            ephemerals_max: 10_000,
+            nodes_max: 1 << 24,
             window_count_max: 8_192,
             window_bytes_max: 4 << 20,
             history_count_max: 100_000,
@@ -344,6 +368,7 @@ impl Default for Limits {
             txn_ops_max: 128,
             subtree_nodes_max: 10_000,
             container_grace: Duration::from_secs(60),
+            expiries_max: 1_000,
             reaps_max: 100,
             pending_count_max: 65_536,
             pending_bytes_max: 64 << 20,
@@ -377,6 +402,11 @@ impl Limits {
         for (setting, value, min, max) in [
             ("payload bytes", self.payload_bytes_max, 1, size_max),
             ("sessions", self.sessions_max, 1, 1 << 32),
+            ("leases of a session", self.session_leases_max, 0, 1 << 16),
+            ("leases", self.leases_max, 0, 1 << 32),
+            ("ephemeral nodes of a session", self.ephemerals_max, 1, 1 << 20),
+            ("nodes of the tree", self.nodes_max, 1, 1 << 32),
+            ("expiries", self.expiries_max, 1, 1 << 16),
             ("window count", self.window_count_max, 1, 1 << 20),
             ("history count", self.history_count_max, 1, 1 << 32),
             ("history bytes", self.history_bytes_max, 1 << 10, 1 << 40),
@@ -444,6 +474,10 @@ pub(crate) struct Parameters {
     pub(crate) history_count_max: u64,
     pub(crate) history_bytes_max: u64,
     pub(crate) sessions_max: u64,
+    pub(crate) session_leases_max: u64,
+    pub(crate) leases_max: u64,
+    pub(crate) ephemerals_max: u64,
+    pub(crate) nodes_max: u64,
     pub(crate) txn_ops_max: u64,
     pub(crate) subtree_nodes_max: u64,
     pub(crate) container_grace_us: u64,
@@ -475,6 +509,10 @@ impl Parameters {
                 ("history count", it.history_count_max),
                 ("history bytes", it.history_bytes_max),
                 ("sessions", it.sessions_max),
+                ("leases of a session", it.session_leases_max),
+                ("leases", it.leases_max),
+                ("ephemeral nodes of a session", it.ephemerals_max),
+                ("nodes of the tree", it.nodes_max),
                 ("operations of a transaction", it.txn_ops_max),
                 ("nodes of a subtree", it.subtree_nodes_max),
                 ("grace of a container in us", it.container_grace_us),

@@ -112,7 +112,7 @@ fn entry_seeds() -> Vec<Vec<u8>> {
         let (epoch, seq, acked) = (1, 1, 0);
         Command::SessionTxn { session, epoch, seq, acked, txn: set(path).into() }
     }));
-    commands.extend(session.map(|session| Command::ExpireSession { session }));
+    commands.extend(session.map(|it| Command::Expire { lease: it.lease() }));
     let parts: Vec<Bytes> = commands.iter().map(Command::encode).collect();
     let one = |part: &Bytes| Entry::encode(1, 2, std::slice::from_ref(part)).to_vec();
     let mut seeds: Vec<_> = parts.iter().map(one).collect();

@@ -159,6 +159,13 @@ impl SessionId {
     }
 }
 
+impl SessionId {
+    /// The lease that the session itself is: it has the session's number.
+    pub const fn lease(self) -> LeaseId {
+        LeaseId(self.0)
+    }
+}
+
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:#x}", self.0)
@@ -171,7 +178,57 @@ impl fmt::Debug for SessionId {
     }
 }
 
-/// The number of a committed transaction that changed the tree or the set of sessions.
+/// What ephemeral nodes live with, from 1 to 2^56 - 1: a session itself, which has its own number,
+/// or a lease that a session was granted beside it. No two of them ever have the same number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LeaseId(NonZeroU64);
+
+impl LeaseId {
+    /// The checked id, or `None` for 0 and for anything from 2^56 on.
+    ///
+    /// ```
+    /// use quorate::{LeaseId, SessionId};
+    /// let session = SessionId::new(7).expect("not 0");
+    /// assert_eq!(LeaseId::new(7), Some(session.lease()));
+    /// ```
+    pub const fn new(id: u64) -> Option<Self> {
+        match SessionId::new(id) {
+            Some(id) => Some(id.lease()),
+            None => None,
+        }
+    }
+
+    /// The id as a number.
+    pub const fn as_u64(self) -> u64 {
+        self.0.get()
+    }
+
+    /// The session with this number, if it is a session's.
+    pub(crate) const fn session(self) -> SessionId {
+        SessionId(self.0)
+    }
+}
+
+impl From<SessionId> for LeaseId {
+    fn from(session: SessionId) -> Self {
+        session.lease()
+    }
+}
+
+impl fmt::Display for LeaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}", self.0)
+    }
+}
+
+impl fmt::Debug for LeaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "l{:#x}", self.0)
+    }
+}
+
+/// The number of a committed transaction that changed the tree, or the set of sessions
+/// and leases.
 ///
 /// One counter for the whole cluster, +1 per such transaction; failed operations, keep-alives and
 /// clock advances do not count. It is also the fencing token of what the transaction created.

@@ -111,15 +111,15 @@ pub struct Readme;
 
 pub use command::CommandError;
 pub use config::{Config, ConfigBuilder, ConfigError, Limits};
-pub use id::{Boot, ClusterId, Incarnation, NodeId, Secret, SessionId, StoreId, Zxid};
+pub use id::{Boot, ClusterId, Incarnation, LeaseId, NodeId, Secret, SessionId, StoreId, Zxid};
 #[doc(hidden)]
 pub use namespace::Replica;
 pub use namespace::{Diff, Difference, DifferenceKind, Past, PastError, View};
 pub use op::{
     AccessError, Acl, Check, Child, Children, Content, CreateMode, Detail, DigestId, Event,
-    EventKind, Field, Filter, Grant, Guard, Identities, Identity, Lifetime, LimitName, List, Op,
-    OpError, Outcome, Owned, Page, Principal, Quota, Relation, Reply, Rights, Stat, Subject, Txn,
-    Usage,
+    EventKind, Field, Filter, Grant, Guard, Identities, Identity, LeaseStat, Lifetime, LimitName,
+    List, Op, OpError, Outcome, Owned, Page, Principal, Quota, Relation, Reply, Rights, Stat,
+    Subject, Txn, Usage,
 };
 pub use path::{Path, PathError, PathPrefix};
 pub use time::Now;

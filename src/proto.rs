@@ -38,7 +38,7 @@ pub mod command_record {
         #[prost(message, tag = "6")]
         KeepAlives(super::KeepAlives),
         #[prost(message, tag = "7")]
-        ExpireSession(super::ExpireSession),
+        Expire(super::Expire),
         #[prost(message, tag = "8")]
         PinStore(super::PinStore),
         #[prost(message, tag = "9")]
@@ -117,7 +117,7 @@ pub struct BranchesRecord {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OpRecord {
-    #[prost(oneof = "op_record::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(oneof = "op_record::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
     pub kind: ::core::option::Option<op_record::Kind>,
 }
 /// Nested message and enum types in `OpRecord`.
@@ -147,6 +147,12 @@ pub mod op_record {
         GetAcl(::prost::bytes::Bytes),
         #[prost(message, tag = "11")]
         SetQuota(super::SetQuotaRecord),
+        /// Microseconds to live.
+        #[prost(uint64, tag = "12")]
+        Grant(u64),
+        /// The lease.
+        #[prost(uint64, tag = "13")]
+        Revoke(u64),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -306,7 +312,8 @@ pub struct CreateRecord {
     #[prost(bytes = "bytes", tag = "2")]
     pub data: ::prost::bytes::Bytes,
     /// CreateMode: 0 persistent, 1 ephemeral, 2 persistent sequential, 3 ephemeral sequential,
-    /// 4 container, 5 with a time to live, 6 sequential with a time to live.
+    /// 4 container, 5 with a time to live, 6 sequential with a time to live, 7 ephemeral of a lease,
+    /// 8 sequential of a lease.
     #[prost(uint32, tag = "3")]
     pub mode: u32,
     #[prost(uint64, tag = "4")]
@@ -314,6 +321,8 @@ pub struct CreateRecord {
     /// Length-delimited GrantRecord; empty: as the parent's.
     #[prost(bytes = "bytes", tag = "5")]
     pub acl: ::prost::bytes::Bytes,
+    #[prost(uint64, tag = "6")]
+    pub lease: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SetRecord {
@@ -384,12 +393,15 @@ pub struct KeepAlive {
     pub number: u64,
     #[prost(uint64, tag = "4")]
     pub acked: u64,
+    /// 0: the session's own.
+    #[prost(uint64, tag = "5")]
+    pub lease: u64,
 }
-/// Takes effect only if the session's deadline has passed at apply.
+/// Takes effect only if the deadline of the session or lease has passed at apply.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ExpireSession {
+pub struct Expire {
     #[prost(uint64, tag = "1")]
-    pub session: u64,
+    pub lease: u64,
 }
 /// Takes effect only if the node is still the one of this czxid, and due at apply.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -465,7 +477,10 @@ pub mod reply_record {
 /// An outcome that a single write does not have.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OutcomeRecord {
-    #[prost(oneof = "outcome_record::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
+    #[prost(
+        oneof = "outcome_record::Kind",
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14"
+    )]
     pub kind: ::core::option::Option<outcome_record::Kind>,
 }
 /// Nested message and enum types in `OutcomeRecord`.
@@ -496,7 +511,25 @@ pub mod outcome_record {
         AclSet(super::StatRecord),
         #[prost(bool, tag = "12")]
         QuotaSet(bool),
+        #[prost(message, tag = "13")]
+        Granted(super::GrantedRecord),
+        #[prost(message, tag = "14")]
+        Revoked(super::RevokedRecord),
     }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GrantedRecord {
+    #[prost(uint64, tag = "1")]
+    pub lease: u64,
+    #[prost(uint64, tag = "2")]
+    pub ttl_us: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokedRecord {
+    #[prost(uint64, tag = "1")]
+    pub lease: u64,
+    #[prost(uint64, tag = "2")]
+    pub nodes: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AclOutcome {
@@ -571,7 +604,7 @@ pub struct OpErrorRecord {
 /// One length-delimited record of a snapshot, in canonical order.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SnapshotRecord {
-    #[prost(oneof = "snapshot_record::Kind", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "snapshot_record::Kind", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub kind: ::core::option::Option<snapshot_record::Kind>,
 }
 /// Nested message and enum types in `SnapshotRecord`.
@@ -590,6 +623,9 @@ pub mod snapshot_record {
         Change(super::ChangeRecord),
         #[prost(message, tag = "6")]
         End(super::SnapshotEnd),
+        /// Of the session before it.
+        #[prost(message, tag = "7")]
+        Lease(super::LeaseRecord),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -649,6 +685,14 @@ pub struct ParametersRecord {
     pub subtree_nodes_max: u64,
     #[prost(uint64, tag = "14")]
     pub container_grace_us: u64,
+    #[prost(uint64, tag = "15")]
+    pub session_leases_max: u64,
+    #[prost(uint64, tag = "16")]
+    pub leases_max: u64,
+    #[prost(uint64, tag = "17")]
+    pub ephemerals_max: u64,
+    #[prost(uint64, tag = "18")]
+    pub nodes_max: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MemberRecord {
@@ -689,6 +733,25 @@ pub struct SessionRecord {
     /// Length-delimited IdentityRecord.
     #[prost(bytes = "bytes", tag = "12")]
     pub identities: ::prost::bytes::Bytes,
+}
+/// A lease of a session beside its own.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LeaseRecord {
+    #[prost(uint64, tag = "1")]
+    pub session: u64,
+    #[prost(uint64, tag = "2")]
+    pub lease: u64,
+    #[prost(uint64, tag = "3")]
+    pub ttl_us: u64,
+    #[prost(uint64, tag = "4")]
+    pub deadline_us: u64,
+    /// The attachment of the newest keep-alive, or of the grant, and that keep-alive's number.
+    #[prost(uint64, tag = "5")]
+    pub epoch: u64,
+    #[prost(uint64, tag = "6")]
+    pub keep_alive: u64,
+    #[prost(uint64, tag = "7")]
+    pub granted_zxid: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CachedReply {
@@ -761,6 +824,8 @@ pub struct SnapshotEnd {
     pub digest_version: u32,
     #[prost(fixed64, tag = "5")]
     pub digest: u64,
+    #[prost(uint64, tag = "6")]
+    pub leases: u64,
 }
 /// Who a store is and what it knows of the others.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

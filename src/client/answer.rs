@@ -8,7 +8,7 @@ use crate::{
     client::{Error, completion::Promise},
     id::Zxid,
     node::ReadOutcome,
-    op::{Acl, Owned, Page, Quota, Stat, Usage},
+    op::{Acl, LeaseStat, Owned, Page, Quota, Stat, Usage},
 };
 
 /// What a read found.
@@ -30,6 +30,7 @@ pub(crate) enum ReadPromise {
     List(Promise<Page>),
     Acl(Promise<(Acl, Stat)>),
     Quota(Promise<Option<(Quota, Usage)>>),
+    Lease(Promise<LeaseStat>),
     Owned(Promise<Owned>),
     Descendants(Promise<(u64, bool)>),
 }
@@ -71,6 +72,13 @@ impl ReadPromise {
             Self::Quota(it) => it.fill_quietly(
                 picked(answer, |found| match found {
                     Found::Quota(quota) => Some(quota),
+                    _ => None,
+                }),
+                wakers,
+            ),
+            Self::Lease(it) => it.fill_quietly(
+                picked(answer, |found| match found {
+                    Found::Lease(stat) => Some(stat),
                     _ => None,
                 }),
                 wakers,

@@ -6,14 +6,14 @@ use bytes::Bytes;
 
 use crate::{
     client::{
-        Error, LeaderGuard, LockGuard, Session, SessionKey, Watcher, Written,
+        Error, LeaderGuard, Lease, LockGuard, Session, SessionKey, Watcher, Written,
         answer::ReadPromise,
         completion::{Adopt, Promise},
         recipe::PlaceCell,
         session::SessionCell,
         watcher::Stream,
     },
-    id::{NodeId, Secret},
+    id::{LeaseId, NodeId, Secret},
     namespace::{Past, View},
     node::{Caller, Image, Read, Request, Status, Watch, WatchId},
     op::{Identities, Txn},
@@ -35,6 +35,20 @@ pub(crate) enum Call {
         generation: u64,
         txn: Txn,
         promise: Promise<Written>,
+    },
+    /// Grants the session a lease.
+    Grant {
+        session: Session,
+        /// What the handle had seen when it submitted.
+        generation: u64,
+        ttl: Duration,
+        promise: Promise<Lease>,
+    },
+    /// Keeps a lease alive that was granted to the session before.
+    KeepLease {
+        session: Session,
+        lease: LeaseId,
+        promise: Promise<Lease>,
     },
     Read {
         read: Read,
@@ -132,6 +146,7 @@ impl Call {
     pub(crate) fn session(&self) -> Option<&SessionCell> {
         match self {
             Self::SessionTxn { session, .. } => Some(session),
+            Self::Grant { session, .. } => Some(session.cell()),
             _ => None,
         }
     }
@@ -141,6 +156,7 @@ impl Call {
     pub(crate) fn refuse_adopting(self, error: Error, adopt: Option<Adopt>) {
         match self {
             Self::SessionTxn { promise, .. } => promise.fill_adopting(Err(error), adopt),
+            Self::Grant { promise, .. } => promise.fill_adopting(Err(error), adopt),
             call => call.refuse(error),
         }
     }
@@ -149,6 +165,9 @@ impl Call {
     pub(crate) fn refuse(self, error: Error) {
         match self {
             Self::Txn { promise, .. } | Self::SessionTxn { promise, .. } => {
+                promise.fill(Err(error));
+            }
+            Self::Grant { promise, .. } | Self::KeepLease { promise, .. } => {
                 promise.fill(Err(error));
             }
             Self::Read { promise, .. } => promise.refuse(error),

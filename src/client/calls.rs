@@ -96,15 +96,16 @@ macro_rules! calls {
             self.look(ReadOp::Quota(path.clone()), consistency, ReadPromise::Quota)
         }
 
-        /// A page of the ephemeral nodes of a session, without those that may not be read; go on
-        /// after [`Owned::resume`].
+        /// A page of the ephemeral nodes of a lease, or of a session's own
+        /// ([`SessionId::lease`](crate::SessionId::lease)), without those that may not be read; go
+        /// on after [`Owned::resume`].
         pub fn owned(
             &self,
-            session: SessionId,
+            lease: LeaseId,
             after: Option<&Path>,
             consistency: Consistency,
         ) -> Completion<Owned> {
-            let op = ReadOp::Owned { session, after: after.cloned() };
+            let op = ReadOp::Owned { lease, after: after.cloned() };
             self.look(op, consistency, ReadPromise::Owned)
         }
 
@@ -151,7 +152,7 @@ macro_rules! calls {
             self.ask(|promise| Call::Past { caller, promise })
         }
 
-        fn look<T>(
+        pub(super) fn look<T>(
             &self,
             op: ReadOp,
             consistency: Consistency,

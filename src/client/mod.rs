@@ -16,6 +16,7 @@ pub(crate) mod call;
 mod calls;
 pub(crate) mod completion;
 mod error;
+pub(crate) mod lease;
 pub(crate) mod mailbox;
 pub(crate) mod recipe;
 pub(crate) mod session;
@@ -42,7 +43,7 @@ use crate::{
         mailbox::Mailbox,
         watcher::Stream,
     },
-    id::{NodeId, Secret, SessionId, Zxid},
+    id::{LeaseId, NodeId, Secret, Zxid},
     namespace::{Past, View},
     node::{Caller, Consistency, Image, Read, ReadOp, Request, Status, Watch},
     op::{
@@ -55,6 +56,7 @@ use crate::{
 pub use answer::Answer;
 pub use completion::Completion;
 pub use error::Error;
+pub use lease::{Lease, LeaseState};
 pub use recipe::{Acquire, LeaderGuard, LockGuard};
 pub use session::{Session, SessionKey};
 pub use watcher::{Changes, Observation, Watcher};

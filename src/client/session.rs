@@ -13,14 +13,14 @@ use bytes::Bytes;
 
 use crate::{
     client::{
-        Acquire, Answer, Client, Completion, Error, Watcher, Written,
+        Acquire, Answer, Client, Completion, Error, Lease, Watcher, Written,
         answer::ReadPromise,
         call::Call,
         calls::{WATCH_BUFFER, calls},
         completion::{Adopt, Promise},
         recipe::{LeaderGuard, LockGuard, Place, PlaceCell},
     },
-    id::{Secret, SessionId, Zxid},
+    id::{LeaseId, Secret, SessionId, Zxid},
     namespace::{Past, View},
     node::{Caller, Consistency, Detach, Read, ReadOp, Watch},
     op::{Acl, CreateMode, Filter, List, Op, Owned, Page, Quota, Stat, Txn, Usage},
@@ -83,6 +83,21 @@ impl Session {
     }
 
     calls!();
+
+    /// Grants the session a lease beside its own, which lives for `ttl` without renewal; the handle
+    /// renews it. The lease says what was granted, within the bounds of the cluster.
+    pub fn grant_lease(&self, ttl: Duration) -> Completion<Lease> {
+        let session = self.clone();
+        let generation = session.cell().generation.load(Ordering::Acquire);
+        self.client().ask(|promise| Call::Grant { session, generation, ttl, promise })
+    }
+
+    /// A handle of a lease that the session was granted before it was attached here. Nothing is
+    /// promised before its first renewal: see [`Lease::state`].
+    pub fn lease(&self, lease: LeaseId) -> Completion<Lease> {
+        let session = self.clone();
+        self.client().ask(|promise| Call::KeepLease { session, lease, promise })
+    }
 
     /// The node's tree, frozen, at most one turn old, as the session may see it; see
     /// [`Client::view`]. It does not wait for what the session has submitted.

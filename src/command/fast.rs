@@ -29,7 +29,7 @@ pub(super) fn encode(command: &Command) -> Option<Bytes> {
     };
     let (number, path, data, last) = match op {
         Op::Create { path, data, mode, acl: None }
-            if !matches!(mode.lifetime(), Lifetime::Ttl(_)) =>
+            if !matches!(mode.lifetime(), Lifetime::Ttl(_)) && mode.lease().is_none() =>
         {
             let mode = Some(mode_code(*mode).into()).filter(|&mode| mode != 0);
             (2, path.as_str(), data.as_ref(), mode.map(|mode| (3, mode)))
@@ -114,7 +114,7 @@ fn op(record: &Bytes, txn: &mut Fields<'_>) -> Option<Op> {
     if let Some(create) = txn.bytes(2) {
         let mut it = Fields::new(create);
         let (path, data) = (it.bytes(1)?, it.bytes(2).unwrap_or_default());
-        let mode = mode_from_code(u32::try_from(it.number(3)).ok()?, 0)?;
+        let mode = mode_from_code(u32::try_from(it.number(3)).ok()?, 0, None)?;
         it.end()?;
         let path = match mode.is_sequential() {
             true => PathPrefix::from_bytes(path).ok()?,

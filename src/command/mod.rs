@@ -15,7 +15,7 @@ use prost::{
 use thiserror::Error;
 
 use crate::{
-    id::{NodeId, Origin, SecretHash, SessionId, StoreId, Zxid},
+    id::{LeaseId, NodeId, Origin, SecretHash, SessionId, StoreId, Zxid},
     op::{Identities, Txn},
     path::Path,
     proto::{self, command_record::Kind},
@@ -80,9 +80,9 @@ pub(crate) enum Command {
     },
     /// Coalesced by the leader; each names the highest number that it covers.
     KeepAlives(Vec<KeepAlive>),
-    /// Takes effect only if the deadline has passed.
-    ExpireSession {
-        session: SessionId,
+    /// Ends a session or a lease; takes effect only if its deadline has passed.
+    Expire {
+        lease: LeaseId,
     },
     /// Takes effect only if the node is still the one of this czxid, and due.
     ReapNode {
@@ -96,10 +96,12 @@ pub(crate) enum Command {
     },
 }
 
-/// A session's newest keep-alive (ARCHITECTURE.md, rule 3).
+/// The newest keep-alive of a session or a lease (ARCHITECTURE.md, rule 3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct KeepAlive {
     pub(crate) session: SessionId,
+    /// `None`: the session's own.
+    pub(crate) lease: Option<LeaseId>,
     pub(crate) epoch: u64,
     pub(crate) number: u64,
     /// Every reply up to this sequence number has reached the client.
@@ -239,9 +241,7 @@ impl Command {
                 }
                 Kind::KeepAlives(proto::KeepAlives { items: bytes.freeze() })
             }
-            Self::ExpireSession { session } => {
-                Kind::ExpireSession(proto::ExpireSession { session: session.as_u64() })
-            }
+            Self::Expire { lease } => Kind::Expire(proto::Expire { lease: lease.as_u64() }),
             Self::ReapNode { path, czxid } => Kind::ReapNode(proto::ReapNode {
                 path: Bytes::copy_from_slice(path.as_str().as_bytes()),
                 czxid: czxid.as_u64(),
@@ -285,7 +285,7 @@ impl Command {
                 Self::CloseSession { session: session(it.session)?, epoch: it.epoch, seq: it.seq }
             }
             Kind::KeepAlives(it) => Self::KeepAlives(keep_alives(it.items)?),
-            Kind::ExpireSession(it) => Self::ExpireSession { session: session(it.session)? },
+            Kind::Expire(it) => Self::Expire { lease: lease(it.lease)? },
             Kind::ReapNode(it) => {
                 Self::ReapNode { path: path(&it.path)?, czxid: Zxid::new(it.czxid) }
             }
@@ -306,6 +306,7 @@ impl KeepAlive {
             epoch: self.epoch,
             number: self.number,
             acked: self.acked,
+            lease: self.lease.map_or(0, LeaseId::as_u64),
         }
     }
 }
@@ -334,6 +335,10 @@ fn keep_alives(mut bytes: Bytes) -> Result<Vec<KeepAlive>, CommandError> {
             .map_err(|_| CommandError::Malformed("keep-alive"))?;
         items.push(KeepAlive {
             session: session(record.session)?,
+            lease: match record.lease {
+                0 => None,
+                id => Some(lease(id)?),
+            },
             epoch: record.epoch,
             number: record.number,
             acked: record.acked,
@@ -348,6 +353,10 @@ fn path(bytes: &[u8]) -> Result<Path, CommandError> {
 
 fn session(id: u64) -> Result<SessionId, CommandError> {
     SessionId::new(id).ok_or(CommandError::Field("session"))
+}
+
+fn lease(id: u64) -> Result<LeaseId, CommandError> {
+    LeaseId::new(id).ok_or(CommandError::Field("lease"))
 }
 
 fn secret(hash: &[u8]) -> Result<SecretHash, CommandError> {

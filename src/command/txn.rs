@@ -8,15 +8,16 @@ use prost::Message as _;
 use super::{
     CommandError,
     access::{acl_from_bytes, acl_to_bytes, quota_from_record, quota_to_record},
-    path, session,
+    lease, path,
 };
 use crate::{
     config::TXN_OPS_MAX,
-    id::Zxid,
+    id::{LeaseId, Zxid},
     op::{Body, Check, Children, CreateMode, Field, Guard, Lifetime, List, Op, Relation, Txn},
     path::{Path, PathPrefix},
     proto::{self, op_record, txn_record},
     record::put_delimited,
+    time::as_micros,
 };
 
 pub(super) fn txn_to_record(txn: &Txn) -> proto::TxnRecord {
@@ -105,6 +106,7 @@ fn op_to_record(op: &Op) -> op_record::Kind {
                 Lifetime::Unlimited | Lifetime::Container => 0,
             },
             acl: acl.as_ref().map(acl_to_bytes).unwrap_or_default(),
+            lease: mode.lease().map_or(0, LeaseId::as_u64),
         }),
         Op::Set { path, data, version } => Record::Set(proto::SetRecord {
             path: text(path.as_str()),
@@ -141,6 +143,8 @@ fn op_to_record(op: &Op) -> op_record::Kind {
             path: text(path.as_str()),
             quota: quota.as_ref().map(quota_to_record),
         }),
+        Op::Grant { ttl } => Record::Grant(as_micros(*ttl)),
+        Op::Revoke { lease } => Record::Revoke(lease.as_u64()),
     }
 }
 
@@ -176,11 +180,14 @@ fn op_from_record(record: op_record::Kind) -> Result<Op, CommandError> {
         Record::SetQuota(it) => {
             Op::SetQuota { path: path(&it.path)?, quota: it.quota.as_ref().map(quota_from_record) }
         }
+        Record::Grant(ttl_us) => Op::Grant { ttl: Duration::from_micros(ttl_us) },
+        Record::Revoke(id) => Op::Revoke { lease: lease(id)? },
     })
 }
 
 fn create(it: proto::CreateRecord) -> Result<Op, CommandError> {
-    let mode = mode_from_code(it.mode, it.ttl_ms).ok_or(CommandError::UnknownKind)?;
+    let lease = (it.lease != 0).then(|| lease(it.lease)).transpose()?;
+    let mode = mode_from_code(it.mode, it.ttl_ms, lease).ok_or(CommandError::UnknownKind)?;
     let path = if mode.is_sequential() {
         PathPrefix::from_bytes(&it.path).map_err(|_| CommandError::Field("path"))?
     } else {
@@ -199,16 +206,21 @@ pub(super) fn mode_code(mode: CreateMode) -> u32 {
         CreateMode::Container => 4,
         CreateMode::Ttl(_) => 5,
         CreateMode::SequentialTtl(_) => 6,
+        CreateMode::Leased(_) => 7,
+        CreateMode::SequentialLeased(_) => 8,
     }
 }
 
-/// The mode with this code; the others have no time to live.
-pub(super) fn mode_from_code(code: u32, ttl_ms: u64) -> Option<CreateMode> {
+/// The mode with this code; few have a time to live, or a lease.
+pub(super) fn mode_from_code(code: u32, ttl_ms: u64, lease: Option<LeaseId>) -> Option<CreateMode> {
     let ttl = Duration::from_millis(ttl_ms);
     Some(match code {
-        5 => CreateMode::Ttl(ttl),
-        6 => CreateMode::SequentialTtl(ttl),
+        5 if lease.is_none() => CreateMode::Ttl(ttl),
+        6 if lease.is_none() => CreateMode::SequentialTtl(ttl),
         _ if ttl_ms != 0 => return None,
+        7 => CreateMode::Leased(lease?),
+        8 => CreateMode::SequentialLeased(lease?),
+        _ if lease.is_some() => return None,
         0 => CreateMode::Persistent,
         1 => CreateMode::Ephemeral,
         2 => CreateMode::PersistentSequential,
@@ -243,7 +255,7 @@ fn guard_from_record(record: proto::GuardRecord) -> Result<Guard, CommandError> 
         Record::Exists(exists) => Check::Exists(exists),
         Record::Version(version) => Check::Version(version),
         Record::Czxid(czxid) => Check::Czxid(Zxid::new(czxid)),
-        Record::Owner(owner) => Check::Owner(session(owner)?),
+        Record::Owner(owner) => Check::Owner(lease(owner)?),
         Record::Compare(it) => Check::Compare {
             field: *FIELDS.get(it.field as usize).ok_or(CommandError::UnknownKind)?,
             is: relation(it.relation)?,
@@ -300,10 +312,7 @@ const FIELDS: [Field; 8] = [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        id::SessionId,
-        op::{Acl, Quota},
-    };
+    use crate::op::{Acl, Quota};
 
     fn path(text: &str) -> Path {
         text.parse().unwrap()
@@ -325,6 +334,9 @@ mod tests {
             Op::SetQuota { path: path(), quota: None },
             Op::SetQuota { path: path(), quota: Some(Quota::default()) },
             Op::SetQuota { path: path(), quota: Some(Quota { nodes_hard, ..Quota::default() }) },
+            Op::Grant { ttl: Duration::ZERO },
+            Op::Grant { ttl: Duration::from_micros(1_500_001) },
+            Op::Revoke { lease: LeaseId::new(3).unwrap() },
             Op::List(List::of(path())),
             Op::List(List::of(path()).after("x").prefix("y").only(Children::Ephemeral).with_stat()),
             Op::List(List::of(path()).only(Children::Persistent).limit(7).with_data()),
@@ -338,6 +350,8 @@ mod tests {
             CreateMode::Container,
             CreateMode::Ttl(ttl),
             CreateMode::SequentialTtl(ttl),
+            CreateMode::Leased(LeaseId::new(9).unwrap()),
+            CreateMode::SequentialLeased(LeaseId::new((1 << 56) - 1).unwrap()),
         ] {
             for acl in [None, Some(Acl::creator())] {
                 let (path, data) = (path().into(), data.clone());
@@ -351,6 +365,7 @@ mod tests {
                 Op::DeleteTree { .. } | Op::Check(_) => {}
                 Op::SetAcl { .. } | Op::GetAcl { .. } | Op::SetQuota { .. } => {}
                 Op::Get { .. } | Op::Exists { .. } | Op::List(_) => {}
+                Op::Grant { .. } | Op::Revoke { .. } => {}
             }
         }
         ops
@@ -362,7 +377,7 @@ mod tests {
             Check::Exists(false),
             Check::Version(3),
             Check::Czxid(Zxid::new(9)),
-            Check::Owner(SessionId::new(7).unwrap()),
+            Check::Owner(LeaseId::new(7).unwrap()),
         ];
         let relations = [Relation::Equal, Relation::NotEqual, Relation::Less, Relation::Greater];
         for is in relations {
@@ -407,5 +422,17 @@ mod tests {
         let ttl = proto::CreateRecord { path: "/a".into(), ttl_ms: 1, ..Default::default() };
         let ttl = record(Some(txn_record::Op::Create(ttl)));
         assert_eq!(txn_from_record(Some(ttl)), Err(CommandError::UnknownKind));
+        // A lease where there is none, none where there is one, and one that cannot be.
+        for (mode, lease, error) in [
+            (1, 7, CommandError::UnknownKind),
+            (5, 7, CommandError::UnknownKind),
+            (7, 0, CommandError::UnknownKind),
+            (7, 1 << 56, CommandError::Field("lease")),
+        ] {
+            let leased =
+                proto::CreateRecord { path: "/a".into(), mode, lease, ..Default::default() };
+            let leased = record(Some(txn_record::Op::Create(leased)));
+            assert_eq!(txn_from_record(Some(leased)), Err(error));
+        }
     }
 }

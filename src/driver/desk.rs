@@ -11,9 +11,9 @@ use foldhash::fast::FixedState;
 
 use crate::{
     client::{
-        Answer, Changes, Client, Error, Session, SessionKey, Shared, Watcher, Written,
-        answer::ReadPromise, call::Call, completion::Promise, session::SessionCell,
-        watcher::Stream,
+        Answer, Changes, Client, Error, Lease, Session, SessionKey, Shared, Watcher, Written,
+        answer::ReadPromise, call::Call, completion::Promise, lease::LeaseCell,
+        session::SessionCell, watcher::Stream,
     },
     driver::{
         places::{self, Asked, Grant, Places, Question},
@@ -21,11 +21,12 @@ use crate::{
     },
     id::{Secret, SessionId},
     node::{
-        Attachment, Consistency, Node, Output, Read, ReadOp, Request, RequestError, SubmitError,
-        Ticket, Watch, WatchEnd, WatchId,
+        Attachment, Caller, Consistency, Node, Output, Read, ReadOp, ReadOutcome, Request,
+        RequestError, SubmitError, Ticket, Watch, WatchEnd, WatchId,
     },
-    op::Identities,
+    op::{Identities, Op, Outcome, Txn},
     recipes::{Observer, contender::Contender},
+    time::as_micros,
 };
 
 pub(super) struct Desk {
@@ -37,6 +38,8 @@ pub(super) struct Desk {
     streams: HashMap<WatchId, Arc<Stream<Changes>>, FixedState>,
     /// Those whose answers are there.
     wakers: Vec<Waker>,
+    /// Of the last tick: what is asked for now is not asked for earlier.
+    now: Duration,
 }
 
 /// Gives random bytes, or says why there are none.
@@ -55,6 +58,9 @@ enum Pending {
     Answer(ReadPromise),
     Session(Promise<Session>, Secret, Identities),
     Done(Promise<()>),
+    /// Asked for at that moment, as the session's write of that number.
+    Granted(Promise<Lease>, Session, Duration, u64),
+    KeptLease(Promise<Lease>, Session),
     /// Until the node has applied what the watch is to start from.
     Watch(Watch, Promise<Watcher>),
     Recipe(u64, Question, Option<(SessionId, u64)>),
@@ -70,6 +76,7 @@ impl Desk {
             places: Places::default(),
             streams: HashMap::default(),
             wakers: Vec::new(),
+            now: Duration::ZERO,
         }
     }
 
@@ -90,6 +97,14 @@ impl Desk {
                 if let Some((ticket, seq, promise)) = self.seats.submit(node, handle, txn, promise)
                 {
                     let pending = Pending::SessionWritten(promise, session.id, seq);
+                    self.pending.insert(ticket, pending);
+                }
+            }
+            Call::Grant { session, generation, ttl, promise } => {
+                let (handle, txn) = ((session.cell(), generation), Txn::new(Op::Grant { ttl }));
+                if let Some((ticket, seq, promise)) = self.seats.submit(node, handle, txn, promise)
+                {
+                    let pending = Pending::Granted(promise, session, self.now, seq);
                     self.pending.insert(ticket, pending);
                 }
             }
@@ -137,6 +152,14 @@ impl Desk {
     /// Reads, watches and recipes.
     fn look(&mut self, call: Call, node: &mut Node) {
         match call {
+            Call::KeepLease { session, lease, promise } => {
+                if let Some(cell) = self.seats.lease(session.id(), lease) {
+                    return promise.fill(Ok(Lease::new(cell)));
+                }
+                let (caller, op) = (Caller::Session(session.id()), ReadOp::Lease(lease));
+                let taken = node.read(Read { caller, op, consistency: Consistency::Local });
+                self.expect(taken, promise, false, |it| Pending::KeptLease(it, session));
+            }
             Call::Read { read, promise } => match node.read(read) {
                 Ok(ticket) => drop(self.pending.insert(ticket, Pending::Answer(promise))),
                 Err(error) => promise.refuse(error.into()),
@@ -185,6 +208,12 @@ impl Desk {
             }
             Output::Session { ticket, result } => self.attached(ticket, result, node, now),
             Output::Renewed { session, epoch, until } => self.seats.renewed(session, epoch, until),
+            Output::LeaseRenewed { session, epoch, lease, until } => {
+                self.seats.lease_renewed((session, epoch), lease, until);
+            }
+            Output::LeaseEnded { session, epoch, lease } => {
+                self.seats.lease_ended((session, epoch), lease);
+            }
             Output::Detached { session, epoch, cause } => {
                 if self.seats.detached(session, epoch, cause).is_some() {
                     self.places.session_over(session, node);
@@ -212,6 +241,7 @@ impl Desk {
 
     /// Feeds the recipes and the sessions with time.
     pub(super) fn tick(&mut self, node: &mut Node, now: Duration) {
+        self.now = now;
         self.places.tick();
         self.seats.keep_alive(node, now);
     }
@@ -333,6 +363,45 @@ impl Desk {
         promise.fill(Ok(Session::new(cell, client)));
     }
 
+    /// Keeps a lease alive from `first` on, as long as the handle and its clones live.
+    fn seat_lease(&mut self, cell: LeaseCell, first: Duration) -> Lease {
+        let cell = Arc::new(cell);
+        let lease = Lease::new(Arc::clone(&cell));
+        self.seats.seat_lease(&cell, lease.session().id(), first);
+        lease
+    }
+
+    /// Answers of leases.
+    fn answer_lease(&mut self, pending: Pending, output: Output, node: &Node) {
+        match pending {
+            Pending::Granted(promise, session, asked, seq) => {
+                self.seats.replied(session.id(), seq);
+                let granted = written(output).and_then(|it| match it.outcome {
+                    Outcome::Granted { lease, ttl } => Ok((lease, ttl)),
+                    _ => Err(Error::Taken),
+                });
+                promise.fill(granted.map(|(lease, ttl)| {
+                    let until = node.until(asked, as_micros(ttl));
+                    self.seat_lease(LeaseCell::new(lease, ttl, session, until), self.now + ttl / 3)
+                }));
+            }
+            Pending::KeptLease(promise, session) => {
+                let stat = found(output).and_then(|it| match it.outcome {
+                    ReadOutcome::Lease(stat) => Ok(stat),
+                    _ => Err(Error::Taken),
+                });
+                // Nothing is promised before a keep-alive was committed: the first goes at once.
+                promise.fill(stat.map(|it| {
+                    let cell = LeaseCell::new(it.lease, it.ttl, session, Duration::ZERO);
+                    self.seat_lease(cell, self.now)
+                }));
+            }
+            // The answer to an opening comes another way.
+            Pending::Session(promise, ..) => promise.fill(Err(Error::session_ended())),
+            pending => pending.close("it was asked for otherwise"),
+        }
+    }
+
     fn answer(&mut self, ticket: Ticket, output: Output, node: &mut Node) {
         let Some(pending) = self.pending.remove(&ticket) else {
             return;
@@ -361,7 +430,7 @@ impl Desk {
                 Ok(_) => self.watch(watch, promise, node),
                 Err(error) => promise.fill(Err(error)),
             },
-            Pending::Session(promise, ..) => promise.fill(Err(Error::session_ended())),
+            pending => self.answer_lease(pending, output, node),
         }
     }
 }
@@ -376,6 +445,7 @@ impl Pending {
             Self::Answer(it) => it.close(why),
             Self::Session(it, ..) => fill(it, why),
             Self::Done(it) => fill(it, why),
+            Self::Granted(it, ..) | Self::KeptLease(it, _) => fill(it, why),
             Self::Watch(_, it) => fill(it, why),
             Self::Recipe(..) => {}
         }

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Weak, atomic::Ordering},
     time::Duration,
 };
 
@@ -13,9 +13,10 @@ use crate::{
     client::{
         Error,
         completion::{Adopt, Promise},
+        lease::LeaseCell,
         session::SessionCell,
     },
-    id::SessionId,
+    id::{LeaseId, SessionId},
     node::{Detach, Node, Request, Seq, SubmitError, Ticket},
     op::Txn,
 };
@@ -24,7 +25,7 @@ use crate::{
 pub(super) struct Seats {
     seats: BTreeMap<SessionId, Seat>,
     /// When the next keep-alive of each is due.
-    due: BTreeSet<(Duration, SessionId)>,
+    due: BTreeSet<(Duration, SessionId, Option<LeaseId>)>,
 }
 
 #[derive(Debug)]
@@ -38,6 +39,14 @@ struct Seat {
     /// Goes up with each refusal of a write.
     generation: u64,
     keep_alive_at: Duration,
+    leases: BTreeMap<LeaseId, LeaseSeat>,
+}
+
+/// A lease whose handles live.
+#[derive(Debug)]
+struct LeaseSeat {
+    cell: Weak<LeaseCell>,
+    keep_alive_at: Duration,
 }
 
 impl Seats {
@@ -50,8 +59,8 @@ impl Seats {
     ) -> Option<Arc<SessionCell>> {
         let id = cell.id;
         let old = self.unseat(id);
-        let keep_alive_at = now + keep_alive_interval(&cell);
-        self.due.insert((keep_alive_at, id));
+        let keep_alive_at = now + keep_alive_interval(cell.ttl);
+        self.due.insert((keep_alive_at, id, None));
         let seat = Seat {
             epoch: cell.epoch.load(Ordering::Acquire),
             cell,
@@ -59,6 +68,7 @@ impl Seats {
             acked: last_seq,
             generation: 0,
             keep_alive_at,
+            leases: BTreeMap::new(),
         };
         self.seats.insert(id, seat);
         if let Some(old) = &old {
@@ -69,7 +79,7 @@ impl Seats {
 
     pub(super) fn unseat(&mut self, id: SessionId) -> Option<Arc<SessionCell>> {
         let seat = self.seats.remove(&id)?;
-        self.due.remove(&(seat.keep_alive_at, id));
+        seat.forget_due(&mut self.due);
         Some(seat.cell)
     }
 
@@ -149,7 +159,7 @@ impl Seats {
         }
         let seat = self.seats.get_mut(&cell.id).ok_or_else(|| over(cell))?;
         // Whatever becomes of it, nobody keeps the session alive any more.
-        self.due.remove(&(seat.keep_alive_at, cell.id));
+        seat.forget_due(&mut self.due);
         let ticket = seat.request(node, |seq| Request::CloseSession { seq })?;
         Ok((ticket, seat.last_seq))
     }
@@ -167,18 +177,69 @@ impl Seats {
         }
     }
 
+    /// Keeps a lease alive as long as its handles live, from `first` on.
+    pub(super) fn seat_lease(
+        &mut self,
+        cell: &Arc<LeaseCell>,
+        session: SessionId,
+        first: Duration,
+    ) {
+        if let Some(seat) = self.seats.get_mut(&session) {
+            let seated = LeaseSeat { cell: Arc::downgrade(cell), keep_alive_at: first };
+            self.due.insert((first, session, Some(cell.id)));
+            if let Some(old) = seat.leases.insert(cell.id, seated) {
+                self.due.remove(&(old.keep_alive_at, session, Some(cell.id)));
+                self.due.insert((first, session, Some(cell.id)));
+            }
+        }
+    }
+
+    /// The lease, if it has handles here.
+    pub(super) fn lease(&self, session: SessionId, lease: LeaseId) -> Option<Arc<LeaseCell>> {
+        self.seats.get(&session)?.leases.get(&lease)?.cell.upgrade()
+    }
+
+    pub(super) fn lease_renewed(
+        &self,
+        (session, epoch): (SessionId, u64),
+        lease: LeaseId,
+        until: Duration,
+    ) {
+        let attached = self.seats.get(&session).is_some_and(|seat| seat.epoch == epoch);
+        if let Some(cell) = self.lease(session, lease).filter(|_| attached) {
+            cell.renew(until);
+        }
+    }
+
+    pub(super) fn lease_ended(&mut self, (session, epoch): (SessionId, u64), lease: LeaseId) {
+        let Some(seat) = self.seats.get_mut(&session).filter(|seat| seat.epoch == epoch) else {
+            return;
+        };
+        if let Some(ended) = seat.leases.remove(&lease) {
+            self.due.remove(&(ended.keep_alive_at, session, Some(lease)));
+            if let Some(cell) = ended.cell.upgrade() {
+                cell.end();
+            }
+        }
+    }
+
     /// Submits the keep-alives that are due.
     pub(super) fn keep_alive(&mut self, node: &mut Node, now: Duration) {
-        while let Some(&(at, id)) = self.due.first().filter(|(at, _)| *at <= now) {
-            self.due.remove(&(at, id));
+        while let Some(&(at, id, lease)) = self.due.first().filter(|(at, ..)| *at <= now) {
+            self.due.remove(&(at, id, lease));
             let Some(seat) = self.seats.get_mut(&id) else {
                 continue;
             };
+            if let Some(lease) = lease {
+                let next = seat.keep_lease_alive(node, lease, now);
+                self.due.extend(next.map(|at| (at, id, Some(lease))));
+                continue;
+            }
             let request = Request::KeepAlive { session: id, epoch: seat.epoch, acked: seat.acked };
             // Refused or lost: the next one is as good.
             let _ = node.submit(request);
-            seat.keep_alive_at = now + keep_alive_interval(&seat.cell);
-            self.due.insert((seat.keep_alive_at, id));
+            seat.keep_alive_at = now + keep_alive_interval(seat.cell.ttl);
+            self.due.insert((seat.keep_alive_at, id, None));
         }
     }
 
@@ -190,6 +251,39 @@ impl Seats {
 }
 
 impl Seat {
+    /// Nobody keeps the session and its leases alive any more.
+    fn forget_due(&self, due: &mut BTreeSet<(Duration, SessionId, Option<LeaseId>)>) {
+        due.remove(&(self.keep_alive_at, self.cell.id, None));
+        for (&lease, seated) in &self.leases {
+            due.remove(&(seated.keep_alive_at, self.cell.id, Some(lease)));
+        }
+    }
+
+    /// Submits a lease's keep-alive; gives when the next one is due, if its handles live.
+    fn keep_lease_alive(
+        &mut self,
+        node: &mut Node,
+        lease: LeaseId,
+        now: Duration,
+    ) -> Option<Duration> {
+        let seated = self.leases.get_mut(&lease)?;
+        let cell = seated.cell.upgrade().filter(|cell| !cell.is_over());
+        if let Some(cell) = &cell {
+            let request =
+                Request::KeepLeaseAlive { session: self.cell.id, epoch: self.epoch, lease };
+            match node.submit(request) {
+                Err(SubmitError::NoLease { .. }) => cell.end(),
+                // Refused or lost: the next one is as good.
+                _ => {
+                    seated.keep_alive_at = now + keep_alive_interval(cell.ttl);
+                    return Some(seated.keep_alive_at);
+                }
+            }
+        }
+        self.leases.remove(&lease);
+        None
+    }
+
     fn request(
         &mut self,
         node: &mut Node,
@@ -213,6 +307,6 @@ pub(super) fn over(cell: &SessionCell) -> Error {
 }
 
 /// Two keep-alives may be lost before the third comes in time.
-fn keep_alive_interval(cell: &SessionCell) -> Duration {
-    cell.ttl / 3
+fn keep_alive_interval(ttl: Duration) -> Duration {
+    ttl / 3
 }

@@ -1,6 +1,7 @@
 //! Hosts of one process: with threads around them, and driven by hand.
 
 mod failures;
+mod leases;
 mod rights;
 mod threads;
 
@@ -467,7 +468,7 @@ fn a_session_moves_to_another_member_and_its_old_handle_learns_of_it() {
     assert_eq!(there.over(), None);
     let set = trio.wait(there.set(&node, "moved", None));
     assert_eq!(set.expect("in sequence").stat().map(|it| it.version), Some(1));
-    let guard = Guard { path: node.clone(), check: Check::Owner(there.id()) };
+    let guard = Guard { path: node.clone(), check: Check::Owner(there.id().lease()) };
     let delete = Txn::new(Op::Delete { path: node, version: None });
     trio.wait(there.txn(delete.guard(guard))).expect("its own");
     let left = there.leave();

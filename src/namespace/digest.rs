@@ -7,9 +7,10 @@
 use crate::{
     command::access::{acl_to_bytes, identities_to_bytes},
     config::Parameters,
-    id::{SessionId, Zxid},
+    id::{LeaseId, SessionId, Zxid},
     namespace::{
         history::{Change, Parent},
+        lease::Lease,
         quota::Metered,
         record::reply_to_bytes,
         session::Session,
@@ -82,6 +83,10 @@ pub(super) fn digest(head: &Head<'_>, parts: [Sum; 3]) -> Digest {
         it.txn_ops_max,
         it.subtree_nodes_max,
         it.container_grace_us,
+        it.session_leases_max,
+        it.leases_max,
+        it.ephemerals_max,
+        it.nodes_max,
     ] {
         hash.word(word);
     }
@@ -107,7 +112,7 @@ pub(super) fn of_data(path: u64, data: &[u8]) -> u64 {
 /// All of a node but its data, and its list of children: they are there themselves.
 pub(super) fn of_znode(path: u64, it: &Znode) -> u64 {
     let mut hash = Hash::new(Kind::Znode);
-    let owner = it.owner.map_or(0, SessionId::as_u64);
+    let owner = it.owner.map_or(0, LeaseId::as_u64);
     for word in [
         path,
         it.czxid.as_u64(),
@@ -138,7 +143,7 @@ pub(super) fn of_quota(path: &str, it: &Metered) -> u64 {
     hash.end()
 }
 
-/// A session and, by their sum, the replies that it keeps. Its nodes name it themselves.
+/// A session and, by their sum, the replies that it keeps. Its nodes and leases name it themselves.
 pub(super) fn of_session(id: SessionId, it: &Session) -> u64 {
     let mut hash = Hash::new(Kind::Session);
     hash.bytes(&it.secret.0);
@@ -159,6 +164,22 @@ pub(super) fn of_session(id: SessionId, it: &Session) -> u64 {
     }
     if !it.identities.as_slice().is_empty() {
         hash.bytes(&identities_to_bytes(&it.identities));
+    }
+    hash.end()
+}
+
+pub(super) fn of_lease(id: LeaseId, it: &Lease) -> u64 {
+    let mut hash = Hash::new(Kind::Lease);
+    for word in [
+        id.as_u64(),
+        it.session.as_u64(),
+        it.ttl_us,
+        it.deadline_us,
+        it.epoch,
+        it.keep_alive,
+        it.granted.as_u64(),
+    ] {
+        hash.word(word);
     }
     hash.end()
 }
@@ -228,6 +249,7 @@ enum Kind {
     Session,
     Reply,
     Change,
+    Lease,
 }
 
 /// One word at a time, each step reversible: items of one length that differ in one word differ.
@@ -263,7 +285,7 @@ impl Hash {
     }
 
     fn stat(&mut self, it: &Stat) {
-        let owner = it.owner.map_or(0, SessionId::as_u64);
+        let owner = it.owner.map_or(0, LeaseId::as_u64);
         for word in [it.czxid.as_u64(), it.mzxid.as_u64(), it.pzxid.as_u64()] {
             self.word(word);
         }

@@ -1,8 +1,10 @@
 //! Transactions: guards, then operations in order, all or none of them, in one zxid.
 
+use std::time::Duration;
+
 use crate::{
     config::Parameters,
-    id::Zxid,
+    id::{LeaseId, Zxid},
     namespace::{
         Frozen, Namespace,
         access::Actor,
@@ -15,6 +17,7 @@ use crate::{
         Rights, Stat, Txn,
     },
     path::PathPrefix,
+    time::as_micros,
 };
 
 impl Namespace {
@@ -111,6 +114,8 @@ impl<'a> Run<'a> {
                 *self.lists_replaced = self.at.zxid;
                 Ok(self.changed(set))
             }
+            Op::Grant { ttl } => self.grant(*ttl),
+            Op::Revoke { lease } => self.revoke(*lease),
             Op::SetQuota { path, quota } => {
                 let max = state.parameters.subtree_nodes_max;
                 let set = state.tree.set_quota(path, *quota, max, (who, self.at))?;
@@ -144,11 +149,16 @@ impl<'a> Run<'a> {
         mode: CreateMode,
         acl: Option<&Acl>,
     ) -> Result<Outcome, OpError> {
+        let (sessions, parameters) = (&self.state.sessions, &self.state.parameters);
         let owner = match (mode.is_ephemeral(), self.actor.session) {
             (false, _) => None,
-            (true, Some(actor)) => Some(actor),
+            (true, Some(actor)) => Some(sessions.check_owner(actor, mode.lease(), parameters)?),
             (true, None) => return Err(OpError::EphemeralWithoutSession),
         };
+        let (nodes, max) = (self.state.tree.len() as u64 + 1, parameters.nodes_max);
+        if nodes > max {
+            return Err(OpError::Limit { limit: LimitName::Nodes, value: nodes, max });
+        }
         let (sequential, lifetime) = (mode.is_sequential(), mode.lifetime());
         let new = New { prefix, sequential, data, owner, lifetime, acl };
         let created = self.state.tree.create(&new, &self.actor.who, self.at)?;
@@ -156,6 +166,33 @@ impl<'a> Run<'a> {
             self.state.sessions.own(owner, created.1.path.shared());
         }
         Ok(self.changed(created))
+    }
+
+    fn grant(&mut self, ttl: Duration) -> Result<Outcome, OpError> {
+        let session = self.actor.session.ok_or(OpError::LeaseWithoutSession)?;
+        let Frozen { sessions, parameters, .. } = &mut *self.state;
+        let base_us = self.at.clock_us.saturating_add(parameters.tick_us);
+        let at = (base_us, self.at.zxid);
+        let (lease, ttl_us) = sessions.grant(session, as_micros(ttl), at, parameters)?;
+        self.wrote = true;
+        Ok(Outcome::Granted { lease, ttl: Duration::from_micros(ttl_us) })
+    }
+
+    fn revoke(&mut self, lease: LeaseId) -> Result<Outcome, OpError> {
+        let session = self.actor.session.ok_or(OpError::LeaseWithoutSession)?;
+        let sessions = &mut self.state.sessions;
+        if sessions.lease(lease).is_none_or(|it| it.session != session) {
+            return Err(OpError::NoLease { lease });
+        }
+        let ended = sessions.remove_lease(lease);
+        let mut nodes = 0;
+        for path in ended.into_iter().flat_map(|(_, ephemerals)| ephemerals) {
+            let change = self.state.tree.remove_leaf(path, self.at);
+            self.changed((Outcome::Deleted, change));
+            nodes += 1;
+        }
+        self.wrote = true;
+        Ok(Outcome::Revoked { lease, nodes })
     }
 
     fn disown(&mut self, change: &Change) {

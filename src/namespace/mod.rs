@@ -13,6 +13,7 @@ mod access;
 mod digest;
 mod execute;
 mod history;
+mod lease;
 mod list;
 mod past;
 mod quota;
@@ -43,7 +44,7 @@ pub use self::{
 use crate::{
     command::{Command, KeepAlive},
     config::Parameters,
-    id::{Origin, SecretHash, SessionId, Zxid},
+    id::{LeaseId, Origin, SecretHash, SessionId, Zxid},
     op::{Detail, Identities, LimitName, OpError, Outcome, Reply, Txn},
     path::Path,
 };
@@ -130,7 +131,7 @@ impl Namespace {
                 Applied::Sequenced { session, epoch, seq, reply, ended }
             }
             Command::KeepAlives(items) => self.apply_keep_alives(items),
-            Command::ExpireSession { session } => self.expire_session(session),
+            Command::Expire { lease } => self.expire(lease),
             Command::ReapNode { path, czxid } => self.reap_node(path, czxid),
             Command::PinStore { .. } => Applied::Nothing,
         }
@@ -165,7 +166,8 @@ impl Namespace {
 
     /// The tree as it is now, for somebody who may see everything; O(1).
     pub(crate) fn view(&self) -> View {
-        View::new(self.state.zxid, self.state.tree.clone(), self.state.sessions.clone())
+        let Frozen { zxid, clock_us, tree, sessions, .. } = &self.state;
+        View::new((*zxid, *clock_us), tree.clone(), sessions.clone())
     }
 
     /// The tree as it is now, and as it was; O(1).
@@ -203,9 +205,10 @@ impl Namespace {
         !self.state.sessions.is_empty() || self.state.tree.has_deadlines()
     }
 
-    /// The sessions whose deadline is `clock_us` or earlier, earliest first, at most `max`.
-    pub(crate) fn due(&self, clock_us: u64, max: usize) -> Vec<SessionId> {
-        self.state.sessions.due(clock_us, max)
+    /// The sessions and leases whose deadline is `clock_us` or earlier, earliest first: at most
+    /// `max`, and no more than own the nodes of one session, but at least one.
+    pub(crate) fn due(&self, clock_us: u64, max: usize) -> Vec<LeaseId> {
+        self.state.sessions.due(clock_us, max, self.state.parameters.ephemerals_max)
     }
 
     /// The nodes that may be removed at `clock_us`, each with the transaction that created it:
@@ -222,6 +225,11 @@ impl Namespace {
     /// A session, if it lives.
     pub(crate) fn session(&self, id: SessionId) -> Option<SessionState> {
         self.state.sessions.get(id).map(|it| it.state(id))
+    }
+
+    /// Whose a lease beside the session's own is, and its time to live.
+    pub(crate) fn lease(&self, id: LeaseId) -> Option<(SessionId, u64)> {
+        self.state.sessions.lease(id).map(|it| (it.session, it.ttl_us))
     }
 
     /// The kept reply to a session's command (ARCHITECTURE.md, rule 8).
@@ -308,13 +316,20 @@ impl Namespace {
         Applied::KeepAlives { accepted, refused }
     }
 
-    fn expire_session(&mut self, id: SessionId) -> Applied {
-        let due = self.session(id).filter(|session| self.state.clock_us >= session.deadline_us);
-        let Some(session) = due else {
-            return Applied::NotExpired { session: id };
+    fn expire(&mut self, lease: LeaseId) -> Applied {
+        let clock_us = self.state.clock_us;
+        let id = lease.session();
+        if let Some(session) = self.session(id).filter(|it| clock_us >= it.deadline_us) {
+            self.end_session(id);
+            return Applied::Expired { session: id, epoch: session.epoch };
+        }
+        let granted = self.state.sessions.lease(lease).filter(|it| clock_us >= it.deadline_us);
+        let Some(session) = granted.map(|it| it.session) else {
+            return Applied::NotExpired { lease };
         };
-        self.end_session(id);
-        Applied::Expired { session: id, epoch: session.epoch }
+        let ended = self.state.sessions.remove_lease(lease);
+        self.remove_owned(ended.into_iter().flat_map(|(_, ephemerals)| ephemerals));
+        Applied::LeaseExpired { lease, session }
     }
 
     /// Removes a node that is due, if it is still the same.
@@ -331,10 +346,16 @@ impl Namespace {
         Applied::Reaped { path }
     }
 
-    /// Removes the session and its ephemeral nodes in path order, all in one transaction.
+    /// Removes the session, its leases and their ephemeral nodes, all in one transaction.
     fn end_session(&mut self, id: SessionId) {
+        let ephemerals = self.state.sessions.remove(id);
+        self.remove_owned(ephemerals);
+    }
+
+    /// Removes nodes whose owner is gone, in one transaction.
+    fn remove_owned(&mut self, ephemerals: impl IntoIterator<Item = Arc<str>>) {
         let at = self.stamp();
-        for path in self.state.sessions.remove(id) {
+        for path in ephemerals {
             let change = self.state.tree.remove_leaf(path, at);
             self.publish(change);
         }
@@ -353,7 +374,7 @@ impl Namespace {
         Stamp { zxid: zxid.next(), wall_ms, clock_us }
     }
 
-    /// What a session's TTL is added to (ARCHITECTURE.md, rule 4: one tick more).
+    /// What the TTL of a session or a lease is added to (ARCHITECTURE.md, rule 4: one tick more).
     fn deadline_base(&self) -> u64 {
         self.state.clock_us.saturating_add(self.state.parameters.tick_us)
     }
@@ -452,8 +473,10 @@ pub(crate) enum Applied {
     KeepAlives { accepted: Vec<KeepAlive>, refused: Vec<KeepAlive> },
     /// The session and its ephemeral nodes are gone; `epoch` is that of its last attachment.
     Expired { session: SessionId, epoch: u64 },
-    /// The deadline has moved, or the session has ended before.
-    NotExpired { session: SessionId },
+    /// The lease of this session and its ephemeral nodes are gone.
+    LeaseExpired { lease: LeaseId, session: SessionId },
+    /// The deadline has moved, or the session or lease has ended before.
+    NotExpired { lease: LeaseId },
     /// The node is gone.
     Reaped { path: Path },
     /// The node is gone already, another one, or not due.

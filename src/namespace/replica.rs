@@ -57,7 +57,7 @@ impl Replica {
 
     /// Renews sessions in one entry; how many were.
     pub fn keep_alives(&mut self, sessions: &[SessionId], number: u64) -> usize {
-        let item = |&session| KeepAlive { session, epoch: 1, number, acked: 0 };
+        let item = |&session| KeepAlive { session, lease: None, epoch: 1, number, acked: 0 };
         self.namespace.begin_entry(1, 0);
         match self.namespace.apply(Command::KeepAlives(sessions.iter().map(item).collect())) {
             Applied::KeepAlives { accepted, .. } => accepted.len(),

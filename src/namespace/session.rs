@@ -3,9 +3,10 @@
 //! ARCHITECTURE.md, rules 3, 4, 7 and 9.
 //!
 //! Invariants:
-//! - `by_deadline` and `by_secret` have one entry for each session, and no other.
+//! - `by_deadline` has one entry for each session and each lease, `by_secret` one for each session,
+//!   and no other.
 //! - A session keeps exactly the replies to the numbers after `acked`, up to `last_seq`.
-//! - A session's `ephemerals` are exactly the nodes that name it as their owner.
+//! - A session's `ephemerals` are exactly the nodes that name its own lease as their owner.
 
 use std::{ops::Bound, sync::Arc};
 
@@ -14,9 +15,10 @@ use imbl::{OrdMap, OrdSet, Vector};
 use crate::{
     command::KeepAlive,
     config::Parameters,
-    id::{NodeId, SecretHash, SessionId, Zxid},
+    id::{LeaseId, NodeId, SecretHash, SessionId, Zxid},
     namespace::{
         digest::{self, Sum},
+        lease::Lease,
         list::child_bytes,
     },
     op::{Identities, LimitName, OpError, Outcome, Reply, Txn},
@@ -26,11 +28,13 @@ use crate::{
 /// All sessions; a clone is O(1).
 #[derive(Clone)]
 pub(super) struct Sessions {
-    by_id: OrdMap<SessionId, Arc<Session>>,
-    by_deadline: OrdSet<(u64, SessionId)>,
+    pub(super) by_id: OrdMap<SessionId, Arc<Session>>,
+    pub(super) leases: OrdMap<LeaseId, Arc<Lease>>,
+    pub(super) by_deadline: OrdSet<(u64, LeaseId)>,
     by_secret: OrdMap<SecretHash, SessionId>,
+    /// The id of the next session or lease.
     next: u64,
-    sum: Sum,
+    pub(super) sum: Sum,
 }
 
 impl Sessions {
@@ -38,10 +42,11 @@ impl Sessions {
         Self::starting_at(1)
     }
 
-    /// No session; the next one gets the id `next`.
+    /// No session; the next one, or lease, gets the id `next`.
     pub(super) fn starting_at(next: u64) -> Self {
         Self {
             by_id: OrdMap::new(),
+            leases: OrdMap::new(),
             by_deadline: OrdSet::new(),
             by_secret: OrdMap::new(),
             next,
@@ -66,8 +71,7 @@ impl Sessions {
         if self.by_id.len() as u64 >= parameters.sessions_max {
             return Err(full);
         }
-        let id = SessionId::new(self.next).ok_or(full)?;
-        self.next += 1;
+        let id = self.take_id().ok_or(full)?.session();
         let ttl_us = ttl_us.min(parameters.ttl_us_max).max(parameters.ttl_us_min);
         let mut session = Session::new(secret, ttl_us, base_us.saturating_add(ttl_us), zxid);
         session.opener = Some(opener);
@@ -143,8 +147,12 @@ impl Sessions {
         Ok(&session.identities)
     }
 
-    /// Renews a session if the keep-alive is the newest of the attachment in force (rule 3).
+    /// Renews a session or a lease if the keep-alive is the newest of the attachment in force
+    /// (rule 3).
     pub(super) fn keep_alive(&mut self, item: &KeepAlive, base_us: u64) -> bool {
+        if let Some(lease) = item.lease {
+            return self.keep_lease_alive(lease, item, base_us);
+        }
         let newest = self
             .get(item.session)
             .is_some_and(|session| session.epoch == item.epoch && session.keep_alive < item.number);
@@ -175,35 +183,22 @@ impl Sessions {
         self.change(id, |session| session.record(reply));
     }
 
-    /// Lists an ephemeral node with its session.
-    pub(super) fn own(&mut self, id: SessionId, path: &Arc<str>) {
-        // The digest has the node, which names its owner.
-        if let Some(session) = self.by_id.get_mut(&id).map(Arc::make_mut) {
-            session.ephemerals.insert(Arc::clone(path));
-        }
-    }
-
-    /// Takes an ephemeral node off its session's list.
-    pub(super) fn disown(&mut self, id: SessionId, path: &str) {
-        if let Some(session) = self.by_id.get_mut(&id).map(Arc::make_mut) {
-            session.ephemerals.remove(path);
-        }
-    }
-
-    /// Ends a session; gives its ephemeral nodes in path order.
+    /// Ends a session with its leases; gives the ephemeral nodes of all in path order.
     pub(super) fn remove(&mut self, id: SessionId) -> OrdSet<Arc<str>> {
         let Some(session) = self.by_id.remove(&id) else {
             return OrdSet::new();
         };
         self.sum.remove(digest::of_session(id, &session));
-        self.by_deadline.remove(&(session.deadline_us, id));
+        self.by_deadline.remove(&(session.deadline_us, id.lease()));
         self.by_secret.remove(&session.secret);
-        session.ephemerals.clone()
+        let own = session.ephemerals.clone();
+        let leases = session.leases.iter().filter_map(|lease| self.take_lease(*lease));
+        leases.fold(own, |all, (_, ephemerals)| all.union(ephemerals))
     }
 
     /// Puts a session that is not there yet.
     pub(super) fn insert(&mut self, id: SessionId, session: Session) {
-        self.by_deadline.insert((session.deadline_us, id));
+        self.by_deadline.insert((session.deadline_us, id.lease()));
         self.by_secret.insert(session.secret, id);
         self.sum.add(digest::of_session(id, &session));
         self.by_id.insert(id, Arc::new(session));
@@ -243,9 +238,15 @@ impl Sessions {
         self.by_id.len()
     }
 
-    /// The id of the next session.
+    /// The id of the next session or lease.
     pub(super) fn next_id(&self) -> u64 {
         self.next
+    }
+
+    pub(super) fn take_id(&mut self) -> Option<LeaseId> {
+        let id = LeaseId::new(self.next)?;
+        self.next += 1;
+        Some(id)
     }
 
     /// The first session after `id`, or of all.
@@ -257,15 +258,6 @@ impl Sessions {
             .map(|(id, session)| (*id, &**session))
     }
 
-    pub(super) fn due(&self, clock_us: u64, max: usize) -> Vec<SessionId> {
-        self.by_deadline
-            .iter()
-            .take_while(|(deadline_us, _)| *deadline_us <= clock_us)
-            .take(max)
-            .map(|(_, id)| *id)
-            .collect()
-    }
-
     fn renew(&mut self, id: SessionId, base_us: u64, change: impl FnOnce(&mut Session)) {
         let Some(session) = self.by_id.get_mut(&id).map(Arc::make_mut) else {
             return;
@@ -274,8 +266,8 @@ impl Sessions {
         change(session);
         let deadline_us = base_us.saturating_add(session.ttl_us);
         if deadline_us != session.deadline_us {
-            self.by_deadline.remove(&(session.deadline_us, id));
-            self.by_deadline.insert((deadline_us, id));
+            self.by_deadline.remove(&(session.deadline_us, id.lease()));
+            self.by_deadline.insert((deadline_us, id.lease()));
             session.deadline_us = deadline_us;
         }
         self.sum.add(digest::of_session(id, session));
@@ -284,7 +276,7 @@ impl Sessions {
     /// The indexes, for a test that makes them anew.
     #[cfg(test)]
     #[expect(clippy::type_complexity, reason = "two lists, for one test")]
-    pub(super) fn indexes(&self) -> (Vec<(u64, SessionId)>, Vec<(SecretHash, SessionId)>) {
+    pub(super) fn indexes(&self) -> (Vec<(u64, LeaseId)>, Vec<(SecretHash, SessionId)>) {
         (
             self.by_deadline.iter().copied().collect(),
             self.by_secret.iter().map(|(k, v)| (*k, *v)).collect(),
@@ -318,6 +310,10 @@ pub(super) struct Session {
     /// As they were handed in with the attachment.
     pub(super) identities: Identities,
     pub(super) ephemerals: OrdSet<Arc<str>>,
+    /// Beside the session's own.
+    pub(super) leases: OrdSet<LeaseId>,
+    /// Ephemeral nodes of the session and of its leases.
+    pub(super) owned: u64,
     replies: Vector<Arc<Reply>>,
     reply_bytes: u64,
     /// Of the replies that are kept.
@@ -338,6 +334,8 @@ impl Session {
             opener: None,
             identities: Identities::none(),
             ephemerals: OrdSet::new(),
+            leases: OrdSet::new(),
+            owned: 0,
             replies: Vector::new(),
             reply_bytes: 0,
             kept: Sum::default(),
@@ -517,6 +515,8 @@ pub(super) fn outcome_bytes(outcome: &Outcome) -> u64 {
         Outcome::Set { .. }
         | Outcome::AclSet { .. }
         | Outcome::QuotaSet
+        | Outcome::Granted { .. }
+        | Outcome::Revoked { .. }
         | Outcome::Deleted
         | Outcome::DeletedTree { .. }
         | Outcome::Checked

@@ -20,7 +20,7 @@ use foldhash::fast::FixedState;
 use imbl::{GenericHashMap, OrdMap, OrdSet, shared_ptr::DefaultSharedPtr};
 
 use crate::{
-    id::{SessionId, Zxid},
+    id::{LeaseId, Zxid},
     namespace::{
         access::special_of,
         digest::{self, Sum},
@@ -492,7 +492,7 @@ pub(super) struct Value {
     pub(super) mtime_ms: u64,
     pub(super) version: u64,
     /// Invariant: an owner lives, and has this node among its own.
-    pub(super) owner: Option<SessionId>,
+    pub(super) owner: Option<LeaseId>,
     /// What few nodes have. Invariant: none that says nothing.
     pub(super) special: Option<Arc<Special>>,
 }
@@ -662,7 +662,7 @@ pub(super) struct New<'a> {
     pub(super) prefix: &'a PathPrefix,
     pub(super) sequential: bool,
     pub(super) data: &'a [u8],
-    pub(super) owner: Option<SessionId>,
+    pub(super) owner: Option<LeaseId>,
     pub(super) lifetime: Lifetime,
     /// Without it, the parent's.
     pub(super) acl: Option<&'a Acl>,

@@ -5,13 +5,13 @@ use std::{fmt, ops::Bound, sync::Arc};
 use bytes::Bytes;
 
 use crate::{
-    id::{SessionId, Zxid},
+    id::{LeaseId, SessionId, Zxid},
     namespace::{
         history::Change,
         session::Sessions,
         tree::{Tree, Znode},
     },
-    op::{Acl, Identities, List, OpError, Owned, Page, Quota, Rights, Stat, Usage},
+    op::{Acl, Identities, LeaseStat, List, OpError, Owned, Page, Quota, Rights, Stat, Usage},
     path::Path,
 };
 
@@ -26,6 +26,7 @@ use crate::{
 #[derive(Clone)]
 pub struct View {
     zxid: Zxid,
+    clock_us: u64,
     tree: Tree,
     sessions: Sessions,
     /// Who looks.
@@ -40,8 +41,9 @@ impl View {
     pub const OWNED_MAX: usize = 1024;
 
     /// What nobody is refused anything of.
-    pub(super) fn new(zxid: Zxid, tree: Tree, sessions: Sessions) -> Self {
-        Self { zxid, tree, sessions, who: Identities::superuser(), today: None }
+    pub(super) fn new((zxid, clock_us): (Zxid, u64), tree: Tree, sessions: Sessions) -> Self {
+        let who = Identities::superuser();
+        Self { zxid, clock_us, tree, sessions, who, today: None }
     }
 
     /// The same for somebody else.
@@ -184,17 +186,23 @@ impl View {
         count.ok_or_else(|| OpError::NoNode { path: path.clone() })
     }
 
-    /// A page of the ephemeral nodes of a session: those after `after` that may be read, of the
-    /// next [`OWNED_MAX`](Self::OWNED_MAX) ones.
+    /// What is to be known of a session's own lease, or another one; `None` if there is no such
+    /// lease.
+    pub fn lease(&self, lease: LeaseId) -> Option<LeaseStat> {
+        self.sessions.lease_stat(lease, self.clock_us)
+    }
+
+    /// A page of the ephemeral nodes of a lease: those after `after` that may be read, of the next
+    /// [`OWNED_MAX`](Self::OWNED_MAX) ones.
     ///
     /// # Errors
     ///
-    /// [`OpError::SessionEnded`] if there is no such session; a view of the [`Past`](crate::Past)
-    /// knows the sessions that live now.
-    pub fn owned(&self, session: SessionId, after: Option<&Path>) -> Result<Owned, OpError> {
-        let owner = self.sessions.get(session).ok_or(OpError::SessionEnded { session })?;
+    /// [`OpError::NoLease`] if there is no such lease; a view of the [`Past`](crate::Past) knows
+    /// the leases that live now.
+    pub fn owned(&self, lease: LeaseId, after: Option<&Path>) -> Result<Owned, OpError> {
+        let ephemerals = self.sessions.ephemerals(lease).ok_or(OpError::NoLease { lease })?;
         let start = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.as_str()));
-        let mut rest = owner.ephemerals.range::<_, str>((start, Bound::Unbounded));
+        let mut rest = ephemerals.range::<_, str>((start, Bound::Unbounded));
         let path = |path: &Arc<str>| Path::from_shared_checked(Arc::clone(path));
         let mut paths: Vec<Path> = rest.by_ref().take(Self::OWNED_MAX).map(path).collect();
         let last = paths.last().cloned();

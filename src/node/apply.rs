@@ -8,9 +8,9 @@ use bytes::Bytes;
 
 use super::{Ended, Node, PendingChange};
 use crate::{
-    command::{Batch, Command, CommandError, Entry},
+    command::{Batch, Command, CommandError, Entry, KeepAlive},
     consensus::{MembershipChange, Replication},
-    id::{Origin as OriginId, SessionId, Zxid},
+    id::{LeaseId, Origin as OriginId, SessionId, Zxid},
     namespace::{Applied, Change, Lists, SessionState},
     node::{
         reads::Waiting,
@@ -18,7 +18,7 @@ use crate::{
         request::{Attachment, Caller, Detach, Output, ReadOp, ReadOutcome, RequestError, Unknown},
         transfer::Local,
     },
-    op::{Identities, OpError, Reply},
+    op::{Identities, OpError, Outcome, Reply},
     wire::{Body, EntryKind, LogEntry},
 };
 
@@ -64,7 +64,7 @@ impl Node {
                 };
                 let result = who.and_then(|who| {
                     view.show_to(who.clone());
-                    look(&view, &waiting.read.op)
+                    look(&view, waiting.session(), &waiting.read.op)
                 });
                 let (ticket, result) = (waiting.ticket, result.map_err(RequestError::Op));
                 self.outputs.push(Output::Read { ticket, zxid, result });
@@ -130,9 +130,16 @@ impl Node {
         self.outputs.push(Output::Detached { session, epoch, cause });
     }
 
-    /// A session's earliest moment of ending, on this node's clock, if its lease was renewed by
-    /// what was asked for at `sent`.
-    pub(super) fn until(&self, sent: std::time::Duration, ttl_us: u64) -> std::time::Duration {
+    /// A lease of a session has ended; whoever holds it here is told.
+    pub(super) fn end_lease(&mut self, session: SessionId, lease: LeaseId) {
+        if let Some(epoch) = self.origin.end_lease(session, lease) {
+            self.outputs.push(Output::LeaseEnded { session, epoch, lease });
+        }
+    }
+
+    /// The earliest moment of ending of a session or a lease, on this node's clock, if it was
+    /// opened, granted or renewed by what was asked for at `sent`.
+    pub(crate) fn until(&self, sent: std::time::Duration, ttl_us: u64) -> std::time::Duration {
         let drift = u128::from(self.config.max_drift_ppm);
         let safe_us = u128::from(ttl_us) * (1_000_000 - drift) / 1_000_000;
         sent + std::time::Duration::from_micros(u64::try_from(safe_us).unwrap_or(0))
@@ -192,12 +199,16 @@ impl Node {
                 for it in accepted {
                     if let Some((sent, ttl_us)) = self.origin.renewed(&it) {
                         let until = self.until(sent, ttl_us);
-                        let (session, epoch) = (it.session, it.epoch);
-                        self.outputs.push(Output::Renewed { session, epoch, until });
+                        let KeepAlive { session, lease, epoch, .. } = it;
+                        self.outputs.push(match lease {
+                            None => Output::Renewed { session, epoch, until },
+                            Some(lease) => Output::LeaseRenewed { session, epoch, lease, until },
+                        });
                     }
                 }
             }
             Applied::Expired { session, .. } => self.detach(session, Detach::Expired),
+            Applied::LeaseExpired { lease, session } => self.end_lease(session, lease),
             _ => {}
         }
     }
@@ -227,6 +238,9 @@ impl Node {
         if self.unanswered_before.is_some() && self.namespace.cached_reply(session, seq).is_some() {
             // It is answered from there, behind the events that come before it.
             return;
+        }
+        if self.origin.attachment(session).is_some() {
+            revoked(&reply, |lease| self.end_lease(session, lease));
         }
         self.outputs.extend(self.origin.answer_seq(session, epoch, seq, reply));
         self.unblock(session);
@@ -418,8 +432,26 @@ impl Node {
     }
 }
 
+/// The leases that a reply says were revoked.
+fn revoked(reply: &Reply, mut each: impl FnMut(LeaseId)) {
+    let outcomes = match &reply.result {
+        Ok(Outcome::Txn { results, .. }) => &results[..],
+        Ok(outcome) => std::slice::from_ref(outcome),
+        Err(_) => &[],
+    };
+    for outcome in outcomes {
+        if let Outcome::Revoked { lease, .. } = outcome {
+            each(*lease);
+        }
+    }
+}
+
 /// Reads the tree, as far as the view shows it.
-fn look(view: &super::View, op: &ReadOp) -> Result<ReadOutcome, OpError> {
+fn look(
+    view: &super::View,
+    session: Option<SessionId>,
+    op: &ReadOp,
+) -> Result<ReadOutcome, OpError> {
     Ok(match op {
         ReadOp::Get(path) => {
             let (data, stat) = view.read(path)?;
@@ -432,9 +464,12 @@ fn look(view: &super::View, op: &ReadOp) -> Result<ReadOutcome, OpError> {
             ReadOutcome::Acl { acl, stat }
         }
         ReadOp::Quota(path) => ReadOutcome::Quota(view.quota(path)?),
-        ReadOp::Owned { session, after } => {
-            ReadOutcome::Owned(view.owned(*session, after.as_ref())?)
+        ReadOp::Lease(lease) => {
+            // Others' are none of its business.
+            let own = view.lease(*lease).filter(|stat| Some(stat.session) == session);
+            ReadOutcome::Lease(own.ok_or(OpError::NoLease { lease: *lease })?)
         }
+        ReadOp::Owned { lease, after } => ReadOutcome::Owned(view.owned(*lease, after.as_ref())?),
         ReadOp::Descendants { path, max } => {
             let (nodes, more) = view.descendants(path, (*max).min(ReadOp::DESCENDANTS_MAX))?;
             ReadOutcome::Descendants { nodes, more }

@@ -293,10 +293,11 @@ impl Node {
         let mut clock_due = leadership.renewal_due(renewal_us, self.namespace.has_deadlines());
         if clock_due {
             let clock_us = self.namespace.clock_us() + leadership.waiting_us();
-            let reaps_max = self.config.limits.reaps_max;
+            let (expiries_max, reaps_max) =
+                (self.config.limits.expiries_max, self.config.limits.reaps_max);
             let (due, due_nodes) = match leadership.may_expire(renewal_us) {
                 true => (
-                    self.namespace.due(clock_us, EXPIRIES_MAX),
+                    self.namespace.due(clock_us, expiries_max),
                     self.namespace.due_nodes(clock_us, reaps_max),
                 ),
                 false => (Vec::new(), Vec::new()),
@@ -472,8 +473,6 @@ pub(super) fn change_error(error: ChangeError, leader: Option<NodeId>) -> Submit
     })
 }
 
-/// Sessions whose expiry one entry proposes.
-const EXPIRIES_MAX: usize = 1_000;
 /// Writes that are out at once. A leader holds its commands back long before that.
 const WRITES_OUT_MAX: usize = 64;
 /// Writes that are out while a leader still proposes.

@@ -85,6 +85,11 @@ impl Node {
                 }
             }
         }
+        for (session, lease) in self.origin.leases() {
+            if self.namespace.lease(lease).is_none() {
+                self.end_lease(session, lease);
+            }
+        }
         self.origin.fail_sent_plain(before, Unknown::SnapshotInstalled, zxid, &mut self.outputs);
     }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::{
     command::{Command, Entry, KeepAlive},
-    id::{NodeId, SessionId, StoreId, Zxid},
+    id::{LeaseId, NodeId, SessionId, StoreId, Zxid},
     path::Path,
 };
 
@@ -27,8 +27,8 @@ pub(crate) struct Leadership {
     /// Commands for the next entries, each part behind its lengths.
     buffer: Vec<Bytes>,
     buffer_bytes: usize,
-    /// The newest keep-alive of each session since the last renewal.
-    held: BTreeMap<SessionId, KeepAlive>,
+    /// The newest keep-alive of each session and lease since the last renewal.
+    held: BTreeMap<(SessionId, Option<LeaseId>), KeepAlive>,
     since_renewal_us: u64,
     /// Stores of members that the log does not know yet, already proposed.
     pins: BTreeMap<NodeId, StoreId>,
@@ -84,7 +84,8 @@ impl Leadership {
 
     /// Holds a keep-alive until the next renewal.
     pub(crate) fn hold(&mut self, keep_alive: KeepAlive) {
-        let newest = self.held.entry(keep_alive.session).or_insert(keep_alive);
+        let of = (keep_alive.session, keep_alive.lease);
+        let newest = self.held.entry(of).or_insert(keep_alive);
         if (keep_alive.epoch, keep_alive.number) > (newest.epoch, newest.number) {
             *newest = keep_alive;
         }
@@ -102,7 +103,7 @@ impl Leadership {
 
     /// Puts the keep-alives that are held, then what is due to end, into the next entry.
     /// Call it when [`Leadership::renewal_due`] says so.
-    pub(crate) fn renew(&mut self, due: Vec<SessionId>, due_nodes: Vec<(Path, Zxid)>) {
+    pub(crate) fn renew(&mut self, due: Vec<LeaseId>, due_nodes: Vec<(Path, Zxid)>) {
         self.since_renewal_us = 0;
         let mut commands = Vec::new();
         if !self.held.is_empty() {
@@ -110,7 +111,7 @@ impl Leadership {
             let parts = held.chunks(KEEP_ALIVES_MAX);
             commands.extend(parts.map(|part| Command::KeepAlives(part.to_vec()).encode()));
         }
-        commands.extend(due.into_iter().map(|session| Command::ExpireSession { session }.encode()));
+        commands.extend(due.into_iter().map(|lease| Command::Expire { lease }.encode()));
         let reap = |(path, czxid)| Command::ReapNode { path, czxid }.encode();
         commands.extend(due_nodes.into_iter().map(reap));
         self.buffer_bytes += commands.iter().map(Bytes::len).sum::<usize>();
@@ -165,7 +166,7 @@ impl Leadership {
     }
 }
 
-/// Keep-alives of one command: at most 44 KiB, which fits into any frame and any entry.
+/// Keep-alives of one command: at most 55 KiB, which fits into any frame and any entry.
 pub(crate) const KEEP_ALIVES_MAX: usize = 1_000;
 
 #[cfg(test)]

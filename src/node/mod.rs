@@ -32,6 +32,7 @@ mod cursors;
 mod drain;
 mod identity;
 mod install;
+mod keep_alives;
 mod leader;
 mod membership;
 mod open;
@@ -249,6 +250,11 @@ impl Node {
             }
             Request::KeepAlive { session, epoch, acked } => {
                 self.origin.keep_alive(session, epoch, acked, self.now.mono)?;
+            }
+            Request::KeepLeaseAlive { session, epoch, lease } => {
+                let granted = self.namespace.lease(lease).filter(|it| it.0 == session);
+                let (_, ttl_us) = granted.ok_or(SubmitError::NoLease { session, lease })?;
+                self.origin.keep_lease_alive(session, epoch, (lease, ttl_us), self.now.mono)?;
             }
             Request::AddLearner(id) => self.change(ticket, MembershipChange::AddLearner(id))?,
             Request::Promote(id) => self.change(ticket, MembershipChange::Promote(id))?,
@@ -541,7 +547,7 @@ impl Node {
     }
 
     fn check_txn(&self, txn: &Txn) -> Result<(), SubmitError> {
-        let grows = |op: &Op| matches!(op, Op::Create { .. } | Op::Set { .. });
+        let grows = |op: &Op| matches!(op, Op::Create { .. } | Op::Set { .. } | Op::Grant { .. });
         if self.disk_full && txn.ops().any(grows) {
             return Err(SubmitError::DiskFull);
         }

@@ -15,8 +15,9 @@ use bytes::Bytes;
 use crate::{
     command::KeepAlive,
     config::{Config, Limits},
-    id::{SessionId, Zxid},
+    id::{LeaseId, SessionId, Zxid},
     node::{
+        keep_alives::KeepAlives,
         rate::Bucket,
         request::{Output, RequestError, SubmitError, Ticket, Unknown},
     },
@@ -38,14 +39,13 @@ pub(crate) struct Origin {
     /// What is to go to the leader, in order.
     outbox: Vec<Unsent>,
     tick: u64,
-    keep_alives: BTreeMap<SessionId, KeepAlive>,
+    keep_alives: KeepAlives,
 }
 
 /// A session that is attached to this node.
 #[derive(Debug)]
 pub(crate) struct Attachment {
     pub(crate) epoch: u64,
-    pub(crate) ttl_us: u64,
     next_seq: u64,
     /// Every command up to here was answered.
     answered: u64,
@@ -61,10 +61,6 @@ pub(crate) struct Attachment {
     repeats: u32,
     /// The first number of the last repeat.
     repeated_from: u64,
-    /// Of the newest keep-alive.
-    keep_alive: u64,
-    /// When each keep-alive that is not committed was first asked for.
-    keep_alive_sent: VecDeque<(u64, Duration)>,
 }
 
 #[derive(Debug)]
@@ -237,30 +233,46 @@ impl Origin {
             return Err(SubmitError::NotAttached { session, epoch });
         };
         attachment.acked = attachment.acked.max(acked.min(attachment.answered));
-        attachment.keep_alive += 1;
-        let number = attachment.keep_alive;
-        if attachment.keep_alive_sent.len() == KEEP_ALIVES_MAX {
-            // The oldest is the most conservative, and the newest the most useful: drop the second.
-            attachment.keep_alive_sent.remove(1);
-        }
-        attachment.keep_alive_sent.push_back((number, now));
-        let acked = attachment.acked;
-        self.keep_alives.insert(session, KeepAlive { session, epoch, number, acked });
+        self.keep_alives.ask(session, None, attachment.acked, now);
         Ok(())
+    }
+
+    /// As [`Origin::keep_alive`], for a lease of a session that lives, with this time to live.
+    pub(crate) fn keep_lease_alive(
+        &mut self,
+        session: SessionId,
+        epoch: u64,
+        (lease, ttl_us): (LeaseId, u64),
+        now: Duration,
+    ) -> Result<(), SubmitError> {
+        if self.attachments.get(&session).is_none_or(|it| it.epoch != epoch) {
+            return Err(SubmitError::NotAttached { session, epoch });
+        }
+        self.keep_alives.begin(session, Some(lease), epoch, ttl_us);
+        self.keep_alives.ask(session, Some(lease), 0, now);
+        Ok(())
+    }
+
+    /// A lease has ended; gives the epoch if its session is attached here.
+    pub(crate) fn end_lease(&mut self, session: SessionId, lease: LeaseId) -> Option<u64> {
+        self.keep_alives.end_lease(session, lease);
+        self.attachments.get(&session).map(|it| it.epoch)
+    }
+
+    /// The leases for which keep-alives were asked here, with their sessions.
+    pub(crate) fn leases(&self) -> Vec<(SessionId, LeaseId)> {
+        let of =
+            |&session: &SessionId| self.keep_alives.leases_of(session).map(move |it| (session, it));
+        self.attachments.keys().flat_map(of).collect()
     }
 
     /// A new leader is known: everything that may be sent again is, the newest keep-alives first.
     pub(crate) fn leader_changed(&mut self) {
         self.outbox.clear();
         self.resend.extend(&self.waiting);
-        for (&session, attachment) in &mut self.attachments {
-            attachment.repeats = 0;
-            if let Some(&(number, _)) = attachment.keep_alive_sent.back() {
-                let (epoch, acked) = (attachment.epoch, attachment.acked);
-                let newest = KeepAlive { session, epoch, number, acked };
-                self.keep_alives.insert(session, newest);
-            }
-        }
+        self.attachments.values_mut().for_each(|attachment| attachment.repeats = 0);
+        let attachments = &self.attachments;
+        self.keep_alives.ask_again(|session| attachments.get(&session).map_or(0, |it| it.acked));
         for (&counter, plain) in &self.plain {
             if !plain.sent || plain.session.is_some() {
                 self.outbox.push(Unsent::Plain(counter));
@@ -288,7 +300,7 @@ impl Origin {
     /// What is to go to the leader now, each command once, and the keep-alives among it. Without
     /// `room` at the leader the commands stay here.
     pub(crate) fn take_outbox(&mut self, tick: u64, room: bool) -> (Vec<Bytes>, Vec<KeepAlive>) {
-        let keep_alives = std::mem::take(&mut self.keep_alives).into_values().collect();
+        let keep_alives = self.keep_alives.take_outbox();
         if !room {
             return (Vec::new(), keep_alives);
         }
@@ -319,7 +331,7 @@ impl Origin {
     }
 
     pub(crate) fn has_outbox(&self) -> bool {
-        !(self.outbox.is_empty() && self.resend.is_empty() && self.keep_alives.is_empty())
+        !(self.outbox.is_empty() && self.resend.is_empty()) || self.keep_alives.has_outbox()
     }
 
     /// Sends again the commands of a session that was not answered for `resend_ticks`, and longer
@@ -372,11 +384,12 @@ impl Origin {
         (epoch, ttl_us): (u64, u64),
         last_seq: u64,
     ) {
+        self.keep_alives.end_session(session);
+        self.keep_alives.begin(session, None, epoch, ttl_us);
         self.attachments.insert(
             session,
             Attachment {
                 epoch,
-                ttl_us,
                 next_seq: last_seq + 1,
                 answered: last_seq,
                 acked: 0,
@@ -386,8 +399,6 @@ impl Origin {
                 sent_tick: 0,
                 repeats: 0,
                 repeated_from: 0,
-                keep_alive: 0,
-                keep_alive_sent: VecDeque::new(),
             },
         );
     }
@@ -401,7 +412,7 @@ impl Origin {
         out: &mut Vec<Output>,
     ) -> Option<u64> {
         let attachment = self.attachments.remove(&session)?;
-        self.keep_alives.remove(&session);
+        self.keep_alives.end_session(session);
         self.waiting.remove(&session);
         for it in attachment.pending {
             self.count -= 1;
@@ -451,17 +462,7 @@ impl Origin {
 
     /// A keep-alive was committed: when was the newest one that it covers first asked for?
     pub(crate) fn renewed(&mut self, it: &KeepAlive) -> Option<(Duration, u64)> {
-        let attached = self.attachments.get_mut(&it.session);
-        let attachment = attached.filter(|attachment| attachment.epoch == it.epoch)?;
-        let mut sent = None;
-        while let Some(&(number, at)) = attachment.keep_alive_sent.front() {
-            if number > it.number {
-                break;
-            }
-            sent = Some(at);
-            attachment.keep_alive_sent.pop_front();
-        }
-        sent.map(|at| (at, attachment.ttl_us))
+        self.keep_alives.committed(it)
     }
 
     /// After a snapshot was installed: the first command of each session that is not answered.
@@ -548,8 +549,6 @@ impl Attachment {
     }
 }
 
-/// Keep-alives of one session that are not committed.
-const KEEP_ALIVES_MAX: usize = 32;
 /// How often the wait for an answer doubles.
 const DOUBLINGS_MAX: u32 = 2;
 

@@ -253,9 +253,7 @@ impl Node {
             let end = commands.len() - batch.0.len();
             match command {
                 Ok(
-                    Command::ExpireSession { .. }
-                    | Command::ReapNode { .. }
-                    | Command::PinStore { .. },
+                    Command::Expire { .. } | Command::ReapNode { .. } | Command::PinStore { .. },
                 ) => {
                     return Err(malformed("only a leader makes this command".into()));
                 }

@@ -6,11 +6,11 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use crate::{
-    id::{NodeId, Secret, SessionId, Zxid},
+    id::{LeaseId, NodeId, Secret, SessionId, Zxid},
     namespace::{Change, View},
     op::{
-        Acl, Detail, Event, EventKind, Filter, Identities, LimitName, List, OpError, Outcome,
-        Owned, Page, Quota, Stat, Txn, Usage,
+        Acl, Detail, Event, EventKind, Filter, Identities, LeaseStat, LimitName, List, OpError,
+        Outcome, Owned, Page, Quota, Stat, Txn, Usage,
     },
     path::{Path, PathError},
 };
@@ -79,6 +79,16 @@ pub enum Request {
         epoch: u64,
         /// Every reply up to this sequence number has reached the client.
         acked: u64,
+    },
+    /// Says that a lease of a session lives on, beside the session's own. Answered by
+    /// [`Output::LeaseRenewed`], not by ticket.
+    KeepLeaseAlive {
+        /// The session.
+        session: SessionId,
+        /// The attachment's epoch.
+        epoch: u64,
+        /// The lease, as [`Op::Grant`](crate::Op::Grant) gave it.
+        lease: LeaseId,
     },
     /// Adds a learner, with an id that was never used. Leader only. Answered by [`Output::Reply`].
     AddLearner(NodeId),
@@ -154,10 +164,12 @@ pub enum ReadOp {
     GetAcl(Path),
     /// The quota that is set on a node, and what it counts.
     Quota(Path),
-    /// A page of the ephemeral nodes of a session. Those that may not be read are left out.
+    /// What is left of a lease of the session that reads: its own, or another one.
+    Lease(LeaseId),
+    /// A page of the ephemeral nodes of a lease. Those that may not be read are left out.
     Owned {
-        /// The session.
-        session: SessionId,
+        /// The lease: a session's own ([`SessionId::lease`]), or another one.
+        lease: LeaseId,
         /// Only paths after this one.
         after: Option<Path>,
     },
@@ -212,6 +224,8 @@ pub enum ReadOutcome {
     },
     /// Of [`ReadOp::Quota`]; `None` if none is set on the node.
     Quota(Option<(Quota, Usage)>),
+    /// Of [`ReadOp::Lease`].
+    Lease(LeaseStat),
     /// Of [`ReadOp::Owned`].
     Owned(Owned),
     /// Of [`ReadOp::Descendants`].
@@ -334,6 +348,28 @@ pub enum Output {
         /// On the caller's monotonic clock.
         until: Duration,
     },
+    /// A keep-alive of a lease was committed: the lease cannot end before `until`, unless its
+    /// session does, or revokes it.
+    LeaseRenewed {
+        /// The session.
+        session: SessionId,
+        /// The attachment's epoch.
+        epoch: u64,
+        /// The lease.
+        lease: LeaseId,
+        /// On the caller's monotonic clock.
+        until: Duration,
+    },
+    /// A lease of a session that is attached here is over, and its ephemeral nodes are gone: it was
+    /// revoked, or no keep-alive came in time. Those that end with their session are not told of.
+    LeaseEnded {
+        /// The session.
+        session: SessionId,
+        /// The attachment's epoch.
+        epoch: u64,
+        /// The lease.
+        lease: LeaseId,
+    },
     /// An attachment to this node is over.
     Detached {
         /// The session.
@@ -425,6 +461,14 @@ pub enum SubmitError {
         session: SessionId,
         /// The epoch.
         epoch: u64,
+    },
+    /// The lease has ended, or is none of this session beside its own.
+    #[error("session {session} has no lease {lease}")]
+    NoLease {
+        /// The session.
+        session: SessionId,
+        /// The lease.
+        lease: LeaseId,
     },
     /// A session's commands come in order.
     #[error("sequence number {expected} is next, not {actual}")]

@@ -4,7 +4,11 @@ use std::fmt;
 
 use thiserror::Error;
 
-use crate::{id::SessionId, op::Rights, path::Path};
+use crate::{
+    id::{LeaseId, SessionId},
+    op::Rights,
+    path::Path,
+};
 
 /// Why a command changed nothing; decided at apply, alike on every replica.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
@@ -52,6 +56,15 @@ pub enum OpError {
     /// An ephemeral node needs a session to live with.
     #[error("an ephemeral node needs a session")]
     EphemeralWithoutSession,
+    /// A lease is granted to a session, and revoked by it.
+    #[error("a lease needs a session")]
+    LeaseWithoutSession,
+    /// The lease has ended, or was never granted to this session.
+    #[error("the session has no lease {lease}")]
+    NoLease {
+        /// The lease.
+        lease: LeaseId,
+    },
     /// A guard did not hold.
     #[error("guard {index} on {path} does not hold")]
     GuardFailed {
@@ -154,6 +167,14 @@ pub enum LimitName {
     WindowBytes,
     /// Sessions.
     Sessions,
+    /// Leases of one session, beside its own.
+    SessionLeases,
+    /// Leases of all sessions, beside their own.
+    Leases,
+    /// Ephemeral nodes of one session, those of its leases included.
+    Ephemerals,
+    /// Nodes of the whole tree.
+    Nodes,
     /// Guards of one transaction.
     Guards,
     /// Operations of one transaction, both branches together.
@@ -187,6 +208,10 @@ impl fmt::Display for LimitName {
             Self::WindowCount => "unacknowledged replies",
             Self::WindowBytes => "unacknowledged reply bytes",
             Self::Sessions => "sessions",
+            Self::SessionLeases => "leases of a session",
+            Self::Leases => "leases",
+            Self::Ephemerals => "ephemeral nodes of a session",
+            Self::Nodes => "nodes of the tree",
             Self::Guards => "guards",
             Self::Operations => "operations",
             Self::TxnBytes => "bytes of a transaction",

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::{
-    id::{SessionId, Zxid},
+    id::{LeaseId, SessionId, Zxid},
     path::{Path, PathPrefix},
 };
 
@@ -93,6 +93,20 @@ pub enum Op {
         /// The node.
         path: Path,
     },
+    /// Grants the session of this transaction a lease beside its own: with a time to live, a
+    /// deadline and keep-alives of its own. It ends by itself, by [`Op::Revoke`], or with its
+    /// session.
+    Grant {
+        /// How long the lease lives without a keep-alive; from
+        /// [`session_ttl_min`](crate::Limits::session_ttl_min) to
+        /// [`session_ttl_max`](crate::Limits::session_ttl_max); the outcome says what was granted.
+        ttl: Duration,
+    },
+    /// Ends a lease that the session of this transaction was granted, and its ephemeral nodes.
+    Revoke {
+        /// The lease; not the session's own, which ends when the session is closed.
+        lease: LeaseId,
+    },
     /// Bounds a node and everything below it; a right of whoever administers the node's parent.
     SetQuota {
         /// The topmost node, with at most
@@ -112,7 +126,9 @@ impl Op {
             | Self::Delete { .. }
             | Self::DeleteTree { .. }
             | Self::SetAcl { .. }
-            | Self::SetQuota { .. } => true,
+            | Self::SetQuota { .. }
+            | Self::Grant { .. }
+            | Self::Revoke { .. } => true,
             Self::GetAcl { .. }
             | Self::Check(_)
             | Self::Get { .. }
@@ -129,6 +145,8 @@ impl Op {
             Self::SetAcl { acl, .. } => acl.bytes(),
             Self::GetAcl { .. }
             | Self::SetQuota { .. }
+            | Self::Grant { .. }
+            | Self::Revoke { .. }
             | Self::List(_)
             | Self::Delete { .. }
             | Self::DeleteTree { .. }
@@ -157,22 +175,43 @@ pub enum CreateMode {
     Ttl(Duration),
     /// As [`CreateMode::Ttl`], its name followed by the parent's next number.
     SequentialTtl(Duration),
+    /// Ephemeral, and ends with this lease of its session instead of the session's own.
+    Leased(LeaseId),
+    /// As [`CreateMode::Leased`], its name followed by the parent's next number.
+    SequentialLeased(LeaseId),
 }
 
 impl CreateMode {
     /// The longest time to live of a node, ZooKeeper's: about 34 years.
     pub const TTL_MAX: Duration = Duration::from_millis((1 << 40) - 1);
 
-    /// Whether the node ends with its session.
+    /// Whether the node ends with its session, or with a lease of it.
     pub fn is_ephemeral(self) -> bool {
-        matches!(self, Self::Ephemeral | Self::EphemeralSequential)
+        matches!(
+            self,
+            Self::Ephemeral
+                | Self::EphemeralSequential
+                | Self::Leased(_)
+                | Self::SequentialLeased(_)
+        )
+    }
+
+    /// The lease that the node ends with, if it is named.
+    pub fn lease(self) -> Option<LeaseId> {
+        match self {
+            Self::Leased(lease) | Self::SequentialLeased(lease) => Some(lease),
+            _ => None,
+        }
     }
 
     /// Whether the parent's next number is appended to the name.
     pub fn is_sequential(self) -> bool {
         matches!(
             self,
-            Self::PersistentSequential | Self::EphemeralSequential | Self::SequentialTtl(_)
+            Self::PersistentSequential
+                | Self::EphemeralSequential
+                | Self::SequentialTtl(_)
+                | Self::SequentialLeased(_)
         )
     }
 
@@ -187,12 +226,14 @@ impl CreateMode {
             Self::Persistent
             | Self::Ephemeral
             | Self::PersistentSequential
-            | Self::EphemeralSequential => Lifetime::Unlimited,
+            | Self::EphemeralSequential
+            | Self::Leased(_)
+            | Self::SequentialLeased(_) => Lifetime::Unlimited,
         }
     }
 }
 
-/// When the cluster removes a node by itself, beside the end of a session that owns it.
+/// When the cluster removes a node by itself, beside the end of a lease that owns it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
 #[non_exhaustive]
 pub enum Lifetime {
@@ -313,9 +354,9 @@ pub enum Children {
     /// All of them.
     #[default]
     All,
-    /// Those that no session owns.
+    /// Those that no lease owns.
     Persistent,
-    /// Those that end with a session.
+    /// Those that end with a session, or another lease.
     Ephemeral,
 }
 
@@ -373,14 +414,31 @@ pub struct Stat {
     pub cversion: u64,
     /// Changes of the access control list.
     pub aversion: u64,
-    /// The session that an ephemeral node lives with.
-    pub owner: Option<SessionId>,
+    /// The lease that an ephemeral node lives with: its session's own, or another one.
+    pub owner: Option<LeaseId>,
     /// When the cluster removes the node by itself.
     pub lifetime: Lifetime,
     /// Bytes of data.
     pub data_length: u64,
     /// Number of children.
     pub children: u64,
+}
+
+/// What is to be known of a lease.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct LeaseStat {
+    /// The lease.
+    pub lease: LeaseId,
+    /// Whose it is.
+    pub session: SessionId,
+    /// How long it lives without a keep-alive.
+    pub ttl: Duration,
+    /// What is left of that on the replicated clock, which moves at least once in each renewal
+    /// interval. With its session it may end earlier.
+    pub remaining: Duration,
+    /// How many ephemeral nodes it owns.
+    pub nodes: u64,
 }
 
 /// What an operation did.
@@ -422,6 +480,20 @@ pub enum Outcome {
     },
     /// The quota was set, or taken away.
     QuotaSet,
+    /// The lease was granted.
+    Granted {
+        /// The new lease.
+        lease: LeaseId,
+        /// How long it lives without a keep-alive.
+        ttl: Duration,
+    },
+    /// The lease has ended, and its ephemeral nodes are gone.
+    Revoked {
+        /// The lease.
+        lease: LeaseId,
+        /// How many nodes it had.
+        nodes: u64,
+    },
     /// Of [`Op::Get`].
     Node {
         /// The node's data.

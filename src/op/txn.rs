@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::{
     config::Parameters,
-    id::{SessionId, Zxid},
+    id::{LeaseId, Zxid},
     op::{CreateMode, Lifetime, LimitName, Op},
     path::Path,
 };
@@ -29,7 +29,7 @@ pub enum Check {
     /// It was created by this transaction: the fencing token is still the holder's.
     Czxid(Zxid),
     /// It is an ephemeral node of this session.
-    Owner(SessionId),
+    Owner(LeaseId),
     /// A number of its stat stands in this relation to another.
     Compare {
         /// Which number.

@@ -133,7 +133,7 @@ impl Model {
         let stat = Stat {
             czxid: zxid,
             mzxid: zxid,
-            owner: mode.is_ephemeral().then_some(session),
+            owner: mode.is_ephemeral().then_some(session.lease()),
             ..Stat::default()
         };
         let (data, next) = (data.clone(), 0);
@@ -143,7 +143,7 @@ impl Model {
     }
 
     fn expire(&mut self, session: SessionId) {
-        let owned = |node: &Znode| node.stat.owner == Some(session);
+        let owned = |node: &Znode| node.stat.owner == Some(session.lease());
         while let Some((path, _)) = self.nodes.iter().find(|(_, node)| owned(node)) {
             let path = path.clone();
             let node = self.nodes.remove(&path).expect("just found");

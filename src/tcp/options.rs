@@ -147,7 +147,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        Boot, Check, ClusterId, CreateMode, Guard, Incarnation, List, Op, Path, SessionId, StoreId,
+        Boot, Check, ClusterId, CreateMode, Guard, Incarnation, LeaseId, List, Op, Path, StoreId,
         Txn,
         command::{Command, Entry},
         config::{SIZE_BYTES_MAX, TXN_OPS_MAX},
@@ -159,9 +159,9 @@ mod tests {
         let path = Path::new(&format!("/{}", "x".repeat(Path::BYTES_MAX - 1)));
         let path = path.expect("it is just short enough");
         let data = Bytes::from(vec![7; SIZE_BYTES_MAX]);
-        let mode = CreateMode::EphemeralSequential;
-        let session = SessionId::new((1 << 56) - 1).expect("below 2^56");
-        let guard = Guard { path: path.clone(), check: Check::Owner(session) };
+        let lease = LeaseId::new((1 << 56) - 1).expect("below 2^56");
+        let mode = CreateMode::SequentialLeased(lease);
+        let guard = Guard { path: path.clone(), check: Check::Owner(lease) };
         let mut txn = Txn::all([Op::Create { path: path.clone().into(), data, mode, acl: None }]);
         let mut list = List::of(path);
         list.after = Some("y".repeat(Path::BYTES_MAX));
@@ -173,6 +173,7 @@ mod tests {
             txn = txn.guard(guard.clone());
         }
         let [epoch, seq, acked] = [u64::MAX; 3];
+        let session = lease.session();
         let command = Command::SessionTxn { session, epoch, seq, acked, txn }.encode();
         let entry = Entry::encode(u64::MAX, u64::MAX, &[command]);
         let entry = LogEntry::new(u64::MAX, u64::MAX, EntryKind::Normal, entry);

@@ -106,8 +106,8 @@ fn a_handle_may_what_its_identities_may() {
     let ephemeral = path("/ann/e");
     ask!(trio, session, create(&ephemeral, "", CreateMode::Ephemeral)).expect("hers");
     for (owned, count) in [
-        (ask!(trio, owner, owned(session.id(), None, Linearizable)), 1),
-        (ask!(trio, stranger, owned(session.id(), None, Linearizable)), 0),
+        (ask!(trio, owner, owned(session.id().lease(), None, Linearizable)), 1),
+        (ask!(trio, stranger, owned(session.id().lease(), None, Linearizable)), 0),
     ] {
         assert_eq!(owned.expect("it lives").paths.len(), count);
     }

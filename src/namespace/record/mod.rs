@@ -11,11 +11,12 @@ use bytes::Bytes;
 use crate::{
     command::access::{acl_from_bytes, acl_to_bytes, identities_to_bytes, quota_to_record},
     config::Parameters,
-    id::{SessionId, Zxid},
+    id::{LeaseId, SessionId, Zxid},
     namespace::{
         Frozen,
         digest::Digest,
         history::{Change, Parent},
+        lease::Lease,
         quota::Metered,
         session::Session,
         tree::Znode,
@@ -43,6 +44,10 @@ pub(super) fn parameters_to_record(it: &Parameters) -> proto::ParametersRecord {
         txn_ops_max: it.txn_ops_max,
         subtree_nodes_max: it.subtree_nodes_max,
         container_grace_us: it.container_grace_us,
+        session_leases_max: it.session_leases_max,
+        leases_max: it.leases_max,
+        ephemerals_max: it.ephemerals_max,
+        nodes_max: it.nodes_max,
     }
 }
 
@@ -62,6 +67,10 @@ pub(super) fn parameters_from_record(it: &proto::ParametersRecord) -> Parameters
         txn_ops_max: it.txn_ops_max,
         subtree_nodes_max: it.subtree_nodes_max,
         container_grace_us: it.container_grace_us,
+        session_leases_max: it.session_leases_max,
+        leases_max: it.leases_max,
+        ephemerals_max: it.ephemerals_max,
+        nodes_max: it.nodes_max,
     }
 }
 
@@ -73,6 +82,7 @@ pub(super) fn end_to_record(state: &Frozen) -> proto::SnapshotEnd {
         changes: state.history.len() as u64,
         digest_version: version,
         digest: value,
+        leases: state.sessions.leases() as u64,
     }
 }
 
@@ -90,6 +100,18 @@ pub(super) fn session_to_record(id: SessionId, it: &Session) -> proto::SessionRe
         opener_node: it.opener.map_or(0, |opener| opener.node.as_u64()),
         opener_nonce: it.opener.map_or(0, |opener| opener.boot_nonce),
         identities: identities_to_bytes(&it.identities),
+    }
+}
+
+pub(super) fn lease_to_record(id: LeaseId, it: &Lease) -> proto::LeaseRecord {
+    proto::LeaseRecord {
+        session: it.session.as_u64(),
+        lease: id.as_u64(),
+        ttl_us: it.ttl_us,
+        deadline_us: it.deadline_us,
+        epoch: it.epoch,
+        keep_alive: it.keep_alive,
+        granted_zxid: it.granted.as_u64(),
     }
 }
 
@@ -176,7 +198,7 @@ pub(super) fn stat_to_record(it: &Stat) -> proto::StatRecord {
         version: it.version,
         cversion: it.cversion,
         aversion: it.aversion,
-        owner: it.owner.map_or(0, SessionId::as_u64),
+        owner: it.owner.map_or(0, LeaseId::as_u64),
         data_length: it.data_length,
         children: it.children,
         lifetime: match it.lifetime {
@@ -203,7 +225,7 @@ pub(super) fn stat_from_record(it: &proto::StatRecord) -> Option<Stat> {
         aversion: it.aversion,
         owner: match it.owner {
             0 => None,
-            owner => Some(SessionId::new(owner)?),
+            owner => Some(LeaseId::new(owner)?),
         },
         lifetime: match (it.lifetime, it.ttl_ms) {
             (0, 0) => Lifetime::Unlimited,

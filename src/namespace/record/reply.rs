@@ -1,17 +1,20 @@
 //! Replies that are kept for a retry, as records and back.
 
+use std::time::Duration;
+
 use bytes::{Buf, Bytes, BytesMut};
 use prost::Message as _;
 
 use super::{path, stat_from_record, stat_to_record, text};
 use crate::{
     command::access::{acl_from_bytes, acl_to_bytes},
-    id::{SessionId, Zxid},
+    id::{LeaseId, SessionId, Zxid},
     namespace::tree::own,
     op::{Child, LimitName, OpError, Outcome, Page, Reply, Rights},
     path::Path,
     proto::{self, outcome_record, reply_record},
     record::put_delimited,
+    time::as_micros,
 };
 
 pub(in crate::namespace) fn reply_to_record(it: &Reply) -> proto::ReplyRecord {
@@ -67,6 +70,13 @@ fn outcome_to_record(outcome: &Outcome) -> proto::OutcomeRecord {
             stat: Some(stat_to_record(stat)),
         })),
         Outcome::QuotaSet => Some(Record::QuotaSet(true)),
+        Outcome::Granted { lease, ttl } => Some(Record::Granted(proto::GrantedRecord {
+            lease: lease.as_u64(),
+            ttl_us: as_micros(*ttl),
+        })),
+        Outcome::Revoked { lease, nodes } => {
+            Some(Record::Revoked(proto::RevokedRecord { lease: lease.as_u64(), nodes: *nodes }))
+        }
         Outcome::Node { data, stat } => Some(Record::Node(proto::NodeOutcome {
             data: data.clone(),
             stat: Some(stat_to_record(stat)),
@@ -106,6 +116,11 @@ fn outcome_from_record(it: proto::OutcomeRecord, alone: bool) -> Option<Outcome>
             Outcome::Acl { acl: acl_from_bytes(it.acl).ok()?, stat: stat_from_record(&it.stat?)? }
         }
         Record::QuotaSet(_) => Outcome::QuotaSet,
+        Record::Granted(it) => Outcome::Granted {
+            lease: LeaseId::new(it.lease)?,
+            ttl: Duration::from_micros(it.ttl_us),
+        },
+        Record::Revoked(it) => Outcome::Revoked { lease: LeaseId::new(it.lease)?, nodes: it.nodes },
         Record::Node(it) => {
             Outcome::Node { data: own(&it.data), stat: stat_from_record(&it.stat?)? }
         }
@@ -205,6 +220,8 @@ fn error_to_record(error: &OpError) -> proto::OpErrorRecord {
             name: Bytes::from_static(limit_name(*limit).as_bytes()),
             ..with_path(17, path, *value, *max)
         },
+        OpError::NoLease { lease } => plain(18, lease.as_u64(), 0),
+        OpError::LeaseWithoutSession => plain(19, 0, 0),
         OpError::InTxn { index, cause } => {
             proto::OpErrorRecord { operation: index + 1, ..error_to_record(cause) }
         }
@@ -243,6 +260,8 @@ fn error_from_record(it: &proto::OpErrorRecord) -> Option<OpError> {
             value: it.a,
             max: it.b,
         },
+        18 => OpError::NoLease { lease: LeaseId::new(it.a)? },
+        19 => OpError::LeaseWithoutSession,
         _ => return None,
     })
 }
@@ -263,6 +282,10 @@ fn limit_name(limit: LimitName) -> &'static str {
         LimitName::NodeTtl => "node_ttl",
         LimitName::QuotaNodes => "quota_nodes",
         LimitName::QuotaBytes => "quota_bytes",
+        LimitName::SessionLeases => "session_leases",
+        LimitName::Leases => "leases",
+        LimitName::Ephemerals => "ephemerals",
+        LimitName::Nodes => "nodes",
     }
 }
 
@@ -270,7 +293,7 @@ fn limit_named(name: &[u8]) -> Option<LimitName> {
     LIMIT_NAMES.into_iter().find(|limit| limit_name(*limit).as_bytes() == name)
 }
 
-const LIMIT_NAMES: [LimitName; 13] = [
+const LIMIT_NAMES: [LimitName; 17] = [
     LimitName::PayloadBytes,
     LimitName::PathBytes,
     LimitName::WindowCount,
@@ -284,6 +307,10 @@ const LIMIT_NAMES: [LimitName; 13] = [
     LimitName::NodeTtl,
     LimitName::QuotaNodes,
     LimitName::QuotaBytes,
+    LimitName::SessionLeases,
+    LimitName::Leases,
+    LimitName::Ephemerals,
+    LimitName::Nodes,
 ];
 
 #[cfg(test)]
@@ -295,8 +322,12 @@ mod tests {
     fn every_reply_comes_back_as_it_was() {
         let path: Path = "/a/b".parse().unwrap();
         let session = SessionId::new(7).unwrap();
-        let stat =
-            Stat { czxid: Zxid::new(1), owner: Some(session), children: 3, ..Stat::default() };
+        let stat = Stat {
+            czxid: Zxid::new(1),
+            owner: Some(session.lease()),
+            children: 3,
+            ..Stat::default()
+        };
         let mut results = vec![
             Ok(Outcome::Created { path: path.clone(), stat }),
             Ok(Outcome::Set { stat }),
@@ -309,6 +340,8 @@ mod tests {
             Err(OpError::NoChildrenForEphemerals { path: path.clone() }),
             Err(OpError::Root),
             Err(OpError::EphemeralWithoutSession),
+            Err(OpError::LeaseWithoutSession),
+            Err(OpError::NoLease { lease: session.lease() }),
             Err(OpError::GuardFailed { index: 2, path: path.clone() }),
             Err(OpError::NoAuth { path: path.clone(), right: Rights::READ }),
             Err(OpError::InvalidAcl { path: path.clone() }),
@@ -339,12 +372,15 @@ mod tests {
             child("c", None, Some(Bytes::new())),
             child("d", Some(stat), Some(Bytes::from_static(b"data"))),
         ];
+        let lease = LeaseId::new(9).unwrap();
         let outcomes = vec![
             Outcome::DeletedTree { nodes: 3 },
             Outcome::Checked,
             Outcome::AclSet { stat },
             Outcome::Acl { acl: Acl::creator(), stat },
             Outcome::QuotaSet,
+            Outcome::Granted { lease, ttl: Duration::from_micros(5) },
+            Outcome::Revoked { lease, nodes: 4 },
             Outcome::Node { data: Bytes::from_static(b"x"), stat },
             Outcome::Exists(None),
             Outcome::Exists(Some(stat)),

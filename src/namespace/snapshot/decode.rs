@@ -11,16 +11,17 @@ use prost::Message as _;
 
 use crate::{
     command::access::{acl_to_bytes, identities_from_bytes, quota_from_record},
-    id::{ClusterId, NodeId, SecretHash, SessionId, Zxid},
+    id::{ClusterId, LeaseId, NodeId, SecretHash, SessionId, Zxid},
     namespace::{
         Frozen, Namespace,
         access::shared,
         history::History,
+        lease::Lease,
         quota::{self, Metered},
         record::{
-            cached_to_record, change_to_record, end_to_record, kept_acl, parameters_from_record,
-            parameters_to_record, path, reply_from_record, session_to_record, stat_from_record,
-            stat_to_record,
+            cached_to_record, change_to_record, end_to_record, kept_acl, lease_to_record,
+            parameters_from_record, parameters_to_record, path, reply_from_record,
+            session_to_record, stat_from_record, stat_to_record,
         },
         session::{Opener, Session, Sessions},
         snapshot::{
@@ -238,7 +239,7 @@ impl Body {
     fn take(&mut self, kind: Kind) -> Result<Kind, &'static str> {
         let part = match &kind {
             Kind::Head(_) => return Err("there is a second head"),
-            Kind::Session(_) | Kind::Reply(_) => Part::Sessions,
+            Kind::Session(_) | Kind::Lease(_) | Kind::Reply(_) => Part::Sessions,
             Kind::Znode(_) => Part::Znodes,
             Kind::Change(_) => Part::Changes,
             Kind::End(_) => Part::End,
@@ -256,6 +257,7 @@ impl Body {
         match kind {
             Kind::Head(_) => Err("there is a second head"),
             Kind::Session(record) => self.take_session(&record).map(Kind::Session),
+            Kind::Lease(record) => self.take_lease(&record).map(Kind::Lease),
             Kind::Reply(record) => self.take_reply(record).map(Kind::Reply),
             Kind::Znode(record) => self.take_znode(record).map(Kind::Znode),
             Kind::Change(record) => self.take_change(&record).map(Kind::Change),
@@ -274,6 +276,7 @@ impl Body {
             record.session > self.session_last && record.session < state.sessions.next_id(),
             "the session's id is out of order",
         )?;
+        check(state.sessions.lease(id.lease()).is_none(), "a lease has the session's id")?;
         check(
             (state.sessions.len() as u64) < parameters.sessions_max,
             "there are more sessions than the cluster allows",
@@ -311,6 +314,56 @@ impl Body {
         let again = session_to_record(id, &session);
         self.session_last = record.session;
         self.session = Some((id, session));
+        Ok(again)
+    }
+
+    fn take_lease(
+        &mut self,
+        record: &proto::LeaseRecord,
+    ) -> Result<proto::LeaseRecord, &'static str> {
+        let parameters = self.state.parameters;
+        let state = &mut self.state;
+        let (session_id, session) = self.session.as_mut().ok_or("the lease has no session")?;
+        let id = LeaseId::new(record.lease).ok_or("the lease's id is not valid")?;
+        check(record.session == session_id.as_u64(), "the lease is of another session")?;
+        check(session.window_count() == 0, "a lease comes after a reply")?;
+        check(
+            id > session_id.lease()
+                && session.leases.get_max().is_none_or(|max| *max < id)
+                && state.sessions.lease(id).is_none()
+                && record.lease < state.sessions.next_id(),
+            "the lease's id is out of order",
+        )?;
+        session.leases.insert(id);
+        check(
+            session.leases.len() as u64 <= parameters.session_leases_max
+                && (state.sessions.leases() as u64) < parameters.leases_max,
+            "there are more leases than the cluster allows",
+        )?;
+        let deadline_us_max =
+            state.clock_us.saturating_add(parameters.tick_us).saturating_add(record.ttl_us);
+        check(
+            (parameters.ttl_us_min..=parameters.ttl_us_max).contains(&record.ttl_us)
+                && record.deadline_us <= deadline_us_max,
+            "the lease's times are not valid",
+        )?;
+        check((1..=session.epoch).contains(&record.epoch), "the lease's attachment is not valid")?;
+        let granted = Zxid::new(record.granted_zxid);
+        check(
+            granted > session.opened && granted <= state.zxid,
+            "the lease's transaction is not valid",
+        )?;
+        let lease = Lease {
+            session: *session_id,
+            ttl_us: record.ttl_us,
+            deadline_us: record.deadline_us,
+            epoch: record.epoch,
+            keep_alive: record.keep_alive,
+            granted,
+            ephemerals: OrdSet::new(),
+        };
+        let again = lease_to_record(id, &lease);
+        state.sessions.insert_lease(id, lease);
         Ok(again)
     }
 
@@ -365,6 +418,8 @@ impl Body {
             .ok_or("the node's stat is not valid")?;
         let is_root = path.is_root();
         self.check_stat(&stat, &record, is_root)?;
+        let placed = (self.state.tree.len() + self.open.len()) as u64;
+        check(placed < self.state.parameters.nodes_max, "there are more nodes than allowed")?;
         if is_root {
             check(self.open.is_empty() && self.state.tree.len() == 0, "there is a second root")?;
         } else {
@@ -446,10 +501,18 @@ impl Body {
         let Some(owner) = stat.owner else {
             return Ok(());
         };
-        let session = state.sessions.get(owner).ok_or("the node's owner is missing")?;
+        let lease = state.sessions.lease(owner);
+        let id = lease.map_or(owner.session(), |lease| lease.session);
+        let session = state.sessions.get(id).ok_or("the node's owner is missing")?;
+        // A lease may own what its own transaction made.
+        let since = lease.map_or(session.opened.next(), |lease| lease.granted);
         check(
-            session.opened < stat.czxid && stat.children == 0 && !is_root,
+            since <= stat.czxid && stat.children == 0 && !is_root,
             "the ephemeral node is not valid",
+        )?;
+        check(
+            session.owned < state.parameters.ephemerals_max,
+            "a session has more ephemeral nodes than the cluster allows",
         )
     }
 
@@ -501,8 +564,8 @@ impl Body {
     ) -> Result<proto::SnapshotEnd, &'static str> {
         let again = end_to_record(&self.state);
         check(
-            (again.sessions, again.znodes, again.changes)
-                == (record.sessions, record.znodes, record.changes),
+            (again.sessions, again.leases, again.znodes, again.changes)
+                == (record.sessions, record.leases, record.znodes, record.changes),
             "its counts are not those of the snapshot",
         )?;
         check(again == *record, "its digest is not that of the snapshot")?;

@@ -5,12 +5,12 @@ use std::{fmt, sync::Arc};
 use bytes::{Bytes, BytesMut};
 
 use crate::{
-    id::{ClusterId, SessionId},
+    id::{ClusterId, LeaseId, SessionId},
     namespace::{
         Frozen,
         record::{
-            cached_to_record, change_to_record, end_to_record, parameters_to_record,
-            session_to_record, znode_to_record,
+            cached_to_record, change_to_record, end_to_record, lease_to_record,
+            parameters_to_record, session_to_record, znode_to_record,
         },
         snapshot::SNAPSHOT_VERSION,
     },
@@ -73,10 +73,22 @@ impl Encoder {
             Next::Session(after) => match state.sessions.after(*after) {
                 Some((id, session)) => {
                     put(out, Kind::Session(session_to_record(id, session)));
-                    Next::Reply(id, session.acked + 1)
+                    Next::Lease(id, None)
                 }
                 None => Next::Znode(None),
             },
+            Next::Lease(id, after) => {
+                let session = state.sessions.get(*id);
+                let next = session.and_then(|session| session.lease_after(*after));
+                if let Some((next, lease)) =
+                    next.and_then(|it| Some((it, state.sessions.lease(it)?)))
+                {
+                    put(out, Kind::Lease(lease_to_record(next, lease)));
+                    Next::Lease(*id, Some(next))
+                } else {
+                    Next::Reply(*id, session.map_or(0, |session| session.acked) + 1)
+                }
+            }
             Next::Reply(id, seq) => {
                 let session = state.sessions.get(*id);
                 match session.and_then(|session| session.cached(*seq)) {
@@ -128,6 +140,8 @@ impl fmt::Debug for Encoder {
 enum Next {
     /// The first session after this one.
     Session(Option<SessionId>),
+    /// The first lease of this session after this one.
+    Lease(SessionId, Option<LeaseId>),
     /// This reply of this session.
     Reply(SessionId, u64),
     /// The node that follows this one depth-first.

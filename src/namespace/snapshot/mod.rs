@@ -1,10 +1,10 @@
 //! The state as bytes: a snapshot, written and read in pieces.
 //!
 //! A snapshot is a sequence of length-delimited `SnapshotRecord`s: the head, the sessions in
-//! ascending order, each with its kept replies, the znodes depth-first with children in byte
-//! order, the last changes, newest first, and the end with counts. The encoding is canonical: the
-//! same state gives the same bytes, and the decoder refuses any other bytes for it. A checksum is
-//! the business of whoever stores or sends the bytes.
+//! ascending order, each with its leases and its kept replies, the znodes depth-first with
+//! children in byte order, the last changes, newest first, and the end with counts. The encoding
+//! is canonical: the same state gives the same bytes, and the decoder refuses any other bytes for
+//! it. A checksum is the business of whoever stores or sends the bytes.
 
 mod change;
 mod decode;

@@ -17,6 +17,8 @@ fn needed(op: &Op) -> Option<(&'static str, Rights)> {
         Op::SetAcl { .. } => Some(("/p/n", Rights::ADMIN)),
         // Either of two: see below.
         Op::GetAcl { .. } => None,
+        // A session's own business, whoever it is.
+        Op::Grant { .. } | Op::Revoke { .. } => None,
         Op::SetQuota { .. } => Some(("/p", Rights::ADMIN)),
     }
 }

@@ -1,5 +1,7 @@
 //! ARCHITECTURE.md, rule 2: the digest covers the whole state, and follows each change of it.
 
+use std::time::Duration;
+
 use super::{model::Model, random::Random, *};
 use crate::{
     namespace::digest::Digest,
@@ -40,15 +42,27 @@ fn rule_2_the_digest_covers_everything() {
     changed(&it, "a reply that is kept");
     it.txn(id, 3, 1, Op::Exists { path: path("/b") });
     changed(&it, "a reply that was let go");
-    let keep_alive = KeepAlive { session: id, epoch: 1, number: 1, acked: 0 };
+    let keep_alive = KeepAlive { session: id, lease: None, epoch: 1, number: 1, acked: 0 };
     it.ns.begin_entry(100, 0);
     it.ns.apply(Command::KeepAlives(vec![keep_alive]));
     changed(&it, "a keep-alive");
+    let grant = Op::Grant { ttl: Duration::ZERO };
+    let Ok(Outcome::Granted { lease, .. }) = it.txn(id, 4, 3, grant).result else {
+        panic!("granted");
+    };
+    changed(&it, "a lease");
+    it.ns.begin_entry(100, 0);
+    it.ns.apply(Command::KeepAlives(vec![KeepAlive { lease: Some(lease), ..keep_alive }]));
+    changed(&it, "a lease's keep-alive");
+    it.txn(id, 5, 4, create("/b", "", CreateMode::Leased(lease)));
+    changed(&it, "a lease's node");
+    it.txn(id, 6, 5, Op::Revoke { lease });
+    changed(&it, "the end of a lease");
     it.open(2, 0);
     changed(&it, "a session");
     it.plain(delete("/a/s-0000000000", None));
     changed(&it, "a deletion");
-    it.ns.apply(Command::CloseSession { session: id, epoch: 1, seq: 4 });
+    it.ns.apply(Command::CloseSession { session: id, epoch: 1, seq: 7 });
     changed(&it, "the end of a session");
     // What changes nothing changes nothing.
     let before = it.ns.state.digest();

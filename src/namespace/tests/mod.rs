@@ -3,6 +3,7 @@
 mod access;
 mod digest;
 mod history;
+mod lease;
 mod lifetime;
 mod model;
 mod random;
@@ -170,18 +171,30 @@ pub(super) fn restored(ns: &Namespace, piece: usize) -> Namespace {
 pub(super) fn check_indexes(ns: &Namespace) {
     let state = &ns.state;
     let (mut deadlines, mut secrets) = (Vec::new(), Vec::new());
-    let mut owned = Vec::new();
+    let (mut owned, mut leases) = (Vec::new(), 0);
     let mut next = state.sessions.after(None);
     while let Some((id, session)) = next {
-        deadlines.push((session.deadline_us, id));
+        deadlines.push((session.deadline_us, id.lease()));
         secrets.push((session.secret, id));
-        owned.extend(session.ephemerals.iter().map(|path| (path.to_string(), id)));
+        let all = owned.len();
+        owned.extend(session.ephemerals.iter().map(|path| (path.to_string(), id.lease())));
+        let mut lease = session.lease_after(None);
+        while let Some(at) = lease {
+            let it = state.sessions.lease(at).expect("it is there");
+            assert_eq!(it.session, id);
+            leases += 1;
+            deadlines.push((it.deadline_us, at));
+            owned.extend(it.ephemerals.iter().map(|path| (path.to_string(), at)));
+            lease = session.lease_after(Some(at));
+        }
+        assert_eq!(owned.len() - all, session.owned as usize);
         next = state.sessions.after(Some(id));
     }
     deadlines.sort();
     secrets.sort();
     owned.sort();
     assert_eq!(state.sessions.indexes(), (deadlines, secrets));
+    assert_eq!(state.sessions.leases(), leases);
     let (mut count, mut owners, mut due) = (1, Vec::new(), Vec::new());
     let mut usages = BTreeMap::new();
     for path in state.tree.quotas.keys() {

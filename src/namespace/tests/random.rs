@@ -8,10 +8,12 @@ use super::{
 };
 use crate::{
     command::{Command, KeepAlive},
-    id::{Origin, SessionId, Zxid},
+    id::{LeaseId, Origin, SessionId, Zxid},
+    namespace::Applied,
     op::{
         Acl, Check, Children, CreateMode, Detail, DigestId, Field, Grant, Guard, Identities,
-        Identity, List, Op, Owned, Principal, Quota, Relation, Rights, Txn,
+        Identity, LimitName, List, Op, OpError, Outcome, Owned, Principal, Quota, Relation, Rights,
+        Txn,
     },
 };
 
@@ -43,7 +45,7 @@ fn commands_do_what_the_model_does(seed: u64) {
     let parameters = tight();
     let mut model = Model::new(parameters);
     let mut ns = Namespace::new(parameters);
-    let mut random = Random(seed);
+    let (mut random, mut reached) = (Random(seed), BTreeSet::new());
     for step in 0..250_000 {
         if random.below(4) == 0 {
             let (advance_us, wall_ms) = (random.below(4) * 40, random.below(1000) + step / 100);
@@ -52,6 +54,7 @@ fn commands_do_what_the_model_does(seed: u64) {
         }
         let command = random.command(&model);
         let expected = model.apply(command.clone());
+        reached.extend(of_leases(&expected));
         assert_eq!(ns.apply(command.clone()), expected, "{step}: {command:?}");
         let changes = ns.drain_changes();
         let events: Vec<_> =
@@ -68,6 +71,7 @@ fn commands_do_what_the_model_does(seed: u64) {
         }
     }
     // The generator reaches what it is to reach.
+    assert_eq!(reached.len(), 8, "{reached:?}");
     assert!(model.zxid > 30_000, "{}", model.zxid);
     assert!(model.next_session > 1_000, "{}", model.next_session);
     assert!(model.floor.as_u64() > 29_000, "{:?}", model.floor);
@@ -161,8 +165,8 @@ fn compare_tree(view: &View, model: &Model, random: &mut Random) {
     }
     assert_eq!(view.descendants(&Path::root(), u64::MAX).unwrap().0, model.nodes.len() as u64 - 1);
     for id in model.sessions.keys() {
-        let owned = model.ephemerals(*id).iter().map(|it| path(it)).collect();
-        assert_eq!(view.owned(*id, None), Ok(Owned { paths: owned, resume: None }));
+        let owned = model.ephemerals(id.lease()).iter().map(|it| path(it)).collect();
+        assert_eq!(view.owned(id.lease(), None), Ok(Owned { paths: owned, resume: None }));
     }
 }
 
@@ -214,16 +218,12 @@ fn compare(ns: &Namespace, model: &Model, random: &mut Random) {
     assert_eq!(ns.state.sessions.len(), model.sessions.len());
     for (id, lease) in &model.sessions {
         assert_eq!(ns.session(*id), model.session(*id));
+        check_lease(ns, model, id.lease(), (*id, lease.ttl_us, lease.deadline_us));
         for seq in 0..lease.last_seq + 2 {
             assert_eq!(ns.cached_reply(*id, seq), lease.replies.get(&seq).cloned());
         }
     }
-    let mut due: Vec<_> = model.sessions.iter().map(|it| (it.1.deadline_us, *it.0)).collect();
-    due.retain(|it| it.0 <= model.clock_us);
-    due.sort();
-    due.truncate(2);
-    let due: Vec<_> = due.into_iter().map(|it| it.1).collect();
-    assert_eq!(ns.due(model.clock_us, 2), due);
+    compare_leases(ns, model);
     let deadline = |path: &String| Some((model.node_deadline(path)?, path.clone()));
     let mut due: Vec<_> = model.nodes.keys().filter_map(deadline).collect();
     assert_eq!(ns.has_deadlines(), !model.sessions.is_empty() || !due.is_empty());
@@ -244,6 +244,66 @@ fn compare(ns: &Namespace, model: &Model, random: &mut Random) {
         assert_eq!(events, expected);
     }
     check_indexes(ns);
+}
+
+/// What a command did with leases, and which of their bounds it met.
+fn of_leases(applied: &Applied) -> Option<&'static str> {
+    let reply = match applied {
+        Applied::LeaseExpired { .. } => return Some("expired"),
+        Applied::KeepAlives { accepted, .. } => {
+            return accepted.iter().any(|it| it.lease.is_some()).then_some("renewed");
+        }
+        Applied::Sequenced { reply, .. } => reply,
+        _ => return None,
+    };
+    match &reply.result {
+        Ok(Outcome::Granted { .. }) => Some("granted"),
+        Ok(Outcome::Revoked { nodes: 1.., .. }) => Some("revoked with nodes"),
+        Ok(Outcome::Txn { results, .. }) => {
+            let revoked = |it: &Outcome| matches!(it, Outcome::Revoked { nodes: 1.., .. });
+            results.iter().any(revoked).then_some("revoked with nodes")
+        }
+        Err(OpError::Limit { limit, .. }) => match limit {
+            LimitName::SessionLeases => Some("leases of a session"),
+            LimitName::Leases => Some("leases"),
+            LimitName::Ephemerals => Some("ephemeral nodes"),
+            LimitName::Nodes => Some("nodes"),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn compare_leases(ns: &Namespace, model: &Model) {
+    for (id, it) in &model.granted {
+        check_lease(ns, model, *id, (it.session, it.ttl_us, it.deadline_us));
+    }
+    let sessions = model.sessions.iter().map(|it| (it.1.deadline_us, it.0.lease()));
+    let granted = model.granted.iter().map(|it| (it.1.deadline_us, *it.0));
+    let mut due: Vec<_> = sessions.chain(granted).collect();
+    due.retain(|it| it.0 <= model.clock_us);
+    due.sort();
+    due.truncate(2);
+    let owned = |id: LeaseId| match SessionId::new(id.as_u64()) {
+        Some(session) if model.sessions.contains_key(&session) => model.owned(session).len(),
+        _ => model.ephemerals(id).len(),
+    };
+    let nodes: usize = due.iter().map(|it| owned(it.1)).sum();
+    if nodes as u64 > model.parameters.ephemerals_max {
+        due.truncate(1);
+    }
+    let due: Vec<_> = due.into_iter().map(|it| it.1).collect();
+    assert_eq!(ns.due(model.clock_us, 2), due);
+}
+
+fn check_lease(ns: &Namespace, model: &Model, id: LeaseId, lease: (SessionId, u64, u64)) {
+    let view = ns.view();
+    let owned: Vec<_> = model.ephemerals(id).iter().map(|it| path(it)).collect();
+    let stat = view.lease(id).unwrap();
+    let left = Duration::from_micros(lease.2.saturating_sub(model.clock_us));
+    assert_eq!((stat.lease, stat.session, stat.ttl), (id, lease.0, Duration::from_micros(lease.1)));
+    assert_eq!((stat.remaining, stat.nodes), (left, owned.len() as u64));
+    assert_eq!(view.owned(id, None), Ok(Owned { paths: owned, resume: None }));
 }
 
 /// A seeded source of commands; most of them make sense in the model's state.
@@ -317,17 +377,8 @@ impl Random {
                 identities: self.identities(),
             },
             3 if self.one_in(2) => Command::CloseSession { session, epoch, seq },
-            4 | 5 => Command::KeepAlives(
-                (0..self.below(4))
-                    .map(|_| KeepAlive {
-                        session: ids.get(self.below(6) as usize).copied().unwrap_or(session),
-                        epoch,
-                        number: lease.map_or(0, |it| it.keep_alive) + self.below(3),
-                        acked,
-                    })
-                    .collect(),
-            ),
-            6 => Command::ExpireSession { session },
+            4 | 5 => self.keep_alives(model, session, (epoch, acked)),
+            6 => Command::Expire { lease: self.lease(model, session) },
             7 => {
                 let at = self.node(model);
                 let czxid = model.stat(&at).unwrap_or_default().czxid.as_u64();
@@ -343,15 +394,33 @@ impl Random {
         }
     }
 
+    fn keep_alives(
+        &mut self,
+        model: &Model,
+        session: SessionId,
+        (epoch, acked): (u64, u64),
+    ) -> Command {
+        let ids: Vec<_> = model.sessions.keys().copied().collect();
+        let own = model.sessions.get(&session).map_or(0, |it| it.keep_alive);
+        let items = (0..self.below(4)).map(|_| {
+            let session = ids.get(self.below(6) as usize).copied().unwrap_or(session);
+            let leases = model.leases(session);
+            let lease = leases.get(self.below(4) as usize).copied();
+            let heard = lease.map_or(own, |it| model.granted[&it].heard.1);
+            KeepAlive { session, lease, epoch, number: heard + self.below(3), acked }
+        });
+        Command::KeepAlives(items.collect())
+    }
+
     fn txn(&mut self, model: &Model, session: SessionId) -> Txn {
         let mut txn = if self.one_in(3) {
-            let mut txn = Txn::all(self.ops(model));
+            let mut txn = Txn::all(self.ops(model, session));
             if self.one_in(3) {
-                txn = txn.or_else(self.ops(model));
+                txn = txn.or_else(self.ops(model, session));
             }
             txn
         } else {
-            Txn::new(self.op(model, 18))
+            Txn::new(self.op(model, session, 18))
         };
         while self.one_in(6) {
             txn = txn.guard(self.guard(model, session));
@@ -359,19 +428,23 @@ impl Random {
         txn
     }
 
-    fn ops(&mut self, model: &Model) -> Vec<Op> {
-        (0..self.below(5)).map(|_| self.op(model, 6)).collect()
+    fn ops(&mut self, model: &Model, session: SessionId) -> Vec<Op> {
+        (0..self.below(5)).map(|_| self.op(model, session, 6)).collect()
     }
 
-    fn op(&mut self, model: &Model, bytes: u64) -> Op {
+    fn op(&mut self, model: &Model, session: SessionId, bytes: u64) -> Op {
         let version = |random: &mut Self| random.one_in(4).then(|| random.below(3));
         let data = "0123456789abcdefg"[..self.below(bytes) as usize].to_string();
         let at = self.node(model);
         let crowded = model.nodes.len() > 60;
-        match self.below(if crowded { 10 } else { 20 }) {
+        match self.below(if crowded { 10 } else { 22 }) {
             0..=2 => set(&at, &data, version(self)),
             3..=5 => delete(&at, version(self)),
             _ if self.one_in(15) => self.access(&at),
+            _ if self.one_in(9) => match self.one_in(3) {
+                true => Op::Revoke { lease: self.lease(model, session) },
+                false => Op::Grant { ttl: Duration::from_micros(self.below(3_000)) },
+            },
             6 if self.one_in(3) => Op::DeleteTree { path: path(&at) },
             6 => Op::Check(self.guard(model, SessionId::new(1).unwrap())),
             7 => Op::Get { path: path(&at) },
@@ -379,6 +452,7 @@ impl Random {
             9 => Op::List(self.list(&at)),
             kind => {
                 let ttl = Duration::from_millis(self.below(3));
+                let lease = self.lease(model, session);
                 let mode = [
                     CreateMode::Persistent,
                     CreateMode::Persistent,
@@ -390,6 +464,8 @@ impl Random {
                     CreateMode::Container,
                     CreateMode::Ttl(ttl),
                     CreateMode::SequentialTtl(ttl),
+                    CreateMode::Leased(lease),
+                    CreateMode::SequentialLeased(lease),
                 ][kind as usize - 10];
                 let name = NAMES[self.below(NAMES.len() as u64) as usize];
                 let at = format!("{}/{name}", at.trim_end_matches('/'));
@@ -407,6 +483,15 @@ impl Random {
                 }
             }
         }
+    }
+
+    /// Mostly one of the session's leases, or its own.
+    fn lease(&mut self, model: &Model, session: SessionId) -> LeaseId {
+        let leases = match self.one_in(8) {
+            true => model.granted.keys().copied().collect(),
+            false => model.leases(session),
+        };
+        leases.get(self.below(4) as usize).copied().unwrap_or(session.lease())
     }
 
     fn access(&mut self, at: &str) -> Op {
@@ -471,7 +556,7 @@ impl Random {
             1 | 2 => Check::Exists(true),
             3 => Check::Version(stat.version),
             4 => Check::Czxid(stat.czxid),
-            5 => Check::Owner(stat.owner.unwrap_or(session)),
+            5 => Check::Owner(stat.owner.unwrap_or(session.lease())),
             6 => Check::Value { is, to: "012"[..self.below(4) as usize].to_string().into() },
             _ => {
                 let (field, value) = fields[self.below(8) as usize];
@@ -528,6 +613,10 @@ pub(super) fn tight() -> crate::config::Parameters {
         txn_ops_max: 6,
         subtree_nodes_max: 8,
         container_grace_us: 300,
+        session_leases_max: 3,
+        leases_max: 7,
+        ephemerals_max: 5,
+        nodes_max: 35,
     }
 }
 

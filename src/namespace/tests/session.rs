@@ -170,7 +170,7 @@ fn keep_alives_carry_the_watermark() {
     let id = it.open(1, SECOND);
     it.txn(id, 1, 0, set("/", "", None));
     it.txn(id, 2, 0, set("/", "", None));
-    let item = KeepAlive { session: id, epoch: 1, number: 1, acked: 1 };
+    let item = KeepAlive { session: id, lease: None, epoch: 1, number: 1, acked: 1 };
     let stranger = KeepAlive { session: SessionId::new(77).unwrap(), ..item };
     let applied = it.ns.apply(Command::KeepAlives(vec![stranger, item]));
     let expected = Applied::KeepAlives { accepted: vec![item], refused: vec![stranger] };
@@ -194,16 +194,16 @@ fn rule_4_one_advance_is_clamped_and_the_clock_decides_expiry() {
     }
     it.ns.begin_entry(deadline_us - it.ns.clock_us() - 1, 9);
     assert_eq!(it.ns.due(it.ns.clock_us(), 9), []);
-    let expire = || Command::ExpireSession { session: id };
-    assert_eq!(it.ns.apply(expire()), Applied::NotExpired { session: id });
+    let expire = || Command::Expire { lease: id.lease() };
+    assert_eq!(it.ns.apply(expire()), Applied::NotExpired { lease: id.lease() });
     assert!(it.ns.has_deadlines());
     it.ns.begin_entry(1, 9);
-    assert_eq!(it.ns.due(it.ns.clock_us(), 9), [id]);
+    assert_eq!(it.ns.due(it.ns.clock_us(), 9), [id.lease()]);
     assert_eq!(it.ns.due(it.ns.clock_us(), 0), []);
     let expired = Applied::Expired { session: id, epoch: 1 };
     assert_eq!(it.ns.apply(expire()), expired);
     assert!(!it.ns.has_deadlines());
-    assert_eq!(it.ns.apply(expire()), Applied::NotExpired { session: id });
+    assert_eq!(it.ns.apply(expire()), Applied::NotExpired { lease: id.lease() });
     let ended = it.txn(id, 1, 0, set("/", "", None)).result;
     assert_eq!(ended, Err(OpError::SessionEnded { session: id }));
 }
@@ -311,7 +311,7 @@ impl Fixture {
     }
 
     fn keep_alive(&mut self, session: SessionId, epoch: u64, number: u64) -> bool {
-        let item = KeepAlive { session, epoch, number, acked: 0 };
+        let item = KeepAlive { session, lease: None, epoch, number, acked: 0 };
         match self.ns.apply(Command::KeepAlives(vec![item])) {
             Applied::KeepAlives { accepted, refused } => {
                 assert_eq!(accepted.len() + refused.len(), 1);

@@ -1,5 +1,7 @@
 //! Snapshots: the same state gives the same bytes, and other bytes give a typed error.
 
+use std::time::Duration;
+
 use prost::Message as _;
 
 use super::{model::Model, random::Random, *};
@@ -233,11 +235,54 @@ fn rule_2_another_past_is_another_digest() {
     }
 }
 
+/// As above, of leases.
+#[test]
+fn an_impossible_lease_is_refused() {
+    let mut it = Fixture::new();
+    let id = it.open(1, 0);
+    it.open(2, 0);
+    let Ok(Outcome::Granted { lease, .. }) =
+        it.txn(id, 1, 0, Op::Grant { ttl: Duration::ZERO }).result
+    else {
+        panic!("granted");
+    };
+    it.txn(id, 2, 0, create("/l", "", CreateMode::Leased(lease))).result.unwrap();
+    it.txn(id, 3, 0, create("/e", "", CreateMode::Ephemeral)).result.unwrap();
+    assert!(decode_records(&it.ns, |_, _| {}).is_ok());
+    #[expect(clippy::type_complexity, reason = "a name and an edit, for one test")]
+    let edits: [(&str, fn(&mut Kind)); 10] = [
+        ("another session", |it| leased(it, |it| it.session = 2)),
+        ("out of order", |it| leased(it, |it| it.lease = 1)),
+        ("out of order", |it| leased(it, |it| it.lease = 4)),
+        ("lease has the session's id", |it| leased(it, |it| it.lease = 2)),
+        ("more leases", |it| {
+            let edit = |it: &mut proto::ParametersRecord| it.session_leases_max = 0;
+            head(it, |it| it.parameters.iter_mut().for_each(edit));
+        }),
+        ("times", |it| leased(it, |it| it.deadline_us = u64::MAX)),
+        ("attachment", |it| leased(it, |it| it.epoch = 2)),
+        ("transaction", |it| leased(it, |it| it.granted_zxid = 1)),
+        ("ephemeral node is not", |it| leased(it, |it| it.granted_zxid = 5)),
+        ("more ephemeral nodes", |it| {
+            let edit = |it: &mut proto::ParametersRecord| it.ephemerals_max = 1;
+            head(it, |it| it.parameters.iter_mut().for_each(edit));
+        }),
+    ];
+    for (what, edit) in edits {
+        match decode_records(&it.ns, |_, kind| edit(kind)) {
+            Err(SnapshotError::Record { what: text, .. }) => {
+                assert!(text.contains(what), "{what}: {text}");
+            }
+            other => panic!("{what}: {other:?}"),
+        }
+    }
+}
+
 /// Encoder and decoder hold nothing that grows with the tree beyond the tree.
 #[test]
 fn sizes_of_what_there_are_millions_of() {
     assert!(size_of::<Znode>() + size_of::<Value>() <= 152, "{}", size_of::<Value>());
-    assert!(size_of::<Session>() <= 224, "{}", size_of::<Session>());
+    assert!(size_of::<Session>() <= 256, "{}", size_of::<Session>());
 }
 
 fn busy(seed: u64, steps: u64) -> Namespace {
@@ -297,6 +342,12 @@ fn head(kind: &mut Kind, edit: impl FnOnce(&mut proto::SnapshotHead)) {
 
 fn session(kind: &mut Kind, edit: impl FnOnce(&mut proto::SessionRecord)) {
     if let Kind::Session(it) = kind {
+        edit(it);
+    }
+}
+
+fn leased(kind: &mut Kind, edit: impl FnOnce(&mut proto::LeaseRecord)) {
+    if let Kind::Lease(it) = kind {
         edit(it);
     }
 }

@@ -99,7 +99,7 @@ fn guards_are_looked_at_in_order_and_all_must_hold() {
         guard("/x", Check::Exists(false)),
         guard("/e", Check::Version(0)),
         guard("/e", Check::Czxid(Zxid::new(2))),
-        guard("/e", Check::Owner(id)),
+        guard("/e", Check::Owner(id.lease())),
     ];
     let other = SessionId::new(9).unwrap();
     for failing in [
@@ -109,8 +109,8 @@ fn guards_are_looked_at_in_order_and_all_must_hold() {
         guard("/x", Check::Version(0)),
         guard("/e", Check::Czxid(Zxid::new(3))),
         guard("/x", Check::Czxid(Zxid::ZERO)),
-        guard("/e", Check::Owner(other)),
-        guard("/", Check::Owner(id)),
+        guard("/e", Check::Owner(other.lease())),
+        guard("/", Check::Owner(id.lease())),
     ] {
         // The operation would fail, too: the guards come first.
         let mut txn = Txn::new(set("/none", "", None));

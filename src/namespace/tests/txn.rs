@@ -236,7 +236,7 @@ fn a_tree_is_deleted_at_once_within_its_bound() {
     assert_eq!(paths, ["/t/c", "/t/b", "/t/a/x", "/t/a/e", "/t/a", "/t"]);
     let after = it.ns.view().stat(&Path::root()).unwrap().unwrap();
     assert_eq!((after.children, after.cversion), (before.children - 1, before.cversion + 1));
-    assert_eq!(it.ns.view().owned(id, None), Ok(Owned { paths: Vec::new(), resume: None }));
+    assert_eq!(it.ns.view().owned(id.lease(), None), Ok(Owned { paths: Vec::new(), resume: None }));
     check_indexes(&it.ns);
     for at in ["/t", "/t/1", "/t/2", "/t/3", "/t/4", "/t/5", "/t/6"] {
         it.plain(create(at, "", CreateMode::Persistent));

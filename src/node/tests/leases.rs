@@ -1,7 +1,7 @@
 //! ARCHITECTURE.md, rules 3, 4 and 10: which keep-alive was acknowledged, and replicated time.
 
 use super::*;
-use crate::wire::Body;
+use crate::{LeaseId, wire::Body};
 
 const TTL: Duration = Duration::from_secs(2);
 
@@ -117,6 +117,7 @@ fn rule_10_keep_alives_of_any_number_fit_into_frames() {
     for n in 0..200_000 {
         let held = crate::command::KeepAlive {
             session: SessionId::new((1 << 55) + n).expect("valid"),
+            lease: Some(LeaseId::new((1 << 54) + n).expect("valid")),
             epoch: 1 << 40,
             number: 1 << 40,
             acked: 1 << 40,

@@ -3,6 +3,7 @@
 
 mod contract;
 mod cut_tail;
+mod granted;
 mod hostile;
 mod identity;
 mod leases;

@@ -32,6 +32,8 @@ fn needed(op: &ReadOp) -> &'static [Rights] {
         ReadOp::GetAcl(_) => &[Rights::READ, Rights::ADMIN],
         // What may not be read is left out: see below.
         ReadOp::Owned { .. } => &[],
+        // It is of a session, and only for that one: see `granted`.
+        ReadOp::Lease(_) => &[],
         ReadOp::Barrier => &[],
     }
 }
@@ -43,7 +45,7 @@ fn reads(at: &Path, session: SessionId) -> Vec<ReadOp> {
         ReadOp::List(List::of(at.clone())),
         ReadOp::GetAcl(at.clone()),
         ReadOp::Quota(at.clone()),
-        ReadOp::Owned { session, after: None },
+        ReadOp::Owned { lease: session.lease(), after: None },
         ReadOp::Descendants { path: at.clone(), max: 10 },
         ReadOp::Barrier,
     ]
@@ -203,9 +205,9 @@ fn every_read_needs_its_right_whoever_reads() {
                     ReadOp::List(list) => view.list(list).map(drop),
                     ReadOp::GetAcl(path) => view.acl(path).map(drop),
                     ReadOp::Quota(path) => view.quota(path).map(drop),
-                    ReadOp::Owned { session, .. } => view.owned(*session, None).map(drop),
+                    ReadOp::Owned { lease, .. } => view.owned(*lease, None).map(drop),
                     ReadOp::Descendants { path, max } => view.descendants(path, *max).map(drop),
-                    ReadOp::Barrier => Ok(()),
+                    ReadOp::Lease(_) | ReadOp::Barrier => Ok(()),
                 };
                 assert_eq!(seen.err().map(RequestError::Op), expected, "{op:?} as {caller:?}");
                 if let Ok(ReadOutcome::Owned(owned)) = result {
@@ -457,18 +459,17 @@ fn the_new_reads_tell_what_is_there() {
         it.cluster.submit_seq(id(1), it.owner, it.seq, txn).expect("taken");
         it.cluster.settle();
     }
-    let session = it.owner;
-    let found = it.read(world(), ReadOp::Owned { session, after: None });
+    let lease = it.owner.lease();
+    let found = it.read(world(), ReadOp::Owned { lease, after: None });
     let Ok(ReadOutcome::Owned(first)) = found else { panic!("{found:?}") };
     let last = path(&below(crate::View::OWNED_MAX - 1));
     assert_eq!((first.paths, first.resume), (vec![], Some(last.clone())));
-    let found = it.read(world(), ReadOp::Owned { session, after: Some(last) });
+    let found = it.read(world(), ReadOp::Owned { lease, after: Some(last) });
     let Ok(ReadOutcome::Owned(second)) = found else { panic!("{found:?}") };
     assert_eq!((second.paths, second.resume), (vec![path("/q/e")], None));
-    let none = SessionId::new(77).expect("valid");
-    let ended = RequestError::Op(OpError::SessionEnded { session: none });
-    let found = it.read(world(), ReadOp::Owned { session: none, after: None });
-    assert_eq!(found, Err(ended));
+    let lease = crate::LeaseId::new(77).expect("valid");
+    let ended = RequestError::Op(OpError::NoLease { lease });
+    assert_eq!(it.read(world(), ReadOp::Owned { lease, after: None }), Err(ended));
 }
 
 /// A node alone with these limits, and a session.

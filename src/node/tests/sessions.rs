@@ -538,7 +538,7 @@ fn forwarded_bytes_that_are_no_commands_never_reach_the_log() {
     .encode();
     let mut bad = good.to_vec();
     bad.truncate(good.len() - 1);
-    let expire = Command::ExpireSession { session: SessionId::new(1).expect("valid") }.encode();
+    let expire = Command::Expire { lease: crate::LeaseId::new(1).expect("valid") }.encode();
     let path = "/good".parse().expect("valid");
     let reap = Command::ReapNode { path, czxid: crate::Zxid::new(1) }.encode();
     for commands in [Bytes::from(bad), Bytes::from_static(&[1, 2, 3]), expire, reap] {

@@ -10,7 +10,7 @@ use super::super::{Applied, SessionState};
 use crate::{
     command::{Command, KeepAlive},
     config::Parameters,
-    id::{NodeId, Origin, SecretHash, SessionId, Zxid},
+    id::{LeaseId, NodeId, Origin, SecretHash, SessionId, Zxid},
     op::{
         Acl, Content, Event, EventKind, Grant, Identities, Lifetime, LimitName, OpError, Outcome,
         Quota, Reply, Stat, Txn,
@@ -26,6 +26,10 @@ pub(super) struct Model {
     pub(super) wall_ms: u64,
     pub(super) nodes: BTreeMap<String, Node>,
     pub(super) sessions: BTreeMap<SessionId, Lease>,
+    /// Leases beside the sessions' own.
+    pub(super) granted: BTreeMap<LeaseId, Granted>,
+    /// Whether the transaction under way wrote what is no change of a node.
+    pub(super) quiet: bool,
     pub(super) next_session: u64,
     pub(super) history: Vec<Change>,
     pub(super) floor: Zxid,
@@ -63,7 +67,7 @@ pub(super) struct Node {
 #[derive(Clone)]
 pub(super) struct Lease {
     pub(super) secret: SecretHash,
-    ttl_us: u64,
+    pub(super) ttl_us: u64,
     pub(super) deadline_us: u64,
     pub(super) epoch: u64,
     opener: Option<(NodeId, u64)>,
@@ -72,6 +76,15 @@ pub(super) struct Lease {
     pub(super) keep_alive: u64,
     identities: Identities,
     pub(super) replies: BTreeMap<u64, Reply>,
+}
+
+#[derive(Clone)]
+pub(super) struct Granted {
+    pub(super) session: SessionId,
+    pub(super) ttl_us: u64,
+    pub(super) deadline_us: u64,
+    /// Of the newest keep-alive: the attachment, and the number.
+    pub(super) heard: (u64, u64),
 }
 
 impl Model {
@@ -85,6 +98,8 @@ impl Model {
             states: BTreeMap::from([(0, Rc::new(nodes.clone()))]),
             nodes,
             sessions: BTreeMap::new(),
+            granted: BTreeMap::new(),
+            quiet: false,
             next_session: 1,
             history: Vec::new(),
             floor: Zxid::ZERO,
@@ -147,14 +162,7 @@ impl Model {
                 let (accepted, refused) = items.into_iter().partition(|it| self.keep_alive(it));
                 Applied::KeepAlives { accepted, refused }
             }
-            Command::ExpireSession { session } => match self.sessions.get(&session) {
-                Some(lease) if lease.deadline_us <= self.clock_us => {
-                    let epoch = lease.epoch;
-                    self.end(session);
-                    Applied::Expired { session, epoch }
-                }
-                _ => Applied::NotExpired { session },
-            },
+            Command::Expire { lease } => self.expire(lease),
             Command::ReapNode { path, czxid } => self.reap(path, czxid),
             Command::PinStore { .. } => Applied::Nothing,
         }
@@ -195,7 +203,7 @@ impl Model {
         })
     }
 
-    pub(super) fn ephemerals(&self, id: SessionId) -> Vec<String> {
+    pub(super) fn ephemerals(&self, id: LeaseId) -> Vec<String> {
         let owned = self.nodes.iter().filter(|it| it.1.stat.owner == Some(id));
         owned.map(|it| it.0.clone()).collect()
     }
@@ -399,8 +407,62 @@ impl Model {
         Ok(self.session(id).unwrap())
     }
 
+    fn expire(&mut self, id: LeaseId) -> Applied {
+        let session = SessionId::new(id.as_u64()).unwrap();
+        match (self.sessions.get(&session), self.granted.get(&id)) {
+            (Some(lease), _) if lease.deadline_us <= self.clock_us => {
+                let epoch = lease.epoch;
+                self.end(session);
+                Applied::Expired { session, epoch }
+            }
+            (_, Some(granted)) if granted.deadline_us <= self.clock_us => {
+                let session = granted.session;
+                let events = self.end_lease(id);
+                self.commit(events);
+                Applied::LeaseExpired { lease: id, session }
+            }
+            _ => Applied::NotExpired { lease: id },
+        }
+    }
+
+    /// Leases of a session.
+    pub(super) fn leases(&self, session: SessionId) -> Vec<LeaseId> {
+        let of = self.granted.iter().filter(|it| it.1.session == session);
+        of.map(|it| *it.0).collect()
+    }
+
+    /// Ephemeral nodes of a session and its leases.
+    pub(super) fn owned(&self, session: SessionId) -> Vec<String> {
+        let mut all = self.ephemerals(session.lease());
+        all.extend(self.leases(session).into_iter().flat_map(|it| self.ephemerals(it)));
+        all.sort();
+        all
+    }
+
+    pub(super) fn end_lease(&mut self, id: LeaseId) -> Vec<Change> {
+        self.granted.remove(&id);
+        let owned = self.ephemerals(id);
+        owned.into_iter().map(|path| self.unlink(&path)).collect()
+    }
+
     fn keep_alive(&mut self, item: &KeepAlive) -> bool {
         let base_us = self.clock_us + self.parameters.tick_us;
+        if let Some(id) = item.lease {
+            let session = self.sessions.get(&item.session);
+            let attached = session.is_some_and(|it| it.epoch == item.epoch);
+            return match self.granted.get_mut(&id) {
+                Some(it)
+                    if attached
+                        && it.session == item.session
+                        && it.heard < (item.epoch, item.number) =>
+                {
+                    it.heard = (item.epoch, item.number);
+                    it.deadline_us = base_us + it.ttl_us;
+                    true
+                }
+                _ => false,
+            };
+        }
         match self.sessions.get_mut(&item.session) {
             Some(lease) if lease.epoch == item.epoch && lease.keep_alive < item.number => {
                 lease.keep_alive = item.number;
@@ -413,9 +475,11 @@ impl Model {
     }
 
     fn end(&mut self, id: SessionId) {
+        let owned = self.owned(id);
+        let events = owned.iter().map(|path| self.unlink(path)).collect();
         self.sessions.remove(&id);
-        let changes = self.ephemerals(id).iter().map(|path| self.unlink(path)).collect();
-        self.commit(changes);
+        self.granted.retain(|_, it| it.session != id);
+        self.commit(events);
     }
 
     /// One transaction: its changes, and the history cut back to its bounds.

@@ -1,10 +1,12 @@
 //! Transactions: everything is copied first, and put back if something is refused.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
-use super::{Change, Model, Node, acl_of, before, outcome_bytes};
+use super::{Change, Granted, Model, Node, acl_of, before, outcome_bytes};
 use crate::{
-    id::{SessionId, Zxid},
+    id::{LeaseId, SessionId, Zxid},
     op::{
         Acl, Body, Check, Child, Children, CreateMode, EventKind, Field, Grant, Guard, Identities,
         Identity, Lifetime, LimitName, List, Op, OpError, Outcome, Page, Principal, Quota,
@@ -34,6 +36,7 @@ impl Model {
         // A single operation looks before it does anything.
         let copy = matches!(txn.body(), Body::Many { .. }).then(|| self.clone());
         let mut done = Vec::new();
+        self.quiet = false;
         let result = match (txn.body(), refused) {
             (Body::One(op), None) => self.step(op, actor, who, &mut done),
             (Body::Many { then, .. }, None) => self.steps(then, true, (actor, who), &mut done),
@@ -49,7 +52,7 @@ impl Model {
                     *self = copy;
                 }
             }
-            Ok(_) if done.is_empty() => {}
+            Ok(_) if done.is_empty() && !self.quiet => {}
             Ok(_) => self.commit(done),
         }
         result
@@ -138,6 +141,7 @@ impl Model {
                     return Err(OpError::EphemeralWithoutSession);
                 }
                 let owner = actor.filter(|_| mode.is_ephemeral());
+                let owner = owner.map(|it| self.check_owner(it, mode.lease())).transpose()?;
                 self.create((path.as_str(), *mode, data, owner), acl.as_ref(), who, done)
             }
             Op::Set { path, data, version } => {
@@ -178,8 +182,66 @@ impl Model {
                 self.set_acl(path, acl, *version, who, done)
             }
             Op::SetQuota { path, quota } => self.set_quota(path, *quota, who, done),
+            Op::Grant { ttl } => {
+                self.quiet = true;
+                self.grant(actor.ok_or(OpError::LeaseWithoutSession)?, *ttl)
+            }
+            Op::Revoke { lease } => self.revoke(*lease, actor, done),
             _ => self.look(op, who),
         }
+    }
+
+    fn check_owner(&self, actor: SessionId, lease: Option<LeaseId>) -> Result<LeaseId, OpError> {
+        let lease = lease.unwrap_or(actor.lease());
+        if lease != actor.lease() && !self.leases(actor).contains(&lease) {
+            return Err(OpError::NoLease { lease });
+        }
+        let (value, max) = (self.owned(actor).len() as u64 + 1, self.parameters.ephemerals_max);
+        match value > max {
+            true => Err(OpError::Limit { limit: LimitName::Ephemerals, value, max }),
+            false => Ok(lease),
+        }
+    }
+
+    fn revoke(
+        &mut self,
+        lease: LeaseId,
+        actor: Option<SessionId>,
+        done: &mut Vec<Change>,
+    ) -> Result<Outcome, OpError> {
+        let actor = actor.ok_or(OpError::LeaseWithoutSession)?;
+        if !self.leases(actor).contains(&lease) {
+            return Err(OpError::NoLease { lease });
+        }
+        self.quiet = true;
+        let changes = self.end_lease(lease);
+        let nodes = changes.len() as u64;
+        done.extend(changes);
+        Ok(Outcome::Revoked { lease, nodes })
+    }
+
+    fn grant(&mut self, session: SessionId, ttl: Duration) -> Result<Outcome, OpError> {
+        for (limit, count, max) in [
+            (
+                LimitName::SessionLeases,
+                self.leases(session).len(),
+                self.parameters.session_leases_max,
+            ),
+            (LimitName::Leases, self.granted.len(), self.parameters.leases_max),
+        ] {
+            let value = count as u64 + 1;
+            if value > max {
+                return Err(OpError::Limit { limit, value, max });
+            }
+        }
+        let (min, max) = (self.parameters.ttl_us_min, self.parameters.ttl_us_max);
+        let ttl_us = (ttl.as_micros() as u64).clamp(min, max);
+        let lease = LeaseId::new(self.next_session).unwrap();
+        self.next_session += 1;
+        let deadline_us = self.clock_us + self.parameters.tick_us + ttl_us;
+        let heard = (self.sessions[&session].epoch, 0);
+        self.granted.insert(lease, Granted { session, ttl_us, deadline_us, heard });
+        Ok(Outcome::Granted { lease, ttl: Duration::from_micros(ttl_us) })
     }
 
     fn look(&self, op: &Op, who: &Identities) -> Result<Outcome, OpError> {
@@ -245,11 +307,15 @@ impl Model {
 
     fn create(
         &mut self,
-        (prefix, mode, data, owner): (&str, CreateMode, &[u8], Option<SessionId>),
+        (prefix, mode, data, owner): (&str, CreateMode, &[u8], Option<LeaseId>),
         acl: Option<&Acl>,
         who: &Identities,
         done: &mut Vec<Change>,
     ) -> Result<Outcome, OpError> {
+        let (value, max) = (self.nodes.len() as u64 + 1, self.parameters.nodes_max);
+        if value > max {
+            return Err(OpError::Limit { limit: LimitName::Nodes, value, max });
+        }
         let parent = before(prefix).to_string();
         let parent_path = || parent.parse::<Path>().unwrap();
         let Some(above) = self.nodes.get(&parent) else {
