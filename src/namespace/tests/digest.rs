@@ -126,5 +126,5 @@ fn rule_2_the_digest_is_that_of_the_snapshot_after_random_runs() {
     }
 }
 
-const EMPTY: u64 = 9_047_783_324_066_497_362;
-const BUSY: u64 = 11_330_469_875_939_175_299;
+const EMPTY: u64 = 18_261_348_598_201_726_553;
+const BUSY: u64 = 815_724_523_714_344_083;
