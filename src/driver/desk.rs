@@ -122,7 +122,10 @@ impl Desk {
                 promise.fill(node.transfer_leader(to).map_err(Error::from));
             }
             Call::Status(promise) => promise.fill(Ok(node.status())),
-            Call::View(promise) => promise.fill(Ok(node.view())),
+            Call::View(promise) => promise.fill(match node.is_quarantined() {
+                true => Err(Error::from(SubmitError::Quarantined)),
+                false => Ok(node.view()),
+            }),
             Call::Image(promise) => promise.fill(Ok(node.image())),
             call => self.look(call, node),
         }

@@ -99,6 +99,13 @@ impl History {
         Ok(self.events.focus().narrow(self.first_after(zxid)..).into_iter())
     }
 
+    /// Changes the oldest event as a broken memory would.
+    #[cfg(test)]
+    pub(super) fn corrupt(&mut self) {
+        let event = self.events.front_mut().expect("there is one");
+        event.czxid = Zxid::new(event.czxid.as_u64() ^ 1);
+    }
+
     fn first_after(&self, zxid: Zxid) -> usize {
         let (mut low, mut high) = (0, self.events.len());
         while low < high {

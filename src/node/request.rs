@@ -332,6 +332,10 @@ pub enum SubmitError {
         "the disk of this node is nearly full: free space there; deletes and closes still pass"
     )]
     DiskFull,
+    /// This node's state differs from that of most voters; it takes over the state of another
+    /// member, and then goes on. Ask another node meanwhile.
+    #[error("the state of this node differs from that of most voters, and is being replaced")]
+    Quarantined,
     /// Only the leader does this.
     #[error("this node is not the leader{}", named(*leader))]
     NotLeader {
@@ -375,6 +379,7 @@ impl SubmitError {
             self,
             Self::Overloaded { .. }
                 | Self::DiskFull
+                | Self::Quarantined
                 | Self::NotLeader { .. }
                 | Self::Membership(_)
                 | Self::Behind { .. }

@@ -2,6 +2,7 @@
 //! hold exactly what was persisted.
 
 mod cut_tail;
+mod divergence;
 mod hostile;
 mod identity;
 mod leases;
