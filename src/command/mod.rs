@@ -186,10 +186,10 @@ impl Entry {
         out.freeze()
     }
 
-    /// The release that is needed to apply an entry, as far as it says.
+    /// The later release that is needed to apply an entry, if it names one.
     pub(crate) fn needs(bytes: Bytes) -> Option<Release> {
         let record = proto::EntryRecord::decode(bytes).ok()?;
-        Release::from_u32(record.needs_release)
+        Release::from_u32(record.needs_release).filter(|needs| *needs > ENTRY_NEEDS)
     }
 
     pub(crate) fn decode(bytes: Bytes) -> Result<Self, CommandError> {

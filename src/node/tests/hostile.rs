@@ -73,7 +73,11 @@ fn real_frames() -> Vec<Frame> {
     }
     cluster.run(20);
     let frames = cluster.sent.iter().map(|bytes| Frame::decode(bytes, usize::MAX));
-    frames.collect::<Result<_, _>>().expect("our own frames")
+    let frames: Vec<Frame> = frames.collect::<Result<_, _>>().expect("our own frames");
+    let kinds: Vec<_> = frames.iter().map(|it| std::mem::discriminant(&it.body)).collect();
+    let distinct: std::collections::HashSet<_> = kinds.into_iter().collect();
+    assert_eq!(distinct.len(), 15, "all but a refusal");
+    frames
 }
 
 fn mutate_raft(draw: &mut Draw, message: &mut RaftMessage) {

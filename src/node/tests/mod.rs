@@ -7,6 +7,7 @@ mod hostile;
 mod identity;
 mod leases;
 mod members;
+mod releases;
 mod run_loop;
 mod sessions;
 mod snapshots;
