@@ -275,8 +275,8 @@ impl Consensus {
             .ok_or(TransferError::Ended)
     }
 
-    /// The node leads no more, and campaigns for nothing, until it hears of a leader or its election
-    /// timeout has passed.
+    /// The node leads no more, nor campaigns, until it hears of a leader or its election timeout
+    /// has passed.
     pub(crate) fn step_down(&mut self) {
         if self.role() != Role::Follower && !self.is_blocked() {
             self.call("step_down", |raw| {

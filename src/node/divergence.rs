@@ -1,12 +1,12 @@
 //! States that differ: they are compared, and a bad one is replaced (ARCHITECTURE.md, rule 2).
 //!
 //! A member whose state is not that of most voters is in quarantine: its consensus stands still, as
-//! if the process had been stopped, so it gives no vote and acknowledges nothing; it answers nothing
-//! and serves no snapshot. Its log is what it was, and raft ignores a snapshot of what a log has.
-//! So the state alone is replaced: by that of a peer, after an entry that this member may not have
-//! in its log yet, once most voters have said that theirs was the same there. Entries up to it then
-//! change the members only. Until a snapshot of the new state is durable, the member's own record
-//! says that the one on the disk is not to be used.
+//! if the process had been stopped, so it gives no vote and acknowledges nothing; it answers
+//! nothing and serves no snapshot. Its log is what it was, and raft ignores a snapshot of what a
+//! log has. So the state alone is replaced: by that of a peer, after an entry that this member may
+//! not have in its log yet, once most voters have said that theirs was the same there. Entries up
+//! to it then change the members only. Until a snapshot of the new state is durable, the member's
+//! own record says that the one on the disk is not to be used.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -145,7 +145,7 @@ pub struct Mismatch {
     /// The last transaction after which they were the same, if it is known.
     pub last_good: Option<Zxid>,
     /// The first transaction after which they are known to have differed: the very first, if it
-    /// follows on `last_good`. `None` while it is looked for, and when nobody remembers so far back.
+    /// follows on `last_good`. `None` while it is looked for, and if the node was restarted since.
     pub first_bad: Option<Zxid>,
 }
 
