@@ -275,17 +275,6 @@ impl Consensus {
             .ok_or(TransferError::Ended)
     }
 
-    /// The node leads no more, nor campaigns, until it hears of a leader or its election timeout
-    /// has passed.
-    pub(crate) fn step_down(&mut self) {
-        if self.role() != Role::Follower && !self.is_blocked() {
-            self.call("step_down", |raw| {
-                let term = raw.raft.term;
-                raw.raft.become_follower(term, raft::INVALID_ID);
-            });
-        }
-    }
-
     /// Starts an election, without waiting for the timeout.
     ///
     /// # Errors

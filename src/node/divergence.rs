@@ -219,31 +219,29 @@ impl Node {
             return Ok(());
         };
         let asked = quarantine.peer == Some(from);
+        let asks = matches!(quarantine.phase, Phase::Ask);
+        let searched = match quarantine.phase {
+            Phase::Search(after) => Some(after),
+            _ => None,
+        };
         match body {
-            Body::Marks { after, items } if asked => {
-                if matches!(quarantine.phase, Phase::Search(from) if from == after) {
-                    match quarantine.search(&self.digests, &items) {
-                        Some(next) => quarantine.phase = Phase::Search(next),
-                        None => quarantine.phase = Phase::Ask,
-                    }
-                    self.ask(true);
-                }
+            Body::Marks { after, items } if asked && searched == Some(after) => {
+                let next = quarantine.search(&self.digests, &items);
+                quarantine.phase = next.map_or(Phase::Ask, Phase::Search);
+                self.ask(true);
             }
-            Body::StateOffer { index, term } if asked && index >= self.applied => {
-                if matches!(quarantine.phase, Phase::Ask) {
-                    let incoming =
-                        Incoming::new(from, (index, term), self.config.cluster, self.tick);
-                    quarantine.phase = Phase::Fetch(Box::new(incoming));
-                    quarantine.votes.clear();
-                    self.ask_digests(index);
-                    self.ask(true);
-                }
+            Body::StateOffer { index, term } if asked && asks && index >= self.applied => {
+                let incoming = Incoming::new(from, (index, term), self.config.cluster, self.tick);
+                quarantine.phase = Phase::Fetch(Box::new(incoming));
+                quarantine.votes.clear();
+                self.ask_digests(index);
+                self.ask(true);
             }
-            Body::DigestReport(it) if it.version == Digest::VERSION => {
-                if quarantine.index() == Some(it.index) {
-                    quarantine.votes.insert(from, it.digest);
-                    self.verify();
-                }
+            Body::DigestReport(it)
+                if it.version == Digest::VERSION && quarantine.index() == Some(it.index) =>
+            {
+                quarantine.votes.insert(from, it.digest);
+                self.verify();
             }
             Body::SnapshotChunk(chunk) if asked => return self.take_state_chunk(from, chunk),
             _ => {}
@@ -446,8 +444,8 @@ impl Node {
         (self.snapshot_index, self.log_bytes) = (0, self.config.limits.snapshot_log_bytes);
         self.cursors.installed(before);
         self.unanswered_before = Some(self.next_ticket);
+        // Who led, and was not missed, leads on with what a new leader begins with.
         self.following = (None, 0);
-        self.consensus.step_down();
     }
 }
 
