@@ -348,6 +348,10 @@ pub struct Limits {
     pub request_ticks_max: u32,
     /// Ticks that a snapshot transfer may make no progress. Default: 200.
     pub transfer_ticks_max: u32,
+    /// Entries after which the leader has the members compare their states. It does so earlier
+    /// after 16,384 transactions, and when 20 election timeouts have passed since a change.
+    /// Default: 1,024.
+    pub compare_entries_max: usize,
 }
 
 impl Default for Limits {
@@ -384,6 +388,7 @@ impl Default for Limits {
             snapshot_chunk_bytes: 64 << 10,
             request_ticks_max: 200,
             transfer_ticks_max: 200,
+            compare_entries_max: 1_024,
         }
     }
 }
@@ -423,6 +428,7 @@ impl Limits {
             ("in-flight messages", self.inflight_max, 1, 1 << 16),
             ("log tail bytes", self.log_tail_bytes_max, 1 << 10, 1 << 40),
             ("snapshot log bytes", self.snapshot_log_bytes, 1 << 10, 1 << 40),
+            ("entries between comparisons", self.compare_entries_max, 1, 1 << 12),
             ("snapshot chunk bytes", self.snapshot_chunk_bytes, 1 << 9, 4 << 20),
         ] {
             in_range(setting, value as u64, min, max)?;

@@ -11,13 +11,13 @@ use bytes::Bytes;
 use crate::{
     command::{Batch, Command, Entry},
     config::Config,
-    id::{Boot, ClusterId, Incarnation, NodeId, Origin, Secret, SessionId, StoreId},
+    id::{Boot, ClusterId, Incarnation, NodeId, Origin, Secret, SessionId, StoreId, Zxid},
     namespace::{Decoder, Encoder, Namespace},
     node::Write,
     op::{CreateMode, Identities, Op},
     path::Path,
     wal::{Fs, MemoryFs, Wal, WalError, WalOptions},
-    wire::{Body, EntryKind, FRAME_BYTES_MAX, Frame, HardState, LogEntry},
+    wire::{Body, DigestReport, EntryKind, FRAME_BYTES_MAX, Frame, HardState, LogEntry},
 };
 
 /// The targets by name, each with inputs to start from.
@@ -74,6 +74,9 @@ fn frame_seeds() -> Vec<Vec<u8>> {
         Body::SnapshotOffer { index: 9, term: 2 },
         Body::SnapshotPull { index: 9, term: 2, offset: 512 },
         Body::SnapshotStaged { index: 9, term: 2, crc: 4 },
+        Body::DigestReport(DigestReport { index: 9, version: 1, digest: 5 }),
+        Body::Marks { after: Zxid::ZERO, items: vec![(Zxid::new(1), 6), (Zxid::new(3), 7)] },
+        Body::StateOffer { index: 9, term: 2 },
     ];
     let seed = |body| {
         let bytes = frame_of(body).encode();
@@ -113,6 +116,7 @@ fn entry_seeds() -> Vec<Vec<u8>> {
         Command::SessionTxn { session, epoch, seq, acked, txn: set(path).into() }
     }));
     commands.extend(session.map(|it| Command::Expire { lease: it.lease() }));
+    commands.push(Command::CompareStates { index: 9, version: 1, digest: 5 });
     let parts: Vec<Bytes> = commands.iter().map(Command::encode).collect();
     let one = |part: &Bytes| Entry::encode(1, 2, std::slice::from_ref(part)).to_vec();
     let mut seeds: Vec<_> = parts.iter().map(one).collect();

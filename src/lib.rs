@@ -109,7 +109,7 @@ mod wire;
 #[doc = include_str!("../README.md")]
 pub struct Readme;
 
-pub use command::CommandError;
+pub use command::{CommandError, Release};
 pub use config::{Config, ConfigBuilder, ConfigError, Limits};
 pub use id::{Boot, ClusterId, Incarnation, LeaseId, NodeId, Secret, SessionId, StoreId, Zxid};
 #[doc(hidden)]

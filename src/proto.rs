@@ -15,10 +15,13 @@ pub struct EntryRecord {
     /// Length-delimited CommandRecord.
     #[prost(bytes = "bytes", tag = "4")]
     pub commands: ::prost::bytes::Bytes,
+    /// The first release that can apply all of this: its major number times 65536, and its minor one.
+    #[prost(uint32, tag = "5")]
+    pub needs_release: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CommandRecord {
-    #[prost(oneof = "command_record::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "command_record::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub kind: ::core::option::Option<command_record::Kind>,
 }
 /// Nested message and enum types in `CommandRecord`.
@@ -43,6 +46,8 @@ pub mod command_record {
         PinStore(super::PinStore),
         #[prost(message, tag = "9")]
         ReapNode(super::ReapNode),
+        #[prost(message, tag = "10")]
+        CompareStates(super::CompareStates),
     }
 }
 /// A transaction of a session, exactly once and in sequence.
@@ -410,6 +415,18 @@ pub struct ReapNode {
     pub path: ::prost::bytes::Bytes,
     #[prost(uint64, tag = "2")]
     pub czxid: u64,
+}
+/// The members compare their states after this entry, which lies before this command.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CompareStates {
+    #[prost(uint64, tag = "1")]
+    pub index: u64,
+    /// How the digest is made.
+    #[prost(uint32, tag = "2")]
+    pub version: u32,
+    /// That of the leader's own state.
+    #[prost(fixed64, tag = "3")]
+    pub digest: u64,
 }
 /// Records the store id of a member whose store is not known yet.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -883,6 +900,10 @@ pub struct LocalRecord {
     /// Length-delimited PinRecord.
     #[prost(bytes = "bytes", tag = "6")]
     pub pins: ::prost::bytes::Bytes,
+    /// The entry after which the state differed from that of most voters: neither it nor the snapshot
+    /// is to be used. 0: none.
+    #[prost(uint64, tag = "7")]
+    pub diverged_at: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RaftRecord {
@@ -1012,4 +1033,48 @@ pub struct SnapshotStaged {
     pub term: u64,
     #[prost(uint32, tag = "3")]
     pub crc: u32,
+}
+/// The digest of the sender's state after an entry.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DigestReport {
+    #[prost(uint64, tag = "1")]
+    pub index: u64,
+    #[prost(uint32, tag = "2")]
+    pub version: u32,
+    #[prost(fixed64, tag = "3")]
+    pub digest: u64,
+}
+/// Asks for a DigestReport, as soon as the receiver has applied the entry.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DigestAsk {
+    #[prost(uint64, tag = "1")]
+    pub index: u64,
+}
+/// Asks for what the receiver's state came to after each transaction after this one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MarksAsk {
+    #[prost(uint64, tag = "1")]
+    pub after: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Marks {
+    #[prost(uint64, tag = "1")]
+    pub after: u64,
+    /// 16 bytes each, little-endian: a zxid, ascending, and what the state came to after it.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub items: ::prost::bytes::Bytes,
+}
+/// Asks for the receiver's state after this entry or a later one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StateAsk {
+    #[prost(uint64, tag = "1")]
+    pub index: u64,
+}
+/// The state after this entry is there to be pulled, as a snapshot is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StateOffer {
+    #[prost(uint64, tag = "1")]
+    pub index: u64,
+    #[prost(uint64, tag = "2")]
+    pub term: u64,
 }

@@ -7,6 +7,8 @@ pub(crate) mod access;
 mod fast;
 mod txn;
 
+use std::fmt;
+
 use bytes::{Buf, Bytes, BytesMut};
 use prost::{
     Message as _,
@@ -94,6 +96,14 @@ pub(crate) enum Command {
         node: NodeId,
         store: StoreId,
     },
+    /// The members compare their states after an earlier entry (ARCHITECTURE.md, rule 2).
+    CompareStates {
+        index: u64,
+        /// How the digest is made.
+        version: u32,
+        /// That of the leader's own state.
+        digest: u64,
+    },
 }
 
 /// The newest keep-alive of a session or a lease (ARCHITECTURE.md, rule 3).
@@ -129,6 +139,34 @@ pub enum CommandError {
     Field(&'static str),
 }
 
+/// A release, by its major and minor number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub struct Release {
+    /// The first number.
+    pub major: u16,
+    /// The second number.
+    pub minor: u16,
+}
+
+impl Release {
+    fn to_u32(self) -> u32 {
+        (u32::from(self.major) << 16) | u32::from(self.minor)
+    }
+
+    /// 0 stands for none.
+    fn from_u32(number: u32) -> Option<Self> {
+        let [a, b, c, d] = number.to_be_bytes();
+        let (major, minor) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+        (number > 0).then_some(Self { major, minor })
+    }
+}
+
+impl fmt::Display for Release {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
 impl Entry {
     /// The bytes of an entry with these commands, each part length-delimited; copies them once.
     pub(crate) fn encode(advance_us: u64, wall_ms: u64, commands: &[Bytes]) -> Bytes {
@@ -137,6 +175,7 @@ impl Entry {
             advance_us,
             wall_ms,
             commands: Bytes::new(),
+            needs_release: ENTRY_NEEDS.to_u32(),
         };
         let length: usize = commands.iter().map(Bytes::len).sum();
         let mut out = BytesMut::with_capacity(head.encoded_len() + length + 16);
@@ -147,6 +186,12 @@ impl Entry {
             commands.iter().for_each(|part| out.extend_from_slice(part));
         }
         out.freeze()
+    }
+
+    /// The later release that is needed to apply an entry, if it names one.
+    pub(crate) fn needs(bytes: Bytes) -> Option<Release> {
+        let record = proto::EntryRecord::decode(bytes).ok()?;
+        Release::from_u32(record.needs_release).filter(|needs| *needs > ENTRY_NEEDS)
     }
 
     pub(crate) fn decode(bytes: Bytes) -> Result<Self, CommandError> {
@@ -250,6 +295,10 @@ impl Command {
                 node: node.as_u64(),
                 store: Bytes::copy_from_slice(store.as_bytes()),
             }),
+            Self::CompareStates { index, version, digest } => {
+                let (index, version, digest) = (*index, *version, *digest);
+                Kind::CompareStates(proto::CompareStates { index, version, digest })
+            }
         };
         proto::CommandRecord { kind: Some(kind) }
     }
@@ -295,6 +344,10 @@ impl Command {
                     it.store[..].try_into().map_err(|_| CommandError::Field("store"))?,
                 ),
             },
+            Kind::CompareStates(it) => {
+                let proto::CompareStates { index, version, digest } = it;
+                Self::CompareStates { index, version, digest }
+            }
         })
     }
 }
@@ -369,3 +422,6 @@ const LENGTH_BYTES_MAX: usize = 10;
 const ENTRY_COMMANDS_TAG: u32 = 4;
 /// The version of log entries and commands.
 pub(crate) const ENTRY_VERSION: u32 = 1;
+/// The first release that knows this version and every kind of command: whoever adds a kind that
+/// an older member would meet in the log raises it, so that the member can name what it lacks.
+const ENTRY_NEEDS: Release = Release { major: 0, minor: 1 };

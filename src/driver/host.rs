@@ -377,7 +377,9 @@ impl Host {
         }
         match self.publish_until {
             None => {}
-            Some(until) if now < until => drop(published.publish(Some(self.node.view()))),
+            Some(until) if now < until && !self.node.is_quarantined() => {
+                drop(published.publish(Some(self.node.view())))
+            }
             Some(_) => {
                 self.publish_until = None;
                 drop(published.publish(None));

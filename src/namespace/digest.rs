@@ -95,6 +95,14 @@ pub(super) fn digest(head: &Head<'_>, parts: [Sum; 3]) -> Digest {
     Digest { version: Digest::VERSION, value }
 }
 
+/// What a state with these numbers and parts comes to, beside what never changes. It is compared
+/// between members that run, and is never stored.
+pub(super) fn mark(numbers: [u64; 4], parts: [Sum; 3]) -> u64 {
+    let mut hash = Hash::new(Kind::Mark);
+    numbers.into_iter().for_each(|word| hash.word(word));
+    parts.into_iter().map(Sum::value).fold(hash.end(), u64::wrapping_add)
+}
+
 /// Stands for a path in the items of its node.
 pub(super) fn of_path(path: &str) -> u64 {
     let mut hash = Hash::new(Kind::Path);
@@ -250,6 +258,7 @@ enum Kind {
     Reply,
     Change,
     Lease,
+    Mark,
 }
 
 /// One word at a time, each step reversible: items of one length that differ in one word differ.

@@ -189,6 +189,12 @@ impl History {
         Ok(self.changes.focus().narrow(self.first_after(zxid)..).into_iter())
     }
 
+    /// Changes the oldest change as a broken memory would.
+    #[cfg(test)]
+    pub(super) fn corrupt(&mut self) {
+        self.changes.front_mut().expect("there is one").hash ^= 1;
+    }
+
     fn first_after(&self, zxid: Zxid) -> usize {
         let (mut low, mut high) = (0, self.changes.len());
         while low < high {

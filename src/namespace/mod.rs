@@ -31,6 +31,7 @@ use std::{fmt, mem, sync::Arc};
 
 pub(crate) use self::{
     access::Lists,
+    digest::Digest,
     history::Change,
     session::SessionState,
     snapshot::{Decoder, Encoder},
@@ -51,7 +52,7 @@ use crate::{
 
 use self::{
     access::Actor,
-    digest::Digest,
+    digest::Sum,
     history::History,
     session::{Admission, Opener, Sessions},
     tree::{Stamp, Tree},
@@ -133,7 +134,7 @@ impl Namespace {
             Command::KeepAlives(items) => self.apply_keep_alives(items),
             Command::Expire { lease } => self.expire(lease),
             Command::ReapNode { path, czxid } => self.reap_node(path, czxid),
-            Command::PinStore { .. } => Applied::Nothing,
+            Command::PinStore { .. } | Command::CompareStates { .. } => Applied::Nothing,
         }
     }
 
@@ -178,6 +179,17 @@ impl Namespace {
     /// Everything as it is now; O(1).
     pub(crate) fn freeze(&self) -> Frozen {
         self.state.clone()
+    }
+
+    /// What everything comes to; O(1).
+    pub(crate) fn digest(&self) -> Digest {
+        self.state.digest()
+    }
+
+    /// What everything but the parameters comes to; cheaper, for it is asked after each
+    /// transaction.
+    pub(crate) fn mark(&self) -> u64 {
+        self.state.mark()
     }
 
     /// The last transaction.
@@ -393,6 +405,26 @@ impl Namespace {
     }
 }
 
+/// What a broken memory does: nothing that is counted notices.
+#[cfg(test)]
+impl Namespace {
+    pub(crate) fn corrupt_data(&mut self, path: &str, data: bytes::Bytes) {
+        self.state.tree.corrupt(path, data);
+    }
+
+    pub(crate) fn corrupt_clock(&mut self) {
+        self.state.clock_us ^= 1 << 3;
+    }
+
+    pub(crate) fn corrupt_reply(&mut self, session: SessionId) {
+        self.state.sessions.corrupt(session);
+    }
+
+    pub(crate) fn corrupt_history(&mut self) {
+        self.state.history.corrupt();
+    }
+}
+
 impl fmt::Debug for Namespace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.state.fmt(f)
@@ -422,7 +454,16 @@ impl Frozen {
             next_session: self.sessions.next_id(),
             floor: self.history.floor(),
         };
-        digest::digest(&head, [self.tree.sum, self.sessions.sum(), self.history.sum()])
+        digest::digest(&head, self.sums())
+    }
+
+    fn mark(&self) -> u64 {
+        let numbers = [self.zxid.as_u64(), self.clock_us, self.wall_ms, self.sessions.next_id()];
+        digest::mark(numbers, self.sums())
+    }
+
+    fn sums(&self) -> [Sum; 3] {
+        [self.tree.sum, self.sessions.sum(), self.history.sum()]
     }
 
     #[cfg(test)]

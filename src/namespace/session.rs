@@ -81,6 +81,15 @@ impl Sessions {
         Ok(state)
     }
 
+    /// Changes the oldest kept reply of a session as a broken memory would.
+    #[cfg(test)]
+    pub(super) fn corrupt(&mut self, id: SessionId) {
+        let session = Arc::make_mut(self.by_id.get_mut(&id).expect("it lives"));
+        let reply = session.replies.front_mut().expect("there is one");
+        let reply = Arc::make_mut(reply);
+        reply.zxid = Zxid::new(reply.zxid.as_u64() ^ 1);
+    }
+
     /// The answer to a repeated open: the same session, renewed (rule 9). Repeated elsewhere, or
     /// in a later opening of the node, it attaches the session there under the next epoch, for two
     /// origins never share one; then it also gives the epoch that ended.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::{Ended, Node, PendingChange};
 use crate::{
-    command::{Batch, Command, CommandError, Entry, KeepAlive},
+    command::{Batch, Command, CommandError, Entry, KeepAlive, Release},
     consensus::{MembershipChange, Replication},
     id::{LeaseId, Origin as OriginId, SessionId, Zxid},
     namespace::{Applied, Change, Lists, SessionState},
@@ -19,7 +19,7 @@ use crate::{
         transfer::Local,
     },
     op::{Identities, OpError, Outcome, Reply},
-    wire::{Body, EntryKind, LogEntry},
+    wire::{Body, DigestReport, EntryKind, LogEntry},
 };
 
 impl Node {
@@ -29,24 +29,32 @@ impl Node {
         };
         for entry in entries {
             let (index, bytes) = (entry.index, entry.data.len() + ENTRY_OVERHEAD);
-            match entry.kind {
+            let changes = match entry.kind {
                 EntryKind::Normal => self.apply_entry(index, entry.data),
-                EntryKind::Membership => self.apply_change(&entry),
-            }
+                EntryKind::Membership => {
+                    self.apply_change(&entry);
+                    false
+                }
+            };
             if self.ended.is_some() {
                 return;
             }
-            self.applied = index;
+            if !self.is_covered(index) {
+                self.applied = index;
+                let place = (index, self.namespace.zxid(), self.namespace.digest().value);
+                self.digests.push_entry(place, changes, self.tick);
+            }
             self.tail.push_back((index, bytes));
             self.tail_bytes += bytes;
         }
         self.consensus.applied(last);
         self.compact_tail();
+        self.compare_digests();
     }
 
     /// Answers reads that the tree as it is now can answer.
     pub(super) fn answer_reads(&mut self) {
-        if self.ended.is_some() || self.reads.len() == 0 {
+        if self.is_out() || self.reads.len() == 0 {
             return;
         }
         loop {
@@ -76,7 +84,7 @@ impl Node {
 
     /// Lets watches that lag read on.
     pub(super) fn read_on(&mut self) {
-        if self.ended.is_some() || !self.cursors.wants_catch_up() {
+        if self.is_out() || !self.cursors.wants_catch_up() {
             return;
         }
         let namespace = &self.namespace;
@@ -145,21 +153,38 @@ impl Node {
         sent + std::time::Duration::from_micros(u64::try_from(safe_us).unwrap_or(0))
     }
 
-    fn apply_entry(&mut self, index: u64, data: Bytes) {
+    /// Returns whether it does more than to ask for a comparison of states.
+    fn apply_entry(&mut self, index: u64, data: Bytes) -> bool {
         if data.is_empty() {
             // A new leader's own entry, or a membership change that raft has replaced (H10).
-            return;
+            return false;
         }
-        let entry = match Entry::decode(data) {
+        let needs = |error: CommandError| (error, Entry::needs(data.clone()));
+        let entry = match Entry::decode(data.clone()) {
             Ok(entry) => entry,
-            Err(error) => return self.end(Ended::Command { index, error }),
+            Err(error) => {
+                self.cannot_apply(index, needs(error));
+                return false;
+            }
         };
-        self.namespace.begin_entry(entry.advance_us, entry.wall_ms);
+        let covered = self.is_covered(index);
+        if !covered {
+            self.namespace.begin_entry(entry.advance_us, entry.wall_ms);
+        }
         let Entry { commands: mut batch, .. } = entry;
+        let mut changes = batch.0.is_empty();
         while let Some(command) = Batch::next_command(&mut batch) {
             match command {
                 Ok(Command::PinStore { node, store }) => self.membership.pin(node, store),
-                Ok(command) => self.apply_command(command),
+                // The state holds what it did.
+                Ok(_) if covered => {}
+                Ok(Command::CompareStates { index, version, digest }) => {
+                    self.compare_states(DigestReport { index, version, digest });
+                }
+                Ok(command) => {
+                    changes = true;
+                    self.apply_command(command);
+                }
                 // Of a known kind, and no member may ever apply it: all go past it alike.
                 Err(error @ CommandError::Field(_)) => {
                     slog::warn!(
@@ -167,13 +192,26 @@ impl Node {
                         "index" => index, "why" => %error
                     );
                 }
-                Err(error) => return self.end(Ended::Command { index, error }),
+                Err(error) => {
+                    self.cannot_apply(index, needs(error));
+                    return false;
+                }
             }
         }
+        changes
+    }
+
+    fn cannot_apply(&mut self, index: u64, (error, needs): (CommandError, Option<Release>)) {
+        self.end(Ended::Command { index, error, needs });
     }
 
     fn apply_command(&mut self, command: Command) {
+        let before = self.namespace.zxid();
         let applied = self.namespace.apply(command);
+        let zxid = self.namespace.zxid();
+        if zxid != before {
+            self.digests.push_mark(zxid, self.namespace.mark());
+        }
         let changes = self.namespace.drain_changes();
         if !changes.is_empty() {
             let namespace = &self.namespace;
@@ -305,8 +343,11 @@ impl Node {
             Some(MembershipChange::Remove(id)) => {
                 self.membership.remove(id);
                 self.identity.forget(&BTreeSet::from([id]));
+                self.digests.forget(id);
                 let outgoing = self.transfers.outgoing.remove(&id);
                 self.drop_elsewhere(outgoing);
+                let state = self.transfers.states.remove(&id);
+                self.drop_elsewhere(state);
             }
             None => {}
         }
@@ -359,11 +400,14 @@ impl Node {
 
     /// Goes on with snapshots that are on their way, and begins one when the log has grown.
     pub(super) fn tick_transfers(&mut self) {
+        if self.is_quarantined() {
+            return;
+        }
         self.tick_outgoing();
         let (tick, election) = (self.tick, u64::from(self.config.election_ticks));
         match &mut self.transfers.incoming {
             // The log has brought it here meanwhile.
-            Some(incoming) if incoming.index <= self.applied => self.drop_incoming(),
+            Some(it) if it.index <= self.consensus.applied_index() => self.drop_incoming(),
             Some(incoming) if !incoming.is_whole() && tick - incoming.asked_tick >= election => {
                 // What was asked for, or the answer, seems to be lost.
                 incoming.asked_tick = tick;
@@ -409,7 +453,8 @@ impl Node {
         let chunk_bytes = self.config.limits.snapshot_chunk_bytes;
         let grown = self.log_bytes >= self.config.limits.snapshot_log_bytes;
         let idle = self.transfers.local.is_none() && self.transfers.incoming.is_none();
-        if grown && idle && self.applied > self.snapshot_index {
+        let caught_up = self.consensus.applied_index() >= self.applied;
+        if grown && idle && caught_up && self.applied > self.snapshot_index {
             let Some(term) = self.consensus.term_at(self.applied) else {
                 return;
             };
@@ -426,6 +471,8 @@ impl Node {
             self.next_write.snapshot.push(install);
             self.next_write.compact_to = Some(index);
             self.snapshot_index = index;
+            // It is of the state in use, and durable before what follows on it.
+            self.identity.set_diverged_at(0);
             let local = self.transfers.local.take();
             self.drop_elsewhere(local);
         }

@@ -50,9 +50,10 @@ impl Node {
             self.in_flight.push_back(in_flight);
             return Some(Ready { write: Some((write, token)), ..Ready::default() });
         }
-        if self.ended.is_none() {
+        if !self.is_out() {
             self.answer_from_snapshot();
             self.follow_leader();
+            self.ask_to_compare();
             self.lead();
             self.follow();
         }
@@ -96,8 +97,11 @@ impl Node {
     pub fn persisted(&mut self, token: Token) -> Result<Vec<Message>, Misuse> {
         let in_flight = self.redeem(token)?;
         if in_flight.raft && self.ended.is_none() {
-            for (to, message) in self.consensus.persisted() {
-                self.send(to, Body::Raft(message));
+            let acknowledged = self.consensus.persisted();
+            if !self.is_quarantined() {
+                for (to, message) in acknowledged {
+                    self.send(to, Body::Raft(message));
+                }
             }
             self.check_consensus();
         }
@@ -218,7 +222,7 @@ impl Node {
     /// drain lets watches that lag read on within a bound. Tick if it is time, and drain again at
     /// once.
     pub fn has_more(&self) -> bool {
-        self.ended.is_none() && !self.is_blocked() && self.cursors.wants_catch_up()
+        !self.is_out() && !self.is_blocked() && self.cursors.wants_catch_up()
     }
 
     /// Notices that the leader or the term has changed.
@@ -360,7 +364,7 @@ impl Node {
 
     /// Drains consensus once: sends, applies, and returns what raft wants to be durable.
     fn drain_consensus(&mut self) -> (Option<RaftWrite>, Option<SnapshotMeta>) {
-        if self.ended.is_some() || !self.identity.takes_part() {
+        if self.is_out() || !self.identity.takes_part() {
             return (None, None);
         }
         let Some(batch) = self.consensus.drain() else {

@@ -42,6 +42,8 @@ pub(crate) struct Identity {
     /// Who has said hello to this opening.
     greeted: BTreeSet<NodeId>,
     recovering: bool,
+    /// The entry after which the state was found to be bad, until a good one is durable; or 0.
+    diverged_at: u64,
     changed: bool,
 }
 
@@ -102,6 +104,7 @@ impl Identity {
             other_bootstrap: None,
             greeted: BTreeSet::new(),
             recovering: false,
+            diverged_at: 0,
             changed: true,
         }
     }
@@ -125,6 +128,7 @@ impl Identity {
         self.pins.insert(self.id, self.own);
         self.founded |= record.founded;
         self.recovering |= record.recovering;
+        self.diverged_at = record.diverged_at;
         Ok(())
     }
 
@@ -140,6 +144,16 @@ impl Identity {
     pub(crate) fn set_recovering(&mut self, recovering: bool) {
         self.changed |= self.recovering != recovering;
         self.recovering = recovering;
+    }
+
+    /// Notes durably that neither the state nor the snapshot here is to be used; 0: that they are.
+    pub(crate) fn set_diverged_at(&mut self, index: u64) {
+        self.changed |= self.diverged_at != index;
+        self.diverged_at = index;
+    }
+
+    pub(crate) fn diverged_at(&self) -> u64 {
+        self.diverged_at
     }
 
     /// The record to write, if it has changed since the last call.
@@ -158,6 +172,7 @@ impl Identity {
             founded: self.founded,
             recovering: self.recovering,
             pins: pins.freeze(),
+            diverged_at: self.diverged_at,
         };
         Some(record.encode_to_vec().into())
     }

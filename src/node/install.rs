@@ -39,11 +39,18 @@ impl Node {
             return self.end(Ended::Consensus { why });
         };
         let before = self.namespace.zxid();
-        let old = std::mem::replace(&mut self.namespace, namespace);
-        self.garbage.items.push(Box::new(old));
         self.membership = membership;
         self.identity.forget(&self.membership.removed);
-        self.applied = meta.index;
+        // A state that is beyond the snapshot stays.
+        if !self.is_covered(meta.index) || self.is_quarantined() {
+            let old = std::mem::replace(&mut self.namespace, namespace);
+            self.garbage.items.push(Box::new(old));
+            self.applied = meta.index;
+            self.restart_digests();
+        }
+        // What the disk holds is a good state again.
+        self.quarantine = None;
+        self.identity.set_diverged_at(0);
         self.snapshot_index = meta.index;
         self.log_bytes = 0;
         self.tail.clear();
@@ -59,7 +66,7 @@ impl Node {
 
     /// Whether a snapshot was installed and the watches have read on.
     pub(super) fn may_answer_from_snapshot(&self) -> bool {
-        let waits = self.unanswered_before.is_some() && self.ended.is_none();
+        let waits = self.unanswered_before.is_some() && !self.is_out();
         waits && !self.cursors.wants_catch_up()
     }
 

@@ -32,6 +32,8 @@ pub(crate) struct Leadership {
     since_renewal_us: u64,
     /// Stores of members that the log does not know yet, already proposed.
     pins: BTreeMap<NodeId, StoreId>,
+    /// The last entry after which the members are to compare their states.
+    comparing: u64,
 }
 
 impl Leadership {
@@ -46,6 +48,7 @@ impl Leadership {
             held: BTreeMap::new(),
             since_renewal_us: 0,
             pins: BTreeMap::new(),
+            comparing: 0,
         }
     }
 
@@ -98,6 +101,17 @@ impl Leadership {
             self.buffer_bytes += command.len();
             // It comes before everything that waits, so that the first entry has it.
             self.buffer.insert(0, command);
+        }
+    }
+
+    /// Asks for a comparison of states, unless one is under way; `asked` is the last one that was
+    /// applied.
+    pub(crate) fn compare(&mut self, asked: u64, (index, version, digest): (u64, u32, u64)) {
+        if self.comparing <= asked {
+            self.comparing = index;
+            let command = Command::CompareStates { index, version, digest }.encode();
+            self.buffer_bytes += command.len();
+            self.buffer.push(command);
         }
     }
 

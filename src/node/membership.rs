@@ -77,6 +77,10 @@ impl Membership {
         self.members.get(&id).and_then(|member| member.store)
     }
 
+    pub(crate) fn voters(&self) -> BTreeSet<NodeId> {
+        self.members.iter().filter(|(_, member)| member.voter).map(|(&id, _)| id).collect()
+    }
+
     /// Where a snapshot with these members stands.
     pub(crate) fn meta(&self, index: u64, term: u64) -> SnapshotMeta {
         let ids = |voter: bool| {

@@ -29,6 +29,8 @@
 
 mod apply;
 mod cursors;
+mod digests;
+mod divergence;
 mod drain;
 mod identity;
 mod install;
@@ -68,7 +70,9 @@ pub use request::{
     ReadOutcome, Request, RequestError, Seq, SubmitError, Ticket, Unknown, Watch, WatchEnd,
     WatchId,
 };
-pub use status::{DiskError, DiskFault, Ended, Member, Role, Status, Waiting};
+pub use status::{
+    DiskError, DiskFault, Divergence, Ended, Member, Mismatch, Role, Status, Waiting,
+};
 pub use transfer::Image;
 
 use crate::{
@@ -78,8 +82,9 @@ use crate::{
     id::{NodeId, Origin as OriginId},
     namespace::{Namespace, Past, View},
     node::{
-        cursors::Cursors, drain::InFlight, identity::Identity, leader::Leadership,
-        membership::Membership, origin::Origin, reads::Reads, transfer::Transfers,
+        cursors::Cursors, digests::Digests, divergence::Quarantine, drain::InFlight,
+        identity::Identity, leader::Leadership, membership::Membership, origin::Origin,
+        reads::Reads, transfer::Transfers,
     },
     op::{Identities, Op, Txn},
     path::Path,
@@ -111,6 +116,12 @@ pub struct Node {
     /// A snapshot was installed: what was submitted before this ticket is answered from it, as soon
     /// as the watches have read on.
     unanswered_before: Option<u64>,
+    digests: Digests,
+    /// While the state is not to be used.
+    quarantine: Option<Quarantine>,
+    /// What had been wrong with the state, and after which entry that of a peer took its place. The
+    /// log may have to come there yet.
+    replaced: Option<(Mismatch, u64)>,
     now: Now,
     tick: u64,
     /// When a leader was last known.
@@ -185,10 +196,11 @@ impl Node {
         if let Some(leadership) = &mut self.leadership {
             leadership.tick(delta_us, committed);
         }
-        if self.identity.takes_part() {
+        if self.identity.takes_part() && !self.is_out() {
             self.consensus.tick();
         }
         self.tick_waiting();
+        self.tick_divergence();
         self.tick_transfers();
         self.tick_greetings();
         Ok(())
@@ -196,7 +208,7 @@ impl Node {
 
     /// Says that a peer cannot be reached; a hint that saves messages.
     pub fn unreachable(&mut self, peer: NodeId) {
-        if self.check_no_write().is_ok() && self.ended.is_none() {
+        if self.check_no_write().is_ok() && !self.is_out() {
             self.undrained = true;
             self.consensus.unreachable(peer);
         }
@@ -382,7 +394,7 @@ impl Node {
 
     /// Campaigns now instead of waiting for the election timeout, if this node may.
     pub fn campaign(&mut self) {
-        if self.check_no_write().is_ok() && self.ended.is_none() && self.identity.takes_part() {
+        if self.check_no_write().is_ok() && !self.is_out() && self.identity.takes_part() {
             self.undrained = true;
             let _ = self.consensus.campaign();
         }
@@ -391,6 +403,7 @@ impl Node {
     /// What the node knows of itself and its cluster.
     pub fn status(&self) -> Status {
         let waiting = match self.identity.waiting() {
+            _ if self.is_quarantined() => Some(Waiting::GoodState),
             _ if self.membership.members.is_empty() => Some(Waiting::Admission),
             Some(Waiting::CatchUp) if self.is_stuck() => Some(Waiting::CutTail),
             waiting => waiting,
@@ -400,7 +413,7 @@ impl Node {
             incarnation: self.identity.own(),
             role: self.role(),
             term: self.consensus.term(),
-            leader: self.consensus.leader().filter(|_| self.ended.is_none()),
+            leader: self.consensus.leader().filter(|_| !self.is_out()),
             commit: self.consensus.commit(),
             applied: self.applied,
             last_index: self.consensus.last_index(),
@@ -408,6 +421,7 @@ impl Node {
             members: self.membership.members.clone(),
             waiting,
             ended: self.ended.clone(),
+            divergence: self.divergence(),
             refused_frames: self.refused_frames,
             rejected_messages: self.rejected(),
             pending: self.origin.pending() + self.reads.len(),
@@ -416,7 +430,8 @@ impl Node {
         }
     }
 
-    /// The tree as this node has applied it, frozen; made in O(1), readable on any thread.
+    /// The tree as this node has applied it, frozen; made in O(1), readable on any thread. In
+    /// [quarantine](Self::is_quarantined) it is the bad one.
     ///
     /// It is the embedding application's own, and sees everything. For somebody else there is
     /// [`view_of`](Self::view_of).
@@ -430,6 +445,7 @@ impl Node {
     ///
     /// [`SubmitError::NotAttached`] when the session is not attached here.
     pub fn view_of(&self, caller: &Caller) -> Result<View, SubmitError> {
+        self.check_running()?;
         Ok(self.view().seen_by(self.who(caller)?))
     }
 
@@ -445,6 +461,7 @@ impl Node {
     ///
     /// [`SubmitError::NotAttached`] when the session is not attached here.
     pub fn past_of(&self, caller: &Caller) -> Result<Past, SubmitError> {
+        self.check_running()?;
         Ok(self.past().seen_by(self.who(caller)?))
     }
 
@@ -589,8 +606,14 @@ impl Node {
         self.check_loop()?;
         match &self.ended {
             Some(ended) => Err(SubmitError::Ended(ended.to_string())),
+            None if self.is_quarantined() => Err(SubmitError::Quarantined),
             None => Ok(()),
         }
+    }
+
+    /// Whether the node has no part in anything: it has ended, or its state is not to be used.
+    fn is_out(&self) -> bool {
+        self.ended.is_some() || self.is_quarantined()
     }
 
     fn origin_id(&self, ticket: Ticket) -> OriginId {
@@ -606,6 +629,7 @@ impl Node {
             Raft::Follower => Role::Follower,
             Raft::PreCandidate => Role::PreCandidate,
             Raft::Candidate => Role::Candidate,
+            Raft::Leader if self.is_quarantined() => Role::Follower,
             Raft::Leader => Role::Leader,
         }
     }

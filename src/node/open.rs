@@ -16,6 +16,8 @@ use crate::{
     namespace::{Decoder, Namespace},
     node::{
         cursors::Cursors,
+        digests::Digests,
+        divergence::Quarantine,
         identity::Identity,
         membership::Membership,
         origin::Origin,
@@ -139,7 +141,14 @@ impl Node {
         };
         let consensus = Consensus::open(options(&config), log)
             .map_err(|error| OpenError::Log { why: error.to_string() })?;
+        let diverged_at = identity.diverged_at();
+        let quarantine = (diverged_at > 0).then(|| Quarantine::reopened(diverged_at));
+        let mut digests = Digests::default();
+        digests.restart(index, namespace.zxid(), namespace.digest().value);
         Ok(Self {
+            digests,
+            quarantine,
+            replaced: None,
             following: (None, 0),
             identity,
             membership,

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use super::{
     Ended, Misuse, Node,
-    transfer::{Incoming, Received},
+    transfer::{Incoming, Received, Transfers},
 };
 use crate::{
     command::{Batch, Command, CommandError},
@@ -116,11 +116,13 @@ impl Node {
         if newer {
             // What was sent to its last opening may be lost with it.
             self.consensus.unreachable(from);
+            self.digests.forget(from);
         }
         match frame.body {
             Body::Hello(hello) => self.take_hello(from, &hello),
             // Before the founding is over this member does not even listen to consensus.
             _ if !self.identity.takes_part() => Ok(()),
+            body if self.is_quarantined() => self.take_in_quarantine(from, body),
             Body::Raft(message) => self.take_message(from, message),
             body => self.take_body(from, body),
         }
@@ -210,6 +212,7 @@ impl Node {
                 self.consensus.report_snapshot(from, delivered);
             }
             Body::Hello(_) | Body::Raft(_) | Body::Refused { .. } => {}
+            body => self.take_state_body(from, body),
         }
         Ok(())
     }
@@ -253,7 +256,10 @@ impl Node {
             let end = commands.len() - batch.0.len();
             match command {
                 Ok(
-                    Command::Expire { .. } | Command::ReapNode { .. } | Command::PinStore { .. },
+                    Command::Expire { .. }
+                    | Command::ReapNode { .. }
+                    | Command::PinStore { .. }
+                    | Command::CompareStates { .. },
                 ) => {
                     return Err(malformed("only a leader makes this command".into()));
                 }
@@ -285,7 +291,7 @@ impl Node {
     /// A leader has no log for this member, and holds a snapshot for it.
     fn take_offer(&mut self, from: NodeId, index: u64, term: u64) {
         // Once raft has the leader's word for what is staged, nothing takes its place.
-        if index <= self.applied || self.consensus.installs() {
+        if index <= self.consensus.applied_index() || self.consensus.installs() {
             return;
         }
         let (tick, asker) = (self.tick, (from, self.consensus.term()));
@@ -327,8 +333,9 @@ impl Node {
 
     fn serve_pull(&mut self, to: NodeId, index: u64, term: u64, offset: u64) {
         let chunk_bytes = self.config.limits.snapshot_chunk_bytes;
-        let outgoing = self.transfers.outgoing.get_mut(&to);
-        let Some(outgoing) = outgoing.filter(|it| (it.index, it.term) == (index, term)) else {
+        let Transfers { outgoing, states, .. } = &mut self.transfers;
+        let mut held = outgoing.get_mut(&to).into_iter().chain(states.get_mut(&to));
+        let Some(outgoing) = held.find(|it| (it.index, it.term) == (index, term)) else {
             return;
         };
         if let Some(chunk) = outgoing.pull(offset, chunk_bytes, self.tick) {
@@ -363,15 +370,24 @@ impl Node {
 
     /// Drops what was received of a snapshot, here and on the disk.
     pub(super) fn drop_incoming(&mut self) {
-        if let Some(incoming) = self.transfers.incoming.take() {
-            self.consensus.expect_snapshot(None);
-            // Up to its install a snapshot of this node's own goes on, and the log is cut for it.
-            let steps = &mut self.next_write.snapshot;
-            let is_install = |step: &SnapshotWrite| matches!(step, SnapshotWrite::Install { .. });
-            steps.truncate(steps.iter().rposition(is_install).map_or(0, |at| at + 1));
-            steps.push(SnapshotWrite::Discard);
-            self.drop_elsewhere(Some(incoming));
+        if self.transfers.incoming.is_some() {
+            self.drop_staging();
         }
+    }
+
+    /// Drops the snapshot that is being received or written, here and on the disk.
+    pub(super) fn drop_staging(&mut self) {
+        let (incoming, local) = (self.transfers.incoming.take(), self.transfers.local.take());
+        if incoming.is_none() && local.is_none() {
+            return;
+        }
+        self.consensus.expect_snapshot(None);
+        // Up to its install a snapshot of this node's own goes on, and the log is cut for it.
+        let steps = &mut self.next_write.snapshot;
+        let is_install = |step: &SnapshotWrite| matches!(step, SnapshotWrite::Install { .. });
+        steps.truncate(steps.iter().rposition(is_install).map_or(0, |at| at + 1));
+        steps.push(SnapshotWrite::Discard);
+        self.drop_elsewhere(Some((incoming, local)));
     }
 }
 

@@ -516,6 +516,10 @@ pub enum SubmitError {
         "the disk of this node is nearly full: free space there; deletes and closes still pass"
     )]
     DiskFull,
+    /// This node's state differs from that of most voters; it takes over the state of another
+    /// member, and then goes on. Ask another node meanwhile.
+    #[error("the state of this node differs from that of most voters, and is being replaced")]
+    Quarantined,
     /// Only the leader does this.
     #[error("this node is not the leader{}", named(*leader))]
     NotLeader {
@@ -560,6 +564,7 @@ impl SubmitError {
             Self::Overloaded { .. }
                 | Self::RateLimited { .. }
                 | Self::DiskFull
+                | Self::Quarantined
                 | Self::NotLeader { .. }
                 | Self::Membership(_)
                 | Self::Behind { .. }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use thiserror::Error;
 
 use crate::{
-    command::CommandError,
+    command::{CommandError, Release},
     id::{Boot, Incarnation, NodeId, StoreId, Zxid},
 };
 
@@ -37,6 +37,8 @@ pub struct Status {
     pub waiting: Option<Waiting>,
     /// Why it has ended, if it has.
     pub ended: Option<Ended>,
+    /// What the last comparison of states that did not end well said, if that still matters.
+    pub divergence: Option<Divergence>,
     /// Frames from peers that were refused.
     pub refused_frames: u64,
     /// Messages of consensus that were not taken, by reason; late ones are ordinary.
@@ -98,6 +100,53 @@ pub enum Waiting {
     CutTail,
     /// A leader must add this node as a learner.
     Admission,
+    /// Its state differs from that of most voters: it neither votes nor answers before it has taken
+    /// over the state of another member, which needs most voters to be up. See
+    /// [`Status::divergence`].
+    GoodState,
+}
+
+/// States that differ where they must not: a memory that went bad, or a bug.
+///
+/// The log is what it was; the state that was made from it is not. What was answered from a bad
+/// state before it was found stays answered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Divergence {
+    /// The voters' states differ, and no majority has one and the same: nobody is picked, and
+    /// nobody stops. If voters are down, start them. Otherwise stop the members one at a time and
+    /// start them again, so that each makes its state anew from its snapshot and its log; if they
+    /// still differ, restore a backup, and look for broken memory or report a bug.
+    Unresolved {
+        /// The entry after which they were compared.
+        index: u64,
+        /// What each voter's state came to, of those that have told.
+        digests: BTreeMap<NodeId, u64>,
+    },
+    /// Most voters have one and the same state, and this member another: it takes over theirs. If
+    /// that goes on for long, start the voters that are down. Check the memory of this machine.
+    Quarantined(Mismatch),
+    /// This member has taken over the state of another one, and takes part again. Check the memory
+    /// of this machine.
+    Replaced {
+        /// What had been wrong.
+        mismatch: Mismatch,
+        /// The entry after which the state was taken over.
+        index: u64,
+    },
+}
+
+/// Where a state began to differ from that of most voters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Mismatch {
+    /// The entry after which the states were compared.
+    pub index: u64,
+    /// The last transaction after which they were the same, if it is known.
+    pub last_good: Option<Zxid>,
+    /// The first transaction after which they are known to have differed: the very first, if it
+    /// follows on `last_good`. `None` while it is looked for, and if the node was restarted since.
+    pub first_bad: Option<Zxid>,
 }
 
 /// What is wrong with a disk.
@@ -206,12 +255,14 @@ pub enum Ended {
     #[error(transparent)]
     OtherParameters(crate::config::OtherParameters),
     /// The log holds what this release does not know.
-    #[error("log entry {index} cannot be applied: {error}")]
+    #[error("log entry {index} cannot be applied: {error}{}", start_with(*needs))]
     Command {
         /// Where it stands.
         index: u64,
         /// What is wrong with it.
         error: CommandError,
+        /// The first release that can apply it, if the entry names it.
+        needs: Option<Release>,
     },
     /// The log or what a leader says of it contradicts what was committed here.
     #[error("{why}")]
@@ -219,4 +270,10 @@ pub enum Ended {
         /// What happened, and the remedy.
         why: String,
     },
+}
+
+fn start_with(needs: Option<Release>) -> String {
+    needs.map_or(String::new(), |release| {
+        format!("; start this member with release {release} or later, on the same data")
+    })
 }

@@ -331,6 +331,8 @@ pub(crate) fn decode(decoder: Decoder) -> Result<(Namespace, Membership), String
 #[derive(Debug, Default)]
 pub(crate) struct Transfers {
     pub(crate) outgoing: BTreeMap<NodeId, Outgoing>,
+    /// States that this node holds for members whose own is bad.
+    pub(crate) states: BTreeMap<NodeId, Outgoing>,
     pub(crate) incoming: Option<Incoming>,
     pub(crate) local: Option<Local>,
 }

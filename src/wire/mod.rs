@@ -24,7 +24,7 @@ pub(crate) use self::entry::ENTRIES_MAX;
 pub use self::entry::{EntryKind, HardState, LogEntry};
 use crate::{
     config::{SIZE_BYTES_MAX, TXN_OPS_MAX},
-    id::{Boot, ClusterId, Incarnation, NodeId, StoreId},
+    id::{Boot, ClusterId, Incarnation, NodeId, StoreId, Zxid},
     op::Txn,
     path::Path,
     proto,
@@ -75,6 +75,34 @@ pub(crate) enum Body {
         term: u64,
         crc: u32,
     },
+    DigestReport(DigestReport),
+    DigestAsk {
+        index: u64,
+    },
+    MarksAsk {
+        after: Zxid,
+    },
+    Marks {
+        after: Zxid,
+        /// Ascending, and all after `after`.
+        items: Vec<(Zxid, u64)>,
+    },
+    StateAsk {
+        index: u64,
+    },
+    StateOffer {
+        index: u64,
+        term: u64,
+    },
+}
+
+/// What a member's state comes to after an entry (ARCHITECTURE.md, rule 2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct DigestReport {
+    pub(crate) index: u64,
+    /// How it is made: those of two versions tell nothing.
+    pub(crate) version: u32,
+    pub(crate) digest: u64,
 }
 
 /// Who a store is, and what it knows of the others (ARCHITECTURE.md, rule 1).
@@ -264,6 +292,12 @@ impl Body {
             Self::SnapshotPull { .. } => 8,
             Self::SnapshotChunk(_) => 9,
             Self::SnapshotStaged { .. } => 10,
+            Self::DigestReport(_) => 11,
+            Self::DigestAsk { .. } => 12,
+            Self::MarksAsk { .. } => 13,
+            Self::Marks { .. } => 14,
+            Self::StateAsk { .. } => 15,
+            Self::StateOffer { .. } => 16,
         }
     }
 
@@ -274,6 +308,7 @@ impl Body {
             Self::Forward(commands) => 16 + commands.len(),
             Self::SnapshotChunk(chunk) => 64 + chunk.bytes.len(),
             Self::Hello(hello) => 32 + hello.pins.len() * 64,
+            Self::Marks { items, .. } => 32 + items.len() * MARK_BYTES,
             _ => 128,
         }
     }
@@ -319,6 +354,20 @@ impl Body {
             Self::SnapshotStaged { index, term, crc } => {
                 put(out, &proto::SnapshotStaged { index: *index, term: *term, crc: *crc });
             }
+            Self::DigestReport(it) => {
+                let DigestReport { index, version, digest } = *it;
+                put(out, &proto::DigestReport { index, version, digest });
+            }
+            Self::DigestAsk { index } => put(out, &proto::DigestAsk { index: *index }),
+            Self::MarksAsk { after } => put(out, &proto::MarksAsk { after: after.as_u64() }),
+            Self::Marks { after, items } => {
+                let items = marks_to_bytes(items);
+                put(out, &proto::Marks { after: after.as_u64(), items });
+            }
+            Self::StateAsk { index } => put(out, &proto::StateAsk { index: *index }),
+            Self::StateOffer { index, term } => {
+                put(out, &proto::StateOffer { index: *index, term: *term });
+            }
         }
     }
 
@@ -363,8 +412,37 @@ impl Body {
                 let record: proto::SnapshotStaged = parse(bytes, "snapshot staged")?;
                 Self::SnapshotStaged { index: record.index, term: record.term, crc: record.crc }
             }
+            11..=16 => return Self::decode_of_states(kind, bytes),
             _ => {
                 return Err(FrameError::Field { field: "kind of body" });
+            }
+        })
+    }
+}
+
+impl Body {
+    /// What members say when they compare and mend their states.
+    fn decode_of_states(kind: u16, bytes: Bytes) -> Result<Self, FrameError> {
+        Ok(match kind {
+            11 => {
+                let record: proto::DigestReport = parse(bytes, "digest report")?;
+                let proto::DigestReport { index, version, digest } = record;
+                Self::DigestReport(DigestReport { index, version, digest })
+            }
+            12 => Self::DigestAsk { index: parse::<proto::DigestAsk>(bytes, "digest ask")?.index },
+            13 => {
+                let record: proto::MarksAsk = parse(bytes, "marks ask")?;
+                Self::MarksAsk { after: Zxid::new(record.after) }
+            }
+            14 => {
+                let record: proto::Marks = parse(bytes, "marks")?;
+                let after = Zxid::new(record.after);
+                Self::Marks { after, items: marks_from_bytes(after, &record.items)? }
+            }
+            15 => Self::StateAsk { index: parse::<proto::StateAsk>(bytes, "state ask")?.index },
+            _ => {
+                let record: proto::StateOffer = parse(bytes, "state offer")?;
+                Self::StateOffer { index: record.index, term: record.term }
             }
         })
     }
@@ -552,10 +630,41 @@ fn ids_from_bytes(bytes: &[u8]) -> Result<Vec<u64>, FrameError> {
     Ok(bytes.chunks_exact(8).map(|mut id| id.get_u64_le()).collect())
 }
 
+fn marks_to_bytes(items: &[(Zxid, u64)]) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(items.len() * MARK_BYTES);
+    for (zxid, mark) in items {
+        bytes.put_u64_le(zxid.as_u64());
+        bytes.put_u64_le(*mark);
+    }
+    bytes.freeze()
+}
+
+fn marks_from_bytes(after: Zxid, bytes: &[u8]) -> Result<Vec<(Zxid, u64)>, FrameError> {
+    let field = FrameError::Field { field: "marks" };
+    if bytes.len() % MARK_BYTES != 0 || bytes.len() / MARK_BYTES > MARKS_MAX {
+        return Err(field);
+    }
+    let mut last = after;
+    let mut items = Vec::with_capacity(bytes.len() / MARK_BYTES);
+    for mut item in bytes.chunks_exact(MARK_BYTES) {
+        let zxid = Zxid::new(item.get_u64_le());
+        if zxid <= last {
+            return Err(field);
+        }
+        last = zxid;
+        items.push((zxid, item.get_u64_le()));
+    }
+    Ok(items)
+}
+
 fn checksum(frame: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&frame[..HEADER_BYTES - 4]), &frame[HEADER_BYTES..])
 }
 
+/// Marks of one frame.
+pub(crate) const MARKS_MAX: usize = 1_024;
+/// A zxid and a number.
+const MARK_BYTES: usize = 16;
 /// Bytes before the body.
 pub(crate) const HEADER_BYTES: usize = 80;
 /// No member sends a longer frame, whatever its limits are; they may differ from the receiver's.

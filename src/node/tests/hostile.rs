@@ -41,8 +41,12 @@ static PANICS: AtomicUsize = AtomicUsize::new(0);
 
 /// Real frames of an election, of writes, reads, a snapshot and a change of membership.
 fn real_frames() -> Vec<Frame> {
-    let limits =
-        Limits { log_tail_bytes_max: 2_000, snapshot_chunk_bytes: 512, ..Limits::default() };
+    let limits = Limits {
+        log_tail_bytes_max: 2_000,
+        snapshot_chunk_bytes: 512,
+        compare_entries_max: 4,
+        ..Limits::default()
+    };
     let mut cluster = Cluster::with_limits(3, limits);
     cluster.record = true;
     let leader = cluster.elect();
@@ -64,9 +68,20 @@ fn real_frames() -> Vec<Frame> {
     cluster.submit(leader, Request::AddLearner(id(4)));
     cluster.run(10);
     cluster.restart(leader);
-    cluster.elect();
+    let leader = cluster.elect();
+    // A state goes bad, is found, and is replaced.
+    let follower = (1..=3).map(id).find(|&it| it != leader).expect("a follower");
+    cluster.node(follower).namespace.corrupt_clock();
+    for n in 0..10 {
+        cluster.write(leader, create(&format!("/m{n}"))).expect("written");
+    }
+    cluster.run(20);
     let frames = cluster.sent.iter().map(|bytes| Frame::decode(bytes, usize::MAX));
-    frames.collect::<Result<_, _>>().expect("our own frames")
+    let frames: Vec<Frame> = frames.collect::<Result<_, _>>().expect("our own frames");
+    let kinds: Vec<_> = frames.iter().map(|it| std::mem::discriminant(&it.body)).collect();
+    let distinct: std::collections::HashSet<_> = kinds.into_iter().collect();
+    assert_eq!(distinct.len(), 15, "all but a refusal");
+    frames
 }
 
 fn mutate_raft(draw: &mut Draw, message: &mut RaftMessage) {
@@ -141,6 +156,21 @@ fn mutate(draw: &mut Draw, body: &mut Body) {
             *known = None;
         }
         Body::ReadIndex { context } => context[0] = draw.next(256) as u8,
+        Body::DigestReport(it) => match draw.next(3) {
+            0 => it.index = draw.number(it.index),
+            1 => it.version = draw.next(3) as u32,
+            _ => it.digest = draw.number(it.digest),
+        },
+        Body::DigestAsk { index } | Body::StateAsk { index } => *index = draw.number(*index),
+        Body::MarksAsk { after } => *after = crate::Zxid::new(draw.number(after.as_u64())),
+        Body::Marks { items, .. } => match draw.next(3) {
+            0 => items.reverse(),
+            1 => items.clear(),
+            _ => items.iter_mut().for_each(|item| item.1 = draw.number(item.1)),
+        },
+        Body::StateOffer { index, term } => {
+            (*index, *term) = (draw.number(*index), draw.number(*term));
+        }
     }
 }
 
@@ -158,6 +188,9 @@ fn subjects() -> Cluster {
     let lonely = (1..=3).map(id).find(|&it| it != leader).expect("a follower");
     cluster.lose = Box::new(move |frame| frame.to == lonely || frame.from == lonely);
     cluster.run(25);
+    // The other one has a state that went bad, and waits for a good one.
+    let quarantined = (1..=3).map(id).find(|&it| it != leader && it != lonely).expect("another");
+    cluster.node(quarantined).quarantine = Some(Quarantine::reopened(3));
     cluster.lose = Box::new(|_| false);
     cluster.join(5);
     cluster

@@ -3,11 +3,13 @@
 
 mod contract;
 mod cut_tail;
+mod divergence;
 mod granted;
 mod hostile;
 mod identity;
 mod leases;
 mod members;
+mod releases;
 mod rights;
 mod run_loop;
 mod sessions;

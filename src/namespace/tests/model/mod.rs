@@ -164,7 +164,7 @@ impl Model {
             }
             Command::Expire { lease } => self.expire(lease),
             Command::ReapNode { path, czxid } => self.reap(path, czxid),
-            Command::PinStore { .. } => Applied::Nothing,
+            Command::PinStore { .. } | Command::CompareStates { .. } => Applied::Nothing,
         }
     }
 
