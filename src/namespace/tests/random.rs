@@ -615,7 +615,7 @@ pub(super) fn tight() -> crate::config::Parameters {
         container_grace_us: 300,
         session_leases_max: 3,
         leases_max: 7,
-        ephemerals_max: 5,
+        ephemerals_max: 4,
         nodes_max: 35,
     }
 }
