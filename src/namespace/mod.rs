@@ -141,6 +141,12 @@ impl Namespace {
         self.state.clone()
     }
 
+    /// What everything comes to; O(1).
+    #[cfg(feature = "sim")]
+    pub(crate) fn digest(&self) -> u64 {
+        self.state.digest().value
+    }
+
     /// The last transaction.
     pub(crate) fn zxid(&self) -> Zxid {
         self.state.zxid

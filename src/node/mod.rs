@@ -30,6 +30,8 @@
 mod apply;
 mod cursors;
 mod drain;
+#[cfg(feature = "sim")]
+mod glimpse;
 mod identity;
 mod install;
 mod leader;
@@ -57,6 +59,8 @@ use std::{
 use bytes::Bytes;
 
 pub use crate::config::OtherParameters;
+#[cfg(feature = "sim")]
+pub(crate) use glimpse::Glimpse;
 pub use identity::LocalRecordError;
 pub use open::OpenError;
 pub use peers::StepError;

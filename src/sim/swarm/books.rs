@@ -1,0 +1,175 @@
+//! What the workers of a run share: what was asked, answered, promised and held.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    rc::{Rc, Weak},
+    time::Duration,
+};
+
+use crate::{
+    id::{NodeId, SessionId, Zxid},
+    namespace::View,
+    path::Path,
+    sim::{
+        Cluster,
+        check::{Fifo, Leases, Linear, Locks, Watches},
+    },
+};
+
+use super::contest::Contest;
+
+/// What outlives the processes.
+#[derive(Debug)]
+pub(super) struct Books {
+    pub(super) pace: Duration,
+    pub(super) linear: Linear,
+    pub(super) fifo: Fifo,
+    pub(super) watches: Watches,
+    pub(super) leases: Leases,
+    /// By the path of the lock or election.
+    contests: BTreeMap<&'static str, Ground>,
+    /// Where each member's watch goes on.
+    pub(super) resume: BTreeMap<NodeId, Zxid>,
+    lives: BTreeMap<NodeId, u64>,
+    pub(super) next_value: u64,
+    pub(super) answered: u64,
+    pub(super) over: bool,
+    /// What a worker has found wrong.
+    pub(super) wrong: Option<String>,
+    next_look: Duration,
+}
+
+/// Who contends for one lock.
+#[derive(Debug, Default)]
+struct Ground {
+    locks: Locks,
+    contests: Vec<Weak<RefCell<Contest>>>,
+}
+
+impl Books {
+    pub(super) fn new(pace: Duration) -> Self {
+        Self {
+            pace,
+            linear: Linear::new(),
+            fifo: Fifo::new(),
+            watches: Watches::new(),
+            leases: Leases::new(),
+            contests: BTreeMap::new(),
+            resume: BTreeMap::new(),
+            lives: BTreeMap::new(),
+            next_value: 0,
+            answered: 0,
+            over: false,
+            wrong: None,
+            next_look: Duration::ZERO,
+        }
+    }
+
+    /// Nothing new is asked for any more.
+    pub(super) fn close(&mut self) {
+        self.over = true;
+    }
+
+    pub(super) fn contends(&mut self, path: &'static str, contest: &Rc<RefCell<Contest>>) {
+        let ground = self.contests.entry(path).or_default();
+        ground.contests.retain(|it| it.strong_count() > 0);
+        ground.contests.push(Rc::downgrade(contest));
+    }
+
+    /// A write under a token took effect.
+    pub(super) fn wrote(&mut self, path: &'static str, zxid: Zxid, token: Zxid) {
+        self.contests.entry(path).or_default().locks.wrote(zxid, token);
+    }
+
+    pub(super) fn acquired(&self) -> u64 {
+        self.contests.values().map(|ground| ground.locks.acquired()).sum()
+    }
+
+    /// After each step of the world.
+    pub(super) fn look(&mut self, cluster: &Cluster) -> Result<(), String> {
+        if let Some(wrong) = self.wrong.take() {
+            return Err(wrong);
+        }
+        for ground in self.contests.values_mut() {
+            ground.look()?;
+        }
+        if cluster.now() < self.next_look {
+            return Ok(());
+        }
+        self.next_look = cluster.now() + LOOK_INTERVAL;
+        for node in cluster.nodes() {
+            let life = cluster.clock(node).map_or(0, |clock| clock.0);
+            if self.lives.insert(node, life) != Some(life) || !cluster.is_up(node) {
+                self.leases.gone(node);
+            }
+        }
+        // Whoever was promised something has applied the opening of its session.
+        let Some(view) = cluster.most_applied().and_then(|node| cluster.view(node)) else {
+            return Ok(());
+        };
+        self.leases.check(|session| lives(&view, session), |node| cluster.clock(node))
+    }
+
+    /// At the end: the check that is broken, and why.
+    pub(super) fn verdict(
+        &self,
+        cluster: &Cluster,
+        node: NodeId,
+    ) -> Result<(), (&'static str, String)> {
+        let view = cluster.view(node).ok_or(("progress", format!("member {node} is down")))?;
+        if let Some(session) = self.leases.orphans().find(|session| lives(&view, *session)) {
+            return Err(("leases", format!("session {session} outlives its owner")));
+        }
+        self.linear.check().map_err(|why| ("linearizability", why))?;
+        self.watches.check().map_err(|why| ("watches", why))?;
+        for ground in self.contests.values() {
+            ground.locks.check().map_err(|why| ("locks", why))?;
+        }
+        let effects = queue(&view);
+        let effects = effects.iter().map(|(name, number)| (name.as_str(), *number));
+        self.fifo.check(effects).map_err(|why| ("sessions", why))
+    }
+}
+
+impl Ground {
+    /// Who holds it, all at this moment.
+    fn look(&mut self) -> Result<(), String> {
+        let mut held = Vec::new();
+        self.contests.retain(|contest| contest.strong_count() > 0);
+        let contests: Vec<_> = self.contests.iter().filter_map(Weak::upgrade).collect();
+        self.locks.nobody();
+        for contest in contests {
+            let contest = contest.borrow();
+            held.extend(contest.held().map(|token| (contest.name.clone(), token)));
+        }
+        held.iter().try_for_each(|(name, token)| self.locks.holds(name, *token))
+    }
+}
+
+fn lives(view: &View, session: SessionId) -> bool {
+    view.owned(session, None).is_some()
+}
+
+/// What is in the queue: who wrote it, and its number.
+fn queue(view: &View) -> Vec<(String, u64)> {
+    let path: Path = QUEUE.parse().expect("valid");
+    let (mut found, mut after) = (Vec::new(), None);
+    while let Some((names, more, _)) = view.children(&path, after.as_deref(), 1_000) {
+        for name in &names {
+            let data = path.join(name).ok().and_then(|path| view.read(&path));
+            let text = data.map(|(data, _)| String::from_utf8_lossy(&data).into_owned());
+            let parts = text.as_deref().and_then(|text| text.split_once(' '));
+            found.extend(parts.map(|(who, number)| (who.to_owned(), number.parse().unwrap_or(0))));
+        }
+        after = names.last().cloned();
+        if !more {
+            break;
+        }
+    }
+    found
+}
+
+/// Where sessions write in order.
+pub(super) const QUEUE: &str = "/queue";
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
