@@ -134,6 +134,8 @@ pub struct Node {
     held_write: Option<(Write, Token, InFlight)>,
     next_number: u64,
     next_ticket: u64,
+    /// Frames of commands that were sent to leaders.
+    forwards: u64,
     /// Changes that lagging watches may still read in this drain.
     catch_up_left: usize,
     token_dropped: Arc<AtomicBool>,
