@@ -1,9 +1,9 @@
 //! A job scheduler on a lock, with a mistake, and the simulator that finds it.
 //!
-//! Each member runs a worker. Whoever holds the lock takes the next job: it runs the job, and then
-//! writes down that it did. The first version looks at its lock, and writes; between the two its
-//! lease can end, another worker takes the same job, and it is done twice. The second version lets
-//! the cluster refuse what is written by a stale holder: by the lock's fencing token.
+//! Each member runs a worker. Whoever holds the lock takes the next job, runs it, and writes down
+//! that it did. The first version looks at its lock before the job; while that runs the lease can
+//! end, another worker takes the same job, and it is done twice. In the second version the cluster
+//! refuses what a stale holder writes, by the lock's fencing token.
 //!
 //! `cargo run --release --features sim --example simulated_app`
 
@@ -46,7 +46,7 @@ impl Worker {
         let txn = Txn::new(Op::Set { path, data, version: None });
         match self.fenced {
             true => guard.txn(txn),
-            // The mistake: "I have just looked, it is mine."
+            // The mistake: "I looked before I began, it is mine."
             false => at.client.txn(txn),
         }
     }
@@ -73,20 +73,17 @@ impl Application for Worker {
             },
             Step::Looking(guard, mut read) => match read.try_take() {
                 None => Step::Looking(guard, read),
-                Some(Ok((job, _))) => {
+                Some(Ok((job, _))) if matches!(guard.state(), State::Held { .. }) => {
                     let job = String::from_utf8_lossy(&job).parse().unwrap_or(1);
-                    Step::Running(guard, job, at.now + Duration::from_millis(20))
+                    Step::Running(guard, job, at.now + Duration::from_millis(200))
                 }
-                Some(Err(_)) => Step::Start,
+                Some(_) => Step::Start,
             },
-            Step::Running(guard, job, until) => match guard.state() {
-                State::Held { .. } if at.now < until => Step::Running(guard, job, until),
-                State::Held { .. } => {
-                    let write = self.write(&guard, job, at);
-                    Step::Writing(guard, job, write)
-                }
-                _ => Step::Start,
-            },
+            Step::Running(guard, job, until) if at.now < until => Step::Running(guard, job, until),
+            Step::Running(guard, job, _) => {
+                let write = self.write(&guard, job, at);
+                Step::Writing(guard, job, write)
+            }
             Step::Writing(guard, job, mut write) => match write.try_take() {
                 None => Step::Writing(guard, job, write),
                 Some(Ok(_)) => {

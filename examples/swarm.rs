@@ -8,7 +8,7 @@
 
 use std::{
     collections::BTreeMap,
-    env,
+    env, io,
     io::Write as _,
     process::ExitCode,
     sync::{
@@ -34,6 +34,7 @@ struct Sum {
     acquired: u64,
     faults: BTreeMap<FaultKind, u64>,
     slowest: (Duration, u64),
+    stuck: u64,
 }
 
 impl Sum {
@@ -43,7 +44,10 @@ impl Sum {
         self.answered += report.answered;
         self.told += report.told;
         self.acquired += report.acquired;
-        self.slowest = self.slowest.max((report.write_after, seed));
+        match report.recovery {
+            Some((_, write)) => self.slowest = self.slowest.max((write, seed)),
+            None => self.stuck += 1,
+        }
         for (kind, count) in &report.faults {
             *self.faults.entry(*kind).or_default() += count;
         }
@@ -123,7 +127,7 @@ fn progress(sum: &Sum, all: u64, started: Instant) {
     let bar = "#".repeat((sum.runs * 30 / all.max(1)) as usize);
     let (rate, speed) = (sum.runs as f64 / seconds, sum.simulated.as_secs_f64() / seconds);
     print!("\r[{bar:<30}] {}/{all}  {rate:.1} seeds/s  {speed:.0} x real time ", sum.runs);
-    let _ = std::io::stdout().flush();
+    let _ = io::stdout().flush();
 }
 
 fn table(sum: &Sum, started: Instant) {
@@ -133,6 +137,7 @@ fn table(sum: &Sum, started: Instant) {
     println!("{} answers, {} transactions watched", sum.answered, sum.told);
     println!("{} locks and leaderships acquired", sum.acquired);
     let (slowest, seed) = sum.slowest;
+    println!("{} ended in need of an operator's decision (a cut tail)", sum.stuck);
     println!("slowest recovery: {:.3} s (seed {seed})\n", slowest.as_secs_f64());
     for (kind, count) in &sum.faults {
         println!("{kind:<18} {count:>8}");

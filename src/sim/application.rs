@@ -2,11 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{
-    client::Client,
-    id::NodeId,
-    sim::Rng,
-};
+use crate::{client::Client, id::NodeId, sim::Rng};
 
 /// The user's program on one member, as it runs in production, but without threads: it is asked
 /// again and again to do what it can do without waiting.

@@ -126,7 +126,8 @@ impl Cluster {
                 return Ok(it);
             }
             if self.now >= end {
-                return Err(self.violation("progress", format!("nothing for {limit:?}")));
+                let why = format!("nothing for {limit:?}; {}", self.standing());
+                return Err(self.violation("progress", why));
             }
             self.step(end)?;
         }
@@ -181,7 +182,8 @@ impl Cluster {
                 return Ok(());
             }
             let member = &self.members[at];
-            if let Some(process) = member.process() {
+            // What a node that has ended had not made durable yet is no promise.
+            if let Some(process) = member.process().filter(|_| ended.is_none()) {
                 let observed = self.agreement.observe(id, member.lives, process.node());
                 let seen = process.node().glimpse();
                 self.record(&[id.as_u64(), seen.term, seen.commit, seen.applied, seen.digest]);
@@ -198,6 +200,10 @@ impl Cluster {
     /// Starts a member's process.
     fn start(&mut self, at: usize) -> Result<(), Violation> {
         let (now, id) = (self.now, self.members[at].id);
+        if self.members[at].destroyed {
+            // What it was before is no promise any more.
+            self.agreement.forget(id);
+        }
         let application = (self.application)(id);
         self.members[at].disk.begin_turn();
         let started = self.members[at].start(now, application);
@@ -227,10 +233,8 @@ impl Cluster {
     fn ended(&mut self, at: usize, ended: &Ended) -> Result<(), Violation> {
         let now = self.now;
         let member = &mut self.members[at];
-        let retry = matches!(
-            ended,
-            Ended::DiskFailed { fault: DiskFault::Failed | DiskFault::Full, .. }
-        );
+        let retry =
+            matches!(ended, Ended::DiskFailed { fault: DiskFault::Failed | DiskFault::Full, .. });
         if retry {
             member.disk.crash(None);
             member.state = State::Down(now + RESTART);
@@ -260,6 +264,21 @@ impl Cluster {
     /// A broken promise, with what it takes to see it again.
     pub fn violation(&self, check: &str, why: impl Into<String>) -> Violation {
         Violation::new(&self.plan, self.now, check, why.into(), self.injected.clone())
+    }
+
+    /// Where each member stands, in a line.
+    fn standing(&self) -> String {
+        let tell = |member: &Member| match &member.state {
+            State::Down(_) => format!("{} is down", member.id),
+            State::Dead(why) => format!("{} is dead ({why})", member.id),
+            State::Up(process) => {
+                let Status { role, term, waiting, .. } = process.node().status();
+                let waits = waiting.map_or(String::new(), |it| format!(", waits for {it:?}"));
+                format!("{} is {role:?} of term {term}{waits}", member.id)
+            }
+        };
+        let told: Vec<String> = self.members.iter().map(tell).collect();
+        told.join("; ")
     }
 
     // What can be done by hand.

@@ -1,11 +1,6 @@
 //! The simulated disk: a [`MemoryFs`] on which more can go wrong, and which takes time.
 
-use std::{
-    io,
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 

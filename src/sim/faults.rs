@@ -276,7 +276,13 @@ pub struct FaultEvent {
 
 impl fmt::Display for FaultEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} at {:.3} s for {:.3} s", self.id, self.at.as_secs_f64(), self.lasts.as_secs_f64())
+        write!(
+            f,
+            "{} at {:.3} s for {:.3} s",
+            self.id,
+            self.at.as_secs_f64(),
+            self.lasts.as_secs_f64()
+        )
     }
 }
 

@@ -40,7 +40,8 @@ impl Cluster {
         let Some(since) = self.now.checked_sub(self.grace) else {
             return;
         };
-        while let Some(event) = self.schedule.as_mut().and_then(|it: &mut Schedule| it.take(since)) {
+        while let Some(event) = self.schedule.as_mut().and_then(|it: &mut Schedule| it.take(since))
+        {
             if self.plan.takes(event.id) {
                 let event = FaultEvent { at: self.now, ..event };
                 if self.begin_fault(&event) {
@@ -57,10 +58,7 @@ impl Cluster {
         let mut rng = Rng::new(event.draw);
         let until = self.now + event.lasts;
         match event.id.kind {
-            FaultKind::Loss
-            | FaultKind::Duplication
-            | FaultKind::Reordering
-            | FaultKind::Delay => {
+            FaultKind::Loss | FaultKind::Duplication | FaultKind::Reordering | FaultKind::Delay => {
                 self.worsen(event.id.kind, &mut rng);
                 self.undo_at(until, event.id, Undo::Weather(event.id.kind));
                 true
@@ -269,7 +267,9 @@ impl Cluster {
             FaultKind::OneWay => (one, other) == (0, 1),
             FaultKind::Isolation => one == 0 || other == 0,
             FaultKind::Halves => (one < half) != (other < half),
-            FaultKind::Bridge => one != 0 && other != 0 && (one <= count / 2) != (other <= count / 2),
+            FaultKind::Bridge => {
+                one != 0 && other != 0 && (one <= count / 2) != (other <= count / 2)
+            }
             _ => {
                 let distance = one.abs_diff(other);
                 distance.min(count - distance) > near

@@ -8,13 +8,7 @@ use crate::{
     driver::{Host, HostError, Housework, Inbox, Log},
     id::NodeId,
     node::{Message, Node},
-    sim::{
-        Application, Instance, Rng,
-        clock::LocalClock,
-        disk::Disk,
-        network::Line,
-        rng::mix,
-    },
+    sim::{Application, Instance, Rng, clock::LocalClock, disk::Disk, network::Line, rng::mix},
     wal::{MemoryFs, Wal, WalOptions},
 };
 

@@ -39,7 +39,10 @@ impl Fifo {
     /// # Errors
     ///
     /// The name, and what is wrong with it.
-    pub fn check<'a>(&self, effects: impl IntoIterator<Item = (&'a str, u64)>) -> Result<(), String> {
+    pub fn check<'a>(
+        &self,
+        effects: impl IntoIterator<Item = (&'a str, u64)>,
+    ) -> Result<(), String> {
         let mut last: BTreeMap<&str, u64> = BTreeMap::new();
         for (name, number) in effects {
             let last = last.entry(name).or_default();

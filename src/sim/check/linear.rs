@@ -273,7 +273,8 @@ impl<'a> Search<'a> {
     }
 
     fn failure(&self, all: usize) -> String {
-        let mut answered: Vec<&Entry> = self.entries.iter().filter(|it| it.ended.is_some()).collect();
+        let mut answered: Vec<&Entry> =
+            self.entries.iter().filter(|it| it.ended.is_some()).collect();
         answered.sort_by_key(|it| it.ended.map(|(at, _)| at));
         let tell = |it: &&Entry| match it.ended {
             Some((ended, seen)) => format!("{:?} {}..{ended} = {seen:?}", it.operation, it.began),
@@ -282,7 +283,10 @@ impl<'a> Search<'a> {
         let near = answered.iter().skip(self.best.saturating_sub(2)).take(6).map(tell);
         let near: Vec<String> = near.collect();
         let best = self.best;
-        format!("no order explains more than {best} of {all} answers; near there: {}", near.join("; "))
+        format!(
+            "no order explains more than {best} of {all} answers; near there: {}",
+            near.join("; ")
+        )
     }
 }
 

@@ -40,6 +40,11 @@ impl Agreement {
         self.log.observe(id, life, &seen, node)?;
         self.state.observe(id, &seen)
     }
+
+    /// A member has lost its disk.
+    pub(super) fn forget(&mut self, id: NodeId) {
+        self.monotone.forget(id);
+    }
 }
 
 #[cfg(test)]

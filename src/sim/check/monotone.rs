@@ -33,6 +33,10 @@ impl Monotone {
             false => Ok(()),
         }
     }
+
+    pub(super) fn forget(&mut self, id: NodeId) {
+        self.last.remove(&id);
+    }
 }
 
 #[cfg(test)]

@@ -90,7 +90,10 @@ impl Watches {
                 if told.next() != Some(&zxid) {
                     return Err(format!(
                         "{}, from {} to {}, has left out {zxid}: {:?}",
-                        stream.name, stream.from, stream.last, self.known.get(&zxid)
+                        stream.name,
+                        stream.from,
+                        stream.last,
+                        self.known.get(&zxid)
                     ));
                 }
             }

@@ -124,7 +124,7 @@ impl Contest {
         };
         let gone = matches!(state, State::Lost | State::Idle | State::Failed(_));
         if let State::Held { token, .. } | State::Suspended { token } = state {
-            if self.writes.len() < 4 && at.rng.chance(100_000) {
+            if self.writes.len() < 4 && at.rng.chance(20_000) {
                 let txn = self.write(token);
                 let write = match &held {
                     Held::Lock(guard) => guard.txn(txn),

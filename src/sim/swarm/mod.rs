@@ -11,8 +11,7 @@ mod worker;
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
 
 use crate::{
-    config::ConfigBuilder,
-    config::Limits,
+    config::{ConfigBuilder, Limits},
     id::NodeId,
     node::Consistency,
     op::CreateMode,
@@ -65,10 +64,10 @@ pub struct Report {
     pub acquired: u64,
     /// Faults by kind.
     pub faults: BTreeMap<FaultKind, u64>,
-    /// From the end of the faults to the first leader,
-    pub leader_after: Duration,
-    /// and to the first write.
-    pub write_after: Duration,
+    /// From the end of the faults to the first leader, and to the first write. `None` when so many
+    /// members had lost the end of their logs that an operator would have to decide, see
+    /// [`accept_cut_tail`](ConfigBuilder::accept_cut_tail).
+    pub recovery: Option<(Duration, Duration)>,
     /// See [`Cluster::trace_hash`].
     pub trace_hash: u64,
 }
@@ -87,8 +86,15 @@ impl Swarm {
         cluster.run_for(FOUNDING + self.faulty)?;
         let healed = cluster.now();
         cluster.heal();
-        let live = doom(&mut cluster, &mut rng);
-        cluster.run_until(LEADER_MAX, |it| it.leader().filter(|id| live.contains(id)))?;
+        let (live, doomed) = doom(&mut cluster, &mut rng);
+        let leads = |it: &mut Cluster| it.leader().filter(|id| !doomed.contains(id));
+        if let Err(violation) = cluster.run_until(LEADER_MAX, leads) {
+            // Without an operator nothing can be done, and nothing may be.
+            return match violation.check == "progress" && needs_operator(&cluster, &doomed) {
+                true => Ok(report(&cluster, &books.borrow(), None)),
+                false => Err(violation),
+            };
+        }
         let leader_after = cluster.now() - healed;
         self.write(&mut cluster, &live)?;
         let write_after = cluster.now() - healed;
@@ -97,18 +103,7 @@ impl Swarm {
         cluster.run_until(AGREE_MAX, |it| it.agree(&live).then_some(()))?;
         let verdict = books.borrow().verdict(&cluster, live[0]);
         verdict.map_err(|(check, why)| cluster.violation(check, why))?;
-        let books = books.borrow();
-        Ok(Report {
-            simulated: cluster.now(),
-            turns: cluster.turns(),
-            answered: books.answered,
-            told: books.watches.known() as u64,
-            acquired: books.acquired(),
-            faults: cluster.fault_counts().clone(),
-            leader_after,
-            write_after,
-            trace_hash: cluster.trace_hash(),
-        })
+        Ok(report(&cluster, &books.borrow(), Some((leader_after, write_after))))
     }
 
     fn cluster(&self, plan: &Plan, nodes: u64, books: &Rc<RefCell<Books>>) -> Cluster {
@@ -127,16 +122,7 @@ impl Swarm {
     /// A fresh write, and a read that sees it, at a member that lives.
     fn write(&self, cluster: &mut Cluster, live: &[NodeId]) -> Result<(), Violation> {
         let path: Path = "/healed".parse().expect("valid");
-        let mut at = 0;
-        cluster.run_until(WRITE_MAX, |it| {
-            at += 1;
-            let client = it.client(live[at % live.len()])?;
-            Some(client)
-        })?;
-        let client = cluster.client(live[0]);
-        let Some(client) = client else {
-            return Err(cluster.violation("progress", format!("member {} is down", live[0])));
-        };
+        let client = cluster.run_until(WRITE_MAX, |it| it.client(live[0]))?;
         let mut write = client.create(&path, "1", CreateMode::Persistent);
         cluster.run_until(WRITE_MAX, |_| match write.try_take()? {
             Ok(_) => Some(()),
@@ -156,25 +142,52 @@ impl Swarm {
     }
 }
 
+fn report(cluster: &Cluster, books: &Books, recovery: Option<(Duration, Duration)>) -> Report {
+    Report {
+        simulated: cluster.now(),
+        turns: cluster.turns(),
+        answered: books.answered,
+        told: books.watches.known() as u64,
+        acquired: books.acquired(),
+        faults: cluster.fault_counts().clone(),
+        recovery,
+        trace_hash: cluster.trace_hash(),
+    }
+}
+
 /// Members for which the end has come, if any: in half of the runs a minority is dead, or cut off,
-/// for ever. Returns the others.
-fn doom(cluster: &mut Cluster, rng: &mut Rng) -> Vec<NodeId> {
+/// for ever. Returns those of which everything is expected, and those of which nothing is.
+fn doom(cluster: &mut Cluster, rng: &mut Rng) -> (Vec<NodeId>, Vec<NodeId>) {
     let nodes = cluster.nodes();
-    let victims = cluster.victims().to_vec();
-    let mut live = Vec::new();
-    let (doomed, killed) = (rng.chance(500_000), rng.chance(500_000));
-    for node in &nodes {
-        if !victims.contains(node) || !(doomed || cluster.is_destroyed(*node)) {
-            live.push(*node);
-        } else if killed {
+    let (mut live, mut doomed) = (nodes.clone(), Vec::new());
+    live.retain(|node| !cluster.is_destroyed(*node));
+    if rng.chance(500_000) {
+        doomed = cluster.victims().to_vec();
+        live.retain(|node| !doomed.contains(node));
+    }
+    let killed = rng.chance(500_000);
+    for node in &doomed {
+        if killed {
             cluster.kill(*node);
-        } else if doomed {
-            for other in nodes.iter().filter(|other| *other != node) {
-                cluster.cut(*node, *other);
-            }
+        } else {
+            nodes
+                .iter()
+                .filter(|other| *other != node)
+                .for_each(|other| cluster.cut(*node, *other));
         }
     }
-    live
+    (live, doomed)
+}
+
+/// Whether too few members may vote: the others have lost the ends of their logs, which they may
+/// have acknowledged.
+fn needs_operator(cluster: &Cluster, doomed: &[NodeId]) -> bool {
+    let nodes = cluster.nodes();
+    let votes = |node: &&NodeId| {
+        let waits = cluster.status(**node).map(|status| status.waiting);
+        waits == Some(None) && !doomed.contains(node)
+    };
+    nodes.iter().filter(votes).count() <= nodes.len() / 2
 }
 
 /// Snapshots, segments and histories come and go within seconds.

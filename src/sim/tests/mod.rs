@@ -54,6 +54,16 @@ fn a_disk_that_lies_is_found_out() {
     assert!((0..40).any(|seed| lies(seed).is_err()));
 }
 
+/// Found by seed 0: a plain write happened twice, because the frame that carried it to the leader
+/// came twice. A leader now takes each frame of commands once (ARCHITECTURE.md, rule 9).
+#[test]
+fn a_network_that_repeats_frames_repeats_no_write() {
+    let faults = Faults::none().every(FaultKind::Duplication, Duration::from_secs(1));
+    let swarm = Swarm { nodes: Some(3), faults, ..swarm() };
+    let run = |plan: &Plan| swarm.run(plan).map(drop);
+    search(0..5, run).unwrap_or_else(|violation| panic!("{violation}"));
+}
+
 #[test]
 fn a_violation_is_made_small() {
     // What breaks is the third crash, whatever else happens.
