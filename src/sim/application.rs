@@ -28,7 +28,7 @@ use crate::{client::Client, id::NodeId, sim::Rng};
 /// }
 /// ```
 pub trait Application {
-    /// Does what can be done now; called after each turn of its member, and every 5 ms.
+    /// Does what can be done now; called after each turn of its member, and every 10 ms.
     ///
     /// Completions and acquisitions are looked at with `try_take`, or polled as futures.
     fn poll(&mut self, at: &mut Instance<'_>);

@@ -241,6 +241,6 @@ const SEGMENT_BYTES: u64 = 64 << 10;
 /// How long a thread needs to notice something.
 const HOP: Duration = Duration::from_micros(30);
 /// How often an application looks though nothing has happened.
-const POLL_INTERVAL: Duration = Duration::from_millis(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// Housework is done after at most this time.
 const CHORE_MAX: Duration = Duration::from_millis(20);

@@ -15,6 +15,9 @@ impl Monotone {
     /// A member that is started again has forgotten what it knew to be committed, until its
     /// log or a leader tells it; its term it keeps.
     pub(super) fn observe(&mut self, id: NodeId, life: u64, seen: &Glimpse) -> Result<(), String> {
+        if seen.applied > seen.commit {
+            return Err(format!("{id} applies {} but commits {}", seen.applied, seen.commit));
+        }
         let Some((before_life, before)) = self.last.insert(id, (life, *seen)) else {
             return Ok(());
         };
@@ -28,10 +31,7 @@ impl Monotone {
             back("applied index", before.applied, seen.applied)?;
             back("zxid", before.zxid, seen.zxid)?;
         }
-        match seen.applied > seen.commit {
-            true => Err(format!("{id} applies {} but commits {}", seen.applied, seen.commit)),
-            false => Ok(()),
-        }
+        Ok(())
     }
 
     pub(super) fn forget(&mut self, id: NodeId) {

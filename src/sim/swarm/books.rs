@@ -135,15 +135,14 @@ impl Books {
 impl Ground {
     /// Who holds it, all at this moment.
     fn look(&mut self) -> Result<(), String> {
-        let mut held = Vec::new();
-        self.contests.retain(|contest| contest.strong_count() > 0);
-        let contests: Vec<_> = self.contests.iter().filter_map(Weak::upgrade).collect();
         self.locks.nobody();
-        for contest in contests {
+        for contest in self.contests.iter().filter_map(Weak::upgrade) {
             let contest = contest.borrow();
-            held.extend(contest.held().map(|token| (contest.name.clone(), token)));
+            if let Some(token) = contest.held() {
+                self.locks.holds(&contest.name, token)?;
+            }
         }
-        held.iter().try_for_each(|(name, token)| self.locks.holds(name, *token))
+        Ok(())
     }
 }
 

@@ -81,14 +81,14 @@ impl Contest {
         let idle = |at: &mut Instance<'_>| Stage::Idle {
             until: at.now + at.rng.between(Duration::from_millis(100), Duration::from_secs(2)),
         };
-        let path: Path = self.prize.path.parse().expect("valid");
+        let path = || -> Path { self.prize.path.parse().expect("valid") };
         let stage = std::mem::replace(&mut self.stage, Stage::Idle { until: Duration::ZERO });
         self.stage = match stage {
             Stage::Idle { until } if at.now >= until => match session {
                 Some(session) if self.prize.election => {
-                    Stage::LeaderWanted(session.campaign(&path, self.name.clone()))
+                    Stage::LeaderWanted(session.campaign(&path(), self.name.clone()))
                 }
-                Some(session) => Stage::LockWanted(session.lock(&path)),
+                Some(session) => Stage::LockWanted(session.lock(&path())),
                 None => Stage::Idle { until },
             },
             Stage::LockWanted(mut wanted) => match wanted.try_take() {

@@ -30,6 +30,8 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Worker {
     node: NodeId,
+    /// What its watch is called.
+    name: String,
     books: Rc<RefCell<Books>>,
     setup: Vec<Completion<Written>>,
     ready: bool,
@@ -64,6 +66,7 @@ impl Worker {
     pub(super) fn new(node: NodeId, books: Rc<RefCell<Books>>) -> Self {
         Self {
             node,
+            name: format!("watch {node}"),
             books,
             setup: Vec::new(),
             ready: false,
@@ -148,7 +151,7 @@ impl Worker {
     }
 
     fn watch(&mut self, at: &mut Instance<'_>) {
-        let (mut books, name) = (self.books.borrow_mut(), format!("watch {}", self.node));
+        let mut books = self.books.borrow_mut();
         let mut context = Context::from_waker(Waker::noop());
         self.watch = match std::mem::replace(&mut self.watch, Watching::Not) {
             Watching::Not => {
@@ -159,7 +162,7 @@ impl Worker {
                 None => Watching::Arming(arming, from),
                 Some(Ok(watcher)) => {
                     let now = watcher.view().zxid();
-                    books.watches.armed(&name, from.unwrap_or(now));
+                    books.watches.armed(&self.name, from.unwrap_or(now));
                     Watching::On(watcher, now)
                 }
                 Some(Err(_)) => {
@@ -173,7 +176,7 @@ impl Worker {
                     Poll::Pending => break Watching::On(watcher, current),
                     Poll::Ready(Some(Ok(changes))) => {
                         books.resume.insert(self.node, changes.zxid);
-                        if let Err(why) = books.watches.told(&name, &changes) {
+                        if let Err(why) = books.watches.told(&self.name, &changes) {
                             books.wrong = Some(why);
                         }
                     }
@@ -198,7 +201,7 @@ impl Worker {
             _ => false,
         };
         if caught_up {
-            if let Err(why) = books.watches.shown(&format!("watch {}", self.node), zxid) {
+            if let Err(why) = books.watches.shown(&self.name, zxid) {
                 books.wrong = Some(why);
             }
         }
