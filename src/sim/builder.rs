@@ -23,6 +23,7 @@ pub struct Builder {
 /// What must hold after each step.
 pub(super) struct Invariant {
     pub(super) name: String,
+    #[expect(clippy::type_complexity, reason = "it is what the user gives")]
     pub(super) holds: Box<dyn FnMut(&Cluster) -> Result<(), String>>,
 }
 

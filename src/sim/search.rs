@@ -103,7 +103,7 @@ pub struct Violation {
     /// Which check or invariant says so.
     pub check: String,
     /// What it says.
-    pub why: String,
+    pub why: Box<str>,
     /// The faults up to then.
     pub faults: Vec<FaultEvent>,
 }
@@ -116,7 +116,7 @@ impl Violation {
         why: String,
         faults: Vec<FaultEvent>,
     ) -> Self {
-        Self { plan: plan.clone(), at, check: check.to_owned(), why, faults }
+        Self { plan: plan.clone(), at, check: check.to_owned(), why: why.into(), faults }
     }
 }
 

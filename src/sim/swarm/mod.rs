@@ -192,11 +192,13 @@ fn needs_operator(cluster: &Cluster, doomed: &[NodeId]) -> bool {
 
 /// Snapshots, segments and histories come and go within seconds.
 fn small(config: ConfigBuilder) -> ConfigBuilder {
-    let mut limits = Limits::default();
-    limits.snapshot_log_bytes = 24 << 10;
-    limits.log_tail_bytes_max = 64 << 10;
-    limits.snapshot_chunk_bytes = 4 << 10;
-    limits.history_count_max = 400;
+    let limits = Limits {
+        snapshot_log_bytes: 24 << 10,
+        log_tail_bytes_max: 64 << 10,
+        snapshot_chunk_bytes: 4 << 10,
+        history_count_max: 400,
+        ..Limits::default()
+    };
     config.limits(limits)
 }
 
