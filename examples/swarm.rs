@@ -2,9 +2,9 @@
 //!
 //! `cargo run --release --features sim --example swarm -- --seeds 2000`
 //!
-//! Options: `--seeds N` (1000), `--from SEED` (0), `--nodes N` (drawn), `--seconds N` of faults (40),
-//! `--threads N` (2). A failure is made small and shown with the line that repeats it:
-//! `QUORATE_SIM="17 crash:0" cargo run ..` makes that run alone.
+//! Options: `--seeds N` (1000), `--from SEED` (0), `--nodes N` (drawn), `--seconds N` of faults
+//! (40), `--threads N` (2), `--calm 1` for none. A failure is made small and shown with the line
+//! that repeats it: `QUORATE_SIM="17 crash:0" cargo run ..` makes that run alone.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +20,7 @@ use std::{
 };
 
 use quorate::sim::{
-    FaultKind, Plan, Violation, shrink,
+    FaultKind, Faults, Plan, PlanError, Violation, shrink,
     swarm::{Report, Swarm},
 };
 
@@ -35,12 +35,14 @@ struct Sum {
     faults: BTreeMap<FaultKind, u64>,
     slowest: (Duration, u64),
     stuck: u64,
+    undecided: u64,
 }
 
 impl Sum {
     fn add(&mut self, seed: u64, report: &Report) {
         self.runs += 1;
         self.simulated += report.simulated;
+        self.undecided += report.undecided;
         self.answered += report.answered;
         self.told += report.told;
         self.acquired += report.acquired;
@@ -61,15 +63,17 @@ fn main() -> ExitCode {
     let mut swarm = Swarm::default();
     swarm.nodes = option("--nodes");
     swarm.faulty = Duration::from_secs(option("--seconds").unwrap_or(40));
+    if option("--calm").is_some() {
+        swarm.faults = Faults::none();
+    }
     if let Ok(text) = env::var("QUORATE_SIM") {
         return again(&swarm, &text);
     }
     let first = option("--from").unwrap_or(0);
     let end = first + option("--seeds").unwrap_or(1000);
     let threads = option("--threads").unwrap_or(2);
-    let (next, stop) = (AtomicU64::new(first), AtomicBool::new(false));
+    let (next, stop, started) = (AtomicU64::new(first), AtomicBool::new(false), clock());
     let (sum, failure) = (Mutex::new(Sum::default()), Mutex::new(None));
-    let started = clock();
     thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
@@ -97,20 +101,14 @@ fn main() -> ExitCode {
 
 /// One run, as a violation says that it is to be repeated.
 fn again(swarm: &Swarm, text: &str) -> ExitCode {
-    let plan: Plan = match text.parse() {
-        Ok(plan) => plan,
-        Err(error) => {
-            eprintln!("QUORATE_SIM: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    match swarm.run(&plan) {
+    let plan = text.parse().map_err(|error: PlanError| error.to_string());
+    match plan.and_then(|plan| swarm.run(&plan).map_err(|violation| violation.to_string())) {
         Ok(report) => {
             println!("{report:#?}");
             ExitCode::SUCCESS
         }
-        Err(violation) => {
-            println!("{violation}");
+        Err(why) => {
+            println!("{why}");
             ExitCode::FAILURE
         }
     }
@@ -132,12 +130,12 @@ fn progress(sum: &Sum, all: u64, started: Instant) {
 
 fn table(sum: &Sum, started: Instant) {
     let hours = sum.simulated.as_secs_f64() / 3600.0;
-    println!("\n\n{} runs, {hours:.2} simulated hours", sum.runs);
-    println!("in {:.1} s of real time", (clock() - started).as_secs_f64());
+    let seconds = (clock() - started).as_secs_f64();
+    println!("\n\n{} runs, {hours:.2} simulated hours in {seconds:.1} s", sum.runs);
     println!("{} answers, {} transactions watched", sum.answered, sum.told);
-    println!("{} locks and leaderships acquired", sum.acquired);
-    let (slowest, seed) = sum.slowest;
+    println!("{} locks won, {} histories undecided", sum.acquired, sum.undecided);
     println!("{} ended in need of an operator's decision (a cut tail)", sum.stuck);
+    let (slowest, seed) = sum.slowest;
     println!("slowest recovery: {:.3} s (seed {seed})\n", slowest.as_secs_f64());
     for (kind, count) in &sum.faults {
         println!("{kind:<18} {count:>8}");

@@ -272,9 +272,11 @@ impl Cluster {
             State::Down(_) => format!("{} is down", member.id),
             State::Dead(why) => format!("{} is dead ({why})", member.id),
             State::Up(process) => {
-                let Status { role, term, waiting, .. } = process.node().status();
-                let waits = waiting.map_or(String::new(), |it| format!(", waits for {it:?}"));
-                format!("{} is {role:?} of term {term}{waits}", member.id)
+                let it = process.node().status();
+                let Status { role, term, commit, applied, last_index, .. } = it;
+                let waits = it.waiting.map_or(String::new(), |it| format!(", waits for {it:?}"));
+                let log = format!("applied {applied}, committed {commit} of {last_index}");
+                format!("{} is {role:?} of term {term}, {log}{waits}", member.id)
             }
         };
         let told: Vec<String> = self.members.iter().map(tell).collect();

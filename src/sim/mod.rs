@@ -77,13 +77,13 @@
 //!
 //! # What is simulated, and how far
 //!
-//! - **Time** goes from one moment at which something happens to the next. Each member has clocks of
-//!   its own; a turn takes no time but what its disk takes.
+//! - **Time** goes from one moment at which something happens to the next. Each member has clocks
+//!   of its own; a turn takes no time but what its disk takes.
 //! - **The network** carries frames in 0.1 ms and 0.3 ms more on average, in order on each link, as
 //!   connections do. [`FaultKind`] has what happens to it.
-//! - **Disks** are [`MemoryFs`](crate::wal::MemoryFs): bytes and names that were not synced are lost
-//!   with the power, whole, in part, or by the sector of 512 bytes. The writes of a turn are made
-//!   within it, not on a thread of their own as under a [`Driver`](crate::driver::Driver).
+//! - **Disks** are [`MemoryFs`](crate::wal::MemoryFs): bytes and names that were not synced are
+//!   lost with the power, whole, in part, or by the sector of 512 bytes. The writes of a turn are
+//!   made within it, not on a thread of their own as under a [`Driver`](crate::driver::Driver).
 //! - **Processes** die between turns, or with the power in the middle of one, at any operation of
 //!   the disk. The application dies with its member.
 

@@ -49,7 +49,7 @@ impl Log {
         match first == entry {
             true => Ok(()),
             false => Err(format!(
-                "entry {index} was committed as {first:?} (term, checksum), and by {id} as {entry:?}"
+                "entry {index} was committed as {first:?}, by {id} as {entry:?} (term, checksum)"
             )),
         }
     }

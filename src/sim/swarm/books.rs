@@ -111,24 +111,25 @@ impl Books {
         self.leases.check(|session| lives(&view, session), |node| cluster.clock(node))
     }
 
-    /// At the end: the check that is broken, and why.
+    /// At the end: how many histories could not be decided; or the check that is broken, and why.
     pub(super) fn verdict(
         &self,
         cluster: &Cluster,
         node: NodeId,
-    ) -> Result<(), (&'static str, String)> {
+    ) -> Result<u64, (&'static str, String)> {
         let view = cluster.view(node).ok_or(("progress", format!("member {node} is down")))?;
         if let Some(session) = self.leases.orphans().find(|session| lives(&view, *session)) {
             return Err(("leases", format!("session {session} outlives its owner")));
         }
-        self.linear.check().map_err(|why| ("linearizability", why))?;
+        let undecided = self.linear.check().map_err(|why| ("linearizability", why))?;
         self.watches.check().map_err(|why| ("watches", why))?;
         for ground in self.contests.values() {
             ground.locks.check().map_err(|why| ("locks", why))?;
         }
         let effects = queue(&view);
         let effects = effects.iter().map(|(name, number)| (name.as_str(), *number));
-        self.fifo.check(effects).map_err(|why| ("sessions", why))
+        self.fifo.check(effects).map_err(|why| ("sessions", why))?;
+        Ok(undecided)
     }
 }
 

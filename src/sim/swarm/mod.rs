@@ -11,10 +11,11 @@ mod worker;
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
 
 use crate::{
+    client::{Completion, Error, Written},
     config::{ConfigBuilder, Limits},
     id::NodeId,
     node::Consistency,
-    op::CreateMode,
+    op::{CreateMode, OpError},
     path::Path,
     sim::{Cluster, FaultKind, Faults, Plan, Rng, Violation},
 };
@@ -68,6 +69,8 @@ pub struct Report {
     /// members had lost the end of their logs that an operator would have to decide, see
     /// [`accept_cut_tail`](ConfigBuilder::accept_cut_tail).
     pub recovery: Option<(Duration, Duration)>,
+    /// Histories that had too many orders to be decided.
+    pub undecided: u64,
     /// See [`Cluster::trace_hash`].
     pub trace_hash: u64,
 }
@@ -102,8 +105,9 @@ impl Swarm {
         cluster.run_for(ORPHANS_MAX)?;
         cluster.run_until(AGREE_MAX, |it| it.agree(&live).then_some(()))?;
         let verdict = books.borrow().verdict(&cluster, live[0]);
-        verdict.map_err(|(check, why)| cluster.violation(check, why))?;
-        Ok(report(&cluster, &books.borrow(), Some((leader_after, write_after))))
+        let undecided = verdict.map_err(|(check, why)| cluster.violation(check, why))?;
+        let recovery = Some((leader_after, write_after));
+        Ok(Report { undecided, ..report(&cluster, &books.borrow(), recovery) })
     }
 
     fn cluster(&self, plan: &Plan, nodes: u64, books: &Rc<RefCell<Books>>) -> Cluster {
@@ -123,13 +127,18 @@ impl Swarm {
     fn write(&self, cluster: &mut Cluster, live: &[NodeId]) -> Result<(), Violation> {
         let path: Path = "/healed".parse().expect("valid");
         let client = cluster.run_until(WRITE_MAX, |it| it.client(live[0]))?;
-        let mut write = client.create(&path, "1", CreateMode::Persistent);
-        cluster.run_until(WRITE_MAX, |_| match write.try_take()? {
-            Ok(_) => Some(()),
-            Err(_) => {
-                write = client.set(&path, "1", None);
-                None
+        // One outside of a session is sent once, maybe to a leader of before: so again and again.
+        let (mut writes, mut next) = (Vec::new(), Duration::ZERO);
+        cluster.run_until(WRITE_MAX, |it| {
+            if it.now() >= next {
+                next = it.now() + AGAIN;
+                writes.push(client.create(&path, "1", CreateMode::Persistent));
             }
+            let there = |error: &Error| matches!(error.op(), Some(OpError::NodeExists { .. }));
+            let done = |write: &mut Completion<Written>| {
+                write.try_take().is_some_and(|answer| answer.as_ref().map_or_else(there, |_| true))
+            };
+            writes.iter_mut().any(done).then_some(())
         })?;
         let mut read = client.get(&path, Consistency::Linearizable);
         cluster.run_until(WRITE_MAX, |_| match read.try_take()? {
@@ -151,6 +160,7 @@ fn report(cluster: &Cluster, books: &Books, recovery: Option<(Duration, Duration
         acquired: books.acquired(),
         faults: cluster.fault_counts().clone(),
         recovery,
+        undecided: 0,
         trace_hash: cluster.trace_hash(),
     }
 }
@@ -206,6 +216,7 @@ fn small(config: ConfigBuilder) -> ConfigBuilder {
 const FOUNDING: Duration = Duration::from_secs(3);
 /// Ten election timeouts.
 const LEADER_MAX: Duration = Duration::from_secs(5);
+const AGAIN: Duration = Duration::from_millis(500);
 const WRITE_MAX: Duration = Duration::from_secs(15);
 const AGREE_MAX: Duration = Duration::from_secs(10);
 /// Sessions without an owner are over after their time to live, two renewal intervals, three ticks
