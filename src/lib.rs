@@ -32,7 +32,7 @@
 //! - [`wal`]: the durable log and snapshot files, behind the seam [`wal::Fs`].
 //! - [`recipes`]: election and lock as state machines without IO, over the layouts of the ZooKeeper
 //!   world.
-//! - [`sim`]: a deterministic simulator of a cluster and the application on it, for tests.
+//! - `sim` (a feature): a simulated cluster with the application on it, for tests.
 //! - [`node`]: the sans-IO core. It owns no thread, clock, socket, file or random source, and all
 //!   of the above stands on its public run loop: an application can drive it by hand.
 //!
@@ -76,7 +76,7 @@
 //! | `wal` | the durable log | yes |
 //! | `driver` | hosts, threads, client handles | yes |
 //! | `tcp` | the TCP transport | yes |
-//! | `sim` | the deterministic simulator, for tests: see [`sim`] | no |
+//! | `sim` | the deterministic simulator, for tests | no |
 //!
 //! Without any, the sans-IO [`node`] and the [`recipes`] remain.
 

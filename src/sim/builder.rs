@@ -46,7 +46,9 @@ impl Builder {
         self
     }
 
-    /// The seed, and which of its faults happen: what [`search`](crate::sim::search) hands out.
+    /// The seed, and which of its faults happen: what [`search()`] hands out.
+    ///
+    /// [`search()`]: crate::sim::search()
     pub fn plan(mut self, plan: &Plan) -> Self {
         self.plan = plan.clone();
         self

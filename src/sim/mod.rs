@@ -15,9 +15,9 @@
 //! 2. Say what must always hold, as an [invariant](Builder::invariant) over what your program
 //!    shares with the test, or over the trees of the members ([`Cluster::view`]).
 //! 3. Choose what goes wrong: [`Faults::swarm`], or single kinds with [`Faults::every`].
-//! 4. Let [`search`] run seed after seed. A violation says which promise was broken and how to see
-//!    it again, in one line (`QUORATE_SIM="17 crash:0,loss:2"`), with the fewest faults that were
-//!    found to lead there.
+//! 4. Let [`search()`] run seed after seed. A violation says which promise was broken and how to
+//!    see it again, in one line (`QUORATE_SIM="17 loss:2,crash:0"`), with the fewest faults that
+//!    were found to lead there.
 //!
 //! ```
 //! use std::{cell::Cell, rc::Rc, time::Duration};

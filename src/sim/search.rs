@@ -9,12 +9,12 @@ use crate::sim::{FaultEvent, FaultId, FaultIdError};
 /// A run: its seed, and which of the faults that the seed draws happen.
 ///
 /// As a text it is the seed and, if not all happen, the names of those that do:
-/// `17 crash:0,loss:2`.
+/// `17 loss:2,crash:0`.
 ///
 /// ```
 /// use quorate::sim::Plan;
-/// let plan: Plan = "17 crash:0,loss:2".parse()?;
-/// assert_eq!((plan.seed(), plan.to_string().as_str()), (17, "17 crash:0,loss:2"));
+/// let plan: Plan = "17 loss:2,crash:0".parse()?;
+/// assert_eq!((plan.seed(), plan.to_string().as_str()), (17, "17 loss:2,crash:0"));
 /// # Ok::<(), quorate::sim::PlanError>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]

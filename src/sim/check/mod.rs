@@ -1,6 +1,6 @@
 //! What must always hold, one promise a file.
 //!
-//! [`Agreement`] looks at every member after each of its turns, whatever the application does; the
+//! `Agreement` looks at every member after each of its turns, whatever the application does; the
 //! others judge what clients have seen, and are for any test: record what was asked and answered,
 //! and ask for the verdict.
 
