@@ -50,6 +50,9 @@ impl LocalClock {
     /// What it shows at this moment of the world.
     pub(super) fn at(&self, now: Duration) -> Duration {
         let passed = now.saturating_sub(self.base.0);
+        if self.drift_ppm == 0 {
+            return self.base.1 + passed;
+        }
         let nanos = passed.as_nanos() as i128;
         let shown = nanos + nanos * i128::from(self.drift_ppm) / 1_000_000;
         self.base.1 + Duration::from_nanos(shown.max(0) as u64)
@@ -57,7 +60,11 @@ impl LocalClock {
 
     /// When in the world it will show `mono`.
     pub(super) fn when(&self, mono: Duration) -> Duration {
-        let left = mono.saturating_sub(self.base.1).as_nanos() as i128;
+        let left = mono.saturating_sub(self.base.1);
+        if self.drift_ppm == 0 {
+            return self.base.0 + left;
+        }
+        let left = left.as_nanos() as i128;
         let nanos = left * 1_000_000 / (1_000_000 + i128::from(self.drift_ppm));
         // Rather a little late than a moment too early.
         self.base.0 + Duration::from_nanos(nanos.max(0) as u64 + 1)

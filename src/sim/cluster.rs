@@ -45,7 +45,7 @@ pub struct Cluster {
     pub(super) members: Vec<Member>,
     pub(super) network: Network,
     pub(super) schedule: Option<Schedule>,
-    /// When the faults began to be counted from.
+    /// The schedule of the faults begins then.
     pub(super) grace: Duration,
     /// What ends, and when, in order.
     pub(super) undo: BTreeMap<(Duration, FaultId), Undo>,
@@ -184,8 +184,8 @@ impl Cluster {
             let member = &self.members[at];
             // What a node that has ended had not made durable yet is no promise.
             if let Some(process) = member.process().filter(|_| ended.is_none()) {
-                let observed = self.agreement.observe(id, member.lives, process.node());
                 let seen = process.node().glimpse();
+                let observed = self.agreement.observe(id, member.lives, &seen, process.node());
                 self.record(&[id.as_u64(), seen.term, seen.commit, seen.applied, seen.digest]);
                 observed.map_err(|why| self.violation("agreement", why))?;
             }

@@ -9,8 +9,8 @@ use crate::id::{NodeId, SessionId};
 #[derive(Debug, Default)]
 pub struct Leases {
     promised: BTreeMap<SessionId, Promise>,
-    /// Of owners that are gone.
-    orphans: BTreeMap<SessionId, NodeId>,
+    /// Of owners that are gone, and since when.
+    orphans: BTreeMap<SessionId, Duration>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -38,12 +38,12 @@ impl Leases {
         self.promised.remove(&session);
     }
 
-    /// The process on `node` is gone, and with it whoever was promised anything.
-    pub fn gone(&mut self, node: NodeId) {
+    /// The process on `node` is gone since `at`, and with it whoever was promised anything.
+    pub fn gone(&mut self, node: NodeId, at: Duration) {
         self.promised.retain(|session, promise| {
             let gone = promise.node == node;
             if gone {
-                self.orphans.insert(*session, node);
+                self.orphans.insert(*session, at);
             }
             !gone
         });
@@ -74,9 +74,10 @@ impl Leases {
         Ok(())
     }
 
-    /// The sessions of owners that are gone.
-    pub fn orphans(&self) -> impl Iterator<Item = SessionId> {
-        self.orphans.keys().copied()
+    /// The sessions of owners that were gone by `then`.
+    pub fn orphans(&self, then: Duration) -> Vec<SessionId> {
+        let gone = self.orphans.iter().filter(|(_, since)| **since <= then);
+        gone.map(|(session, _)| *session).collect()
     }
 }
 
@@ -95,8 +96,9 @@ mod tests {
         assert!(it.check(|_| false, clock(5)).is_ok());
         assert!(it.check(|_| false, clock(4)).is_err());
         assert!(it.check(|_| false, |_| Some((2, Duration::ZERO))).is_ok(), "another life");
-        it.gone(node);
+        it.gone(node, Duration::from_secs(6));
         assert!(it.check(|_| false, clock(4)).is_ok());
-        assert_eq!(it.orphans().count(), 1);
+        assert_eq!(it.orphans(Duration::from_secs(6)), [session]);
+        assert_eq!(it.orphans(Duration::from_secs(5)), []);
     }
 }

@@ -14,7 +14,10 @@ mod monotone;
 mod state;
 mod watch;
 
-use crate::{id::NodeId, node::Node};
+use crate::{
+    id::NodeId,
+    node::{Glimpse, Node},
+};
 
 pub use fifo::Fifo;
 pub use lease::Leases;
@@ -33,12 +36,17 @@ pub(super) struct Agreement {
 
 impl Agreement {
     /// Looks at a member after a turn; `life` counts its starts.
-    pub(super) fn observe(&mut self, id: NodeId, life: u64, node: &Node) -> Result<(), String> {
-        let seen = node.glimpse();
-        self.monotone.observe(id, life, &seen)?;
-        self.election.observe(id, &seen)?;
-        self.log.observe(id, life, &seen, node)?;
-        self.state.observe(id, &seen)
+    pub(super) fn observe(
+        &mut self,
+        id: NodeId,
+        life: u64,
+        seen: &Glimpse,
+        node: &Node,
+    ) -> Result<(), String> {
+        self.monotone.observe(id, life, seen)?;
+        self.election.observe(id, seen)?;
+        self.log.observe(id, life, seen, node)?;
+        self.state.observe(id, seen)
     }
 
     /// A member has lost its disk.
@@ -48,8 +56,8 @@ impl Agreement {
 }
 
 #[cfg(test)]
-fn glimpse(term: u64, commit: u64, applied: u64) -> crate::node::Glimpse {
-    crate::node::Glimpse {
+fn glimpse(term: u64, commit: u64, applied: u64) -> Glimpse {
+    Glimpse {
         term,
         leads: false,
         commit,
