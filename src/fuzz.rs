@@ -17,7 +17,7 @@ use crate::{
     op::{CreateMode, Identities, Op},
     path::Path,
     wal::{Fs, MemoryFs, Wal, WalError, WalOptions},
-    wire::{Body, DigestReport, EntryKind, FRAME_BYTES_MAX, Frame, HardState, LogEntry},
+    wire::{Body, DigestReport, EntryKind, FRAME_BYTES_MAX, Forward, Frame, HardState, LogEntry},
 };
 
 /// The targets by name, each with inputs to start from.
@@ -68,7 +68,7 @@ fn frame_of(body: Body) -> Frame {
 fn frame_seeds() -> Vec<Vec<u8>> {
     let command = create("/seed", 1).encode();
     let bodies = [
-        Body::Forward(command),
+        Body::Forward(Forward { commands: command, term: 2, number: 1 }),
         Body::ReadIndex { context: [3; 16] },
         Body::ReadIndexReply { context: [3; 16], index: 9, term: 2 },
         Body::SnapshotOffer { index: 9, term: 2 },

@@ -32,6 +32,7 @@
 //! - [`wal`]: the durable log and snapshot files, behind the seam [`wal::Fs`].
 //! - [`recipes`]: election and lock as state machines without IO, over the layouts of the ZooKeeper
 //!   world.
+//! - `sim` (a feature): a simulated cluster with the application on it, for tests.
 //! - [`node`]: the sans-IO core. It owns no thread, clock, socket, file or random source, and all
 //!   of the above stands on its public run loop: an application can drive it by hand.
 //!
@@ -75,6 +76,7 @@
 //! | `wal` | the durable log | yes |
 //! | `driver` | hosts, threads, client handles | yes |
 //! | `tcp` | the TCP transport | yes |
+//! | `sim` | the deterministic simulator, for tests | no |
 //!
 //! Without any, the sans-IO [`node`] and the [`recipes`] remain.
 
@@ -97,6 +99,8 @@ mod path;
 mod proto;
 pub mod recipes;
 mod record;
+#[cfg(feature = "sim")]
+pub mod sim;
 #[cfg(feature = "tcp")]
 pub mod tcp;
 mod time;

@@ -978,6 +978,12 @@ pub struct Forward {
     /// Length-delimited CommandRecord.
     #[prost(bytes = "bytes", tag = "1")]
     pub commands: ::prost::bytes::Bytes,
+    /// The leader's term.
+    #[prost(uint64, tag = "2")]
+    pub term: u64,
+    /// Grows with each such frame of one opening of its sender.
+    #[prost(uint64, tag = "3")]
+    pub number: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReadIndex {

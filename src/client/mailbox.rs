@@ -106,6 +106,12 @@ impl Mailbox {
         self.arrived.notify_one();
     }
 
+    /// Whether nothing has arrived.
+    #[cfg(feature = "sim")]
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.state.lock().is_quiet()
+    }
+
     pub(crate) fn stop(&self) {
         self.state.lock().stopped = true;
         self.arrived.notify_one();

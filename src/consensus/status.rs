@@ -86,6 +86,12 @@ impl Consensus {
         self.raw.raft.raft_log.last_index()
     }
 
+    /// Term and checksum of an entry, if it is in memory.
+    #[cfg(feature = "sim")]
+    pub(crate) fn entry(&self, index: u64) -> Option<(u64, u32)> {
+        self.raw.store().entry(index)
+    }
+
     /// The term of an entry in memory, or of the one before the first.
     pub(crate) fn term_at(&self, index: u64) -> Option<u64> {
         let log = &self.raw.raft.raft_log;

@@ -132,6 +132,13 @@ impl TailStore {
         Some(self.entries.get(self.place(index)?)?.term)
     }
 
+    /// Term and checksum of an entry.
+    #[cfg(feature = "sim")]
+    pub(super) fn entry(&self, index: u64) -> Option<(u64, u32)> {
+        let entry = self.entries.get(self.place(index)?)?;
+        Some((entry.term, crc32c::crc32c(&entry.data)))
+    }
+
     /// The members after the entry at `index` was applied, where that is still known.
     pub(super) fn members_at(&self, index: u64) -> Option<&Members> {
         if index < self.base.0 || index > self.applied {

@@ -15,7 +15,7 @@ use crate::{
         request::{Output, RequestError, Unknown},
         transfer::{Outgoing, Source},
     },
-    wire::{Body, FRAME_BYTES_MAX, SnapshotMeta},
+    wire::{Body, FRAME_BYTES_MAX, Forward, SnapshotMeta},
 };
 
 /// What a write that is out will have made durable.
@@ -336,7 +336,7 @@ impl Node {
             self.forward(leader, &commands);
             for items in keep_alives.chunks(KEEP_ALIVES_MAX) {
                 let command = Command::KeepAlives(items.to_vec()).encode();
-                self.send(leader, Body::Forward(command));
+                self.send_forward(leader, command);
             }
         }
         if self.reads.wants_round() {
@@ -357,9 +357,15 @@ impl Node {
             };
             let count = commands[from..].iter().take_while(fits).count().max(1);
             let parts = &commands[from..from + count];
-            self.send(leader, Body::Forward(parts.concat().into()));
+            self.send_forward(leader, parts.concat().into());
             from += count;
         }
+    }
+
+    fn send_forward(&mut self, leader: NodeId, commands: Bytes) {
+        self.forwards += 1;
+        let (term, number) = (self.following.1, self.forwards);
+        self.send(leader, Body::Forward(Forward { commands, term, number }));
     }
 
     /// Drains consensus once: sends, applies, and returns what raft wants to be durable.

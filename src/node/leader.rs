@@ -34,6 +34,17 @@ pub(crate) struct Leadership {
     pins: BTreeMap<NodeId, StoreId>,
     /// The last entry after which the members are to compare their states.
     comparing: u64,
+    /// Which frames of commands have come.
+    taken: BTreeMap<NodeId, Taken>,
+}
+
+/// The frames of commands that one opening of a member has sent, as far as they have come.
+#[derive(Debug, Default)]
+struct Taken {
+    nonce: u64,
+    highest: u64,
+    /// Bit n: the one that is n before the highest has come.
+    seen: u64,
 }
 
 impl Leadership {
@@ -49,7 +60,28 @@ impl Leadership {
             since_renewal_us: 0,
             pins: BTreeMap::new(),
             comparing: 0,
+            taken: BTreeMap::new(),
         }
+    }
+
+    /// Whether a frame of commands comes for the first time. One that 64 others have overtaken is
+    /// counted as known: whoever sent it hears nothing of it, as when it was lost.
+    pub(crate) fn takes(&mut self, from: NodeId, nonce: u64, number: u64) -> bool {
+        let taken = self.taken.entry(from).or_default();
+        if taken.nonce != nonce {
+            *taken = Taken { nonce, ..Taken::default() };
+        }
+        if let Some(ahead) = number.checked_sub(taken.highest).filter(|ahead| *ahead > 0) {
+            let ahead = u32::try_from(ahead).unwrap_or(u32::MAX);
+            taken.seen = taken.seen.checked_shl(ahead).unwrap_or(0) | 1;
+            taken.highest = number;
+            return true;
+        }
+        let behind = u32::try_from(taken.highest - number).unwrap_or(u32::MAX);
+        let place = 1u64.checked_shl(behind).unwrap_or(0);
+        let first = place != 0 && taken.seen & place == 0;
+        taken.seen |= place;
+        first
     }
 
     /// Time goes on by what this node's clock measured.

@@ -32,6 +32,8 @@ mod cursors;
 mod digests;
 mod divergence;
 mod drain;
+#[cfg(feature = "sim")]
+mod glimpse;
 mod identity;
 mod install;
 mod keep_alives;
@@ -61,6 +63,8 @@ use std::{
 use bytes::Bytes;
 
 pub use crate::config::OtherParameters;
+#[cfg(feature = "sim")]
+pub(crate) use glimpse::Glimpse;
 pub use identity::LocalRecordError;
 pub use open::OpenError;
 pub use peers::StepError;
@@ -143,6 +147,8 @@ pub struct Node {
     held_write: Option<(Write, Token, InFlight)>,
     next_number: u64,
     next_ticket: u64,
+    /// Frames of commands that were sent to leaders.
+    forwards: u64,
     /// Changes that lagging watches may still read in this drain.
     catch_up_left: usize,
     token_dropped: Arc<AtomicBool>,

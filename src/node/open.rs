@@ -177,6 +177,7 @@ impl Node {
             held_write: None,
             next_number: 1,
             next_ticket: 1,
+            forwards: 0,
             catch_up_left: drain::CATCH_UP_MAX,
             token_dropped: Arc::new(AtomicBool::new(false)),
             disk_full: false,

@@ -16,7 +16,8 @@ use crate::{
     id::NodeId,
     node::ready::SnapshotWrite,
     wire::{
-        Body, Chunk, FRAME_BYTES_MAX, Frame, FrameError, Hello, RaftMessage, Refusal, SnapshotMeta,
+        Body, Chunk, FRAME_BYTES_MAX, Forward, Frame, FrameError, Hello, RaftMessage, Refusal,
+        SnapshotMeta,
     },
 };
 
@@ -185,7 +186,7 @@ impl Node {
 
     fn take_body(&mut self, from: NodeId, body: Body) -> Result<(), StepError> {
         match body {
-            Body::Forward(commands) => return self.take_forward(from, commands),
+            Body::Forward(forward) => return self.take_forward(from, forward),
             Body::SnapshotChunk(chunk) => return self.take_chunk(from, chunk),
             Body::ReadIndex { context } => {
                 if self.leadership.is_some() {
@@ -238,13 +239,19 @@ impl Node {
     }
 
     /// Takes commands for the next entry, if this node leads. They are checked here, because what
-    /// is in the log must be readable for every member.
-    fn take_forward(&mut self, from: NodeId, commands: Bytes) -> Result<(), StepError> {
+    /// is in the log must be readable for every member. A frame is taken once, in its term alone
+    /// (ARCHITECTURE.md, rule 9).
+    fn take_forward(&mut self, from: NodeId, forward: Forward) -> Result<(), StepError> {
         let (bytes_max, entry_bytes_max) =
             (self.config.limits.pending_bytes_max, self.config.limits.entry_bytes_max);
         let Some(leadership) = &mut self.leadership else {
             return Ok(());
         };
+        let Forward { commands, term, number } = forward;
+        let nonce = self.identity.pin(from).map_or(0, |pin| pin.incarnation.boot.nonce);
+        if term != self.consensus.term() || !leadership.takes(from, nonce, number) {
+            return Ok(());
+        }
         let malformed = |why: String| StepError::Message { from, why };
         let mut batch = Batch(commands.clone());
         let mut keep_alives = Vec::new();

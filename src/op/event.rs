@@ -2,11 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::{
-    id::Zxid,
-    op::{Acl, Stat},
-    path::Path,
-};
+use crate::{id::Zxid, op::Stat, path::Path};
 
 /// What a watch tells of one node in one transaction.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -24,9 +20,6 @@ pub struct Event {
     pub before: Option<Box<Content>>,
     /// The node after it, if the watch asked for it; none after a deletion.
     pub after: Option<Box<Content>>,
-    /// The access control list in force: before a deletion, and after anything else. `None` grants
-    /// everything to everybody.
-    pub(crate) acl: Option<Acl>,
 }
 
 /// A node's data and stat at one moment.

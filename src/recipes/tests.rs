@@ -69,7 +69,6 @@ impl Model {
             czxid,
             before: None,
             after: None,
-            acl: None,
         });
         self.history.push(self.nodes.clone());
     }

@@ -51,7 +51,7 @@ pub(crate) enum Body {
     },
     Raft(RaftMessage),
     /// Length-delimited commands for the leader's next entry.
-    Forward(Bytes),
+    Forward(Forward),
     ReadIndex {
         context: [u8; 16],
     },
@@ -160,6 +160,17 @@ pub(crate) struct SnapshotMeta {
     pub(crate) voters: Vec<u64>,
     /// Ascending.
     pub(crate) learners: Vec<u64>,
+}
+
+/// Commands of one member for the leader's next entry.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Forward {
+    /// Length-delimited.
+    pub(crate) commands: Bytes,
+    /// The leader's term: it takes them in no other.
+    pub(crate) term: u64,
+    /// Grows with each such frame of one opening of its sender.
+    pub(crate) number: u64,
 }
 
 /// A piece of a snapshot on its way.
@@ -305,7 +316,7 @@ impl Body {
     fn encoded_len(&self) -> usize {
         match self {
             Self::Raft(message) => 128 + message.entries_len() + message.context.len(),
-            Self::Forward(commands) => 16 + commands.len(),
+            Self::Forward(forward) => 48 + forward.commands.len(),
             Self::SnapshotChunk(chunk) => 64 + chunk.bytes.len(),
             Self::Hello(hello) => 32 + hello.pins.len() * 64,
             Self::Marks { items, .. } => 32 + items.len() * MARK_BYTES,
@@ -321,8 +332,9 @@ impl Body {
                 &proto::Refused { reason: reason.code(), known: known.map(Pin::to_record) },
             ),
             Self::Raft(message) => message.encode(out),
-            Self::Forward(commands) => {
-                put(out, &proto::Forward { commands: commands.clone() });
+            Self::Forward(Forward { commands, term, number }) => {
+                let (commands, term, number) = (commands.clone(), *term, *number);
+                put(out, &proto::Forward { commands, term, number });
             }
             Self::ReadIndex { context } => {
                 put(out, &proto::ReadIndex { context: Bytes::copy_from_slice(context) });
@@ -380,7 +392,10 @@ impl Body {
                 Self::Refused { reason, known: record.known.map(Pin::from_record).transpose()? }
             }
             3 => Self::Raft(RaftMessage::from_record(parse(bytes, "raft")?)?),
-            4 => Self::Forward(parse::<proto::Forward>(bytes, "forward")?.commands),
+            4 => {
+                let proto::Forward { commands, term, number } = parse(bytes, "forward")?;
+                Self::Forward(Forward { commands, term, number })
+            }
             5 => Self::ReadIndex {
                 context: context(&parse::<proto::ReadIndex>(bytes, "read index")?.context)?,
             },

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::*;
-use crate::wire::{Body, Chunk, Hello, Pin, RaftMessage, Refusal, SnapshotMeta};
+use crate::wire::{Body, Chunk, Forward, Hello, Pin, RaftMessage, Refusal, SnapshotMeta};
 
 struct Draw(u64);
 
@@ -125,7 +125,7 @@ fn mutate_raft(draw: &mut Draw, message: &mut RaftMessage) {
 fn mutate(draw: &mut Draw, body: &mut Body) {
     match body {
         Body::Raft(message) => mutate_raft(draw, message),
-        Body::Forward(commands) => *commands = draw.bytes(60),
+        Body::Forward(Forward { commands, .. }) => *commands = draw.bytes(60),
         Body::Hello(Hello { pins, bootstrap, .. }) => {
             *bootstrap ^= draw.next(2) as u32;
             for Pin { incarnation, .. } in pins {

@@ -1,7 +1,7 @@
 //! ARCHITECTURE.md, rule 1: stores are pinned, and lost or exchanged ones are refused.
 
 use super::*;
-use crate::wire::Body;
+use crate::wire::{Body, Forward};
 
 #[test]
 fn rule_1_no_founder_takes_part_before_all_have_pinned_all() {
@@ -136,7 +136,7 @@ fn rule_1_a_late_frame_of_an_earlier_opening_ends_nobody() {
         from: late,
         to: leader,
         incarnation,
-        body: Body::Forward(Bytes::new()),
+        body: Body::Forward(Forward { commands: Bytes::new(), term: 1, number: 1 }),
     };
     cluster.restart(late);
     cluster.run(5);
@@ -200,7 +200,7 @@ fn frames_of_others_are_refused_and_have_no_effect() {
         from: id(from),
         to: id(to),
         incarnation: cluster.nodes[&id(2)].identity.own(),
-        body: Body::Forward(Bytes::new()),
+        body: Body::Forward(Forward { commands: Bytes::new(), term: 1, number: 1 }),
     };
     let good = frame(&cluster, 2, 1);
     let other_cluster = Frame { cluster: ClusterId::named("other"), ..good.clone() };

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     command::Batch,
     op::{Identities, OpError},
-    wire::Body,
+    wire::{Body, FRAME_BYTES_MAX, Forward},
 };
 
 const TTL: Duration = Duration::from_secs(10);
@@ -541,17 +541,70 @@ fn forwarded_bytes_that_are_no_commands_never_reach_the_log() {
     let expire = Command::Expire { lease: crate::LeaseId::new(1).expect("valid") }.encode();
     let path = "/good".parse().expect("valid");
     let reap = Command::ReapNode { path, czxid: crate::Zxid::new(1) }.encode();
-    for commands in [Bytes::from(bad), Bytes::from_static(&[1, 2, 3]), expire, reap] {
+    let term = cluster.nodes[&leader].status().term;
+    let bad = [Bytes::from(bad), Bytes::from_static(&[1, 2, 3]), expire, reap];
+    for (commands, number) in bad.into_iter().zip(1_000..) {
         let frame = Frame {
             cluster: ClusterId::named("test"),
             from: at,
             to: leader,
             incarnation: cluster.nodes[&at].identity.own(),
-            body: Body::Forward(commands),
+            body: Body::Forward(Forward { commands, term, number }),
         };
         assert!(cluster.node(leader).step(at, frame.encode()).is_err());
     }
     cluster.run(2);
     assert!(!cluster.exists(leader, "/good"));
     assert!(Batch(good).next_command().is_some());
+}
+
+/// A network may repeat what it carries, at once or long after. A plain command has no number in a
+/// session that its apply would look at, so it happened once for each repeat.
+#[test]
+fn rule_9_a_frame_of_plain_commands_that_comes_again_is_taken_once() {
+    let mut cluster = Cluster::elected(3);
+    let (at, leader) = (follower(&cluster), cluster.leader().expect("elected"));
+    cluster.record = true;
+    let path: Path = "/once".parse().expect("valid");
+    cluster.node(at).submit(plain(create("/once"))).expect("taken");
+    cluster.run(3);
+    let set = || Op::Set { path: path.clone(), data: "x".into(), version: None };
+    for _ in 0..3 {
+        let request = plain(Txn::new(set()));
+        cluster.node(at).submit(request).expect("taken");
+        cluster.run(1);
+    }
+    cluster.record = false;
+    let commands = |bytes: &&Bytes| {
+        let frame = Frame::decode(bytes, FRAME_BYTES_MAX);
+        frame.is_ok_and(|it| it.to == leader && matches!(it.body, Body::Forward(_)))
+    };
+    let frames: Vec<Bytes> = cluster.sent.iter().filter(commands).cloned().collect();
+    assert!(frames.len() >= 4);
+    let version = |cluster: &mut Cluster| {
+        cluster.run(3);
+        cluster.nodes[&leader].view().stat(&path).ok().flatten().map(|stat| stat.version)
+    };
+    let again = |cluster: &mut Cluster| {
+        for frame in frames.iter().rev() {
+            cluster.node(leader).step(at, frame.clone()).expect("no harm in it");
+            cluster.settle();
+        }
+    };
+    assert_eq!(version(&mut cluster), Some(3));
+    again(&mut cluster);
+    assert_eq!(version(&mut cluster), Some(3), "repeated at once");
+    // Whoever has forgotten what came leads in another term.
+    cluster.restart(leader);
+    for _ in 0..400 {
+        match cluster.leader() {
+            Some(now) if now == leader => break,
+            Some(now) => drop(cluster.node(now).transfer_leader(leader)),
+            None => {}
+        }
+        cluster.run(3);
+    }
+    assert_eq!(cluster.leader(), Some(leader));
+    again(&mut cluster);
+    assert_eq!(version(&mut cluster), Some(3), "repeated much later");
 }

@@ -510,7 +510,7 @@ impl Model {
 impl Change {
     /// With what was before and after.
     pub(super) fn event(&self) -> Option<Event> {
-        let (content, acl) = self.after.as_ref().or(self.before.as_ref())?;
+        let (content, _) = self.after.as_ref().or(self.before.as_ref())?;
         let boxed = |it: &(Content, Option<Acl>)| Box::new(it.0.clone());
         Some(Event {
             zxid: Zxid::new(self.zxid),
@@ -519,7 +519,6 @@ impl Change {
             czxid: content.stat.czxid,
             before: self.before.as_ref().map(boxed),
             after: self.after.as_ref().map(boxed),
-            acl: acl.clone(),
         })
     }
 }

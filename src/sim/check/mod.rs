@@ -1,0 +1,74 @@
+//! What must always hold, one promise a file.
+//!
+//! `Agreement` looks at every member after each of its turns, whatever the application does; the
+//! others judge what clients have seen, and are for any test: record what was asked and answered,
+//! and ask for the verdict.
+
+mod election;
+mod fifo;
+mod lease;
+mod linear;
+mod lock;
+mod log;
+mod monotone;
+mod state;
+mod watch;
+
+use crate::{
+    id::NodeId,
+    node::{Glimpse, Node},
+};
+
+pub use fifo::Fifo;
+pub use lease::Leases;
+pub use linear::{Linear, Operation, Seen};
+pub use lock::Locks;
+pub use watch::Watches;
+
+/// The promises that hold between members.
+#[derive(Debug, Default)]
+pub(super) struct Agreement {
+    election: election::Election,
+    log: log::Log,
+    monotone: monotone::Monotone,
+    state: state::States,
+}
+
+impl Agreement {
+    /// Looks at a member after a turn; `life` counts its starts.
+    pub(super) fn observe(
+        &mut self,
+        id: NodeId,
+        life: u64,
+        seen: &Glimpse,
+        node: &Node,
+    ) -> Result<(), String> {
+        self.monotone.observe(id, life, seen)?;
+        self.election.observe(id, seen)?;
+        self.log.observe(id, life, seen, node)?;
+        self.state.observe(id, seen)
+    }
+
+    /// A member has lost its disk.
+    pub(super) fn forget(&mut self, id: NodeId) {
+        self.monotone.forget(id);
+    }
+}
+
+#[cfg(test)]
+fn glimpse(term: u64, commit: u64, applied: u64) -> Glimpse {
+    Glimpse {
+        term,
+        leads: false,
+        commit,
+        applied,
+        last_index: commit,
+        zxid: applied,
+        digest: applied,
+    }
+}
+
+#[cfg(test)]
+fn id(id: u64) -> NodeId {
+    NodeId::new(id).expect("small")
+}

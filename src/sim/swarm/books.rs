@@ -1,0 +1,175 @@
+//! What the workers of a run share: what was asked, answered, promised and held.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    rc::{Rc, Weak},
+    time::Duration,
+};
+
+use crate::{
+    id::{NodeId, SessionId, Zxid},
+    namespace::View,
+    op::List,
+    path::Path,
+    sim::{
+        Cluster,
+        check::{Fifo, Leases, Linear, Locks, Watches},
+    },
+};
+
+use super::{ORPHANS_MAX, contest::Contest};
+
+/// What outlives the processes.
+#[derive(Debug)]
+pub(super) struct Books {
+    pub(super) pace: Duration,
+    pub(super) linear: Linear,
+    pub(super) fifo: Fifo,
+    pub(super) watches: Watches,
+    pub(super) leases: Leases,
+    /// By the path of the lock or election.
+    contests: BTreeMap<&'static str, Ground>,
+    /// Where each member's watch goes on.
+    pub(super) resume: BTreeMap<NodeId, Zxid>,
+    lives: BTreeMap<NodeId, u64>,
+    pub(super) next_value: u64,
+    pub(super) answered: u64,
+    pub(super) over: bool,
+    /// What a worker has found wrong.
+    pub(super) wrong: Option<String>,
+    next_look: Duration,
+}
+
+/// Who contends for one lock.
+#[derive(Debug, Default)]
+struct Ground {
+    locks: Locks,
+    contests: Vec<Weak<RefCell<Contest>>>,
+}
+
+impl Books {
+    pub(super) fn new(pace: Duration) -> Self {
+        Self {
+            pace,
+            linear: Linear::new(),
+            fifo: Fifo::new(),
+            watches: Watches::new(),
+            leases: Leases::new(),
+            contests: BTreeMap::new(),
+            resume: BTreeMap::new(),
+            lives: BTreeMap::new(),
+            next_value: 0,
+            answered: 0,
+            over: false,
+            wrong: None,
+            next_look: Duration::ZERO,
+        }
+    }
+
+    /// Nothing new is asked for any more.
+    pub(super) fn close(&mut self) {
+        self.over = true;
+    }
+
+    pub(super) fn contends(&mut self, path: &'static str, contest: &Rc<RefCell<Contest>>) {
+        let ground = self.contests.entry(path).or_default();
+        ground.contests.retain(|it| it.strong_count() > 0);
+        ground.contests.push(Rc::downgrade(contest));
+    }
+
+    /// A write under a token took effect.
+    pub(super) fn wrote(&mut self, path: &'static str, zxid: Zxid, token: Zxid) {
+        self.contests.entry(path).or_default().locks.wrote(zxid, token);
+    }
+
+    pub(super) fn acquired(&self) -> u64 {
+        self.contests.values().map(|ground| ground.locks.acquired()).sum()
+    }
+
+    /// After each step of the world.
+    pub(super) fn look(&mut self, cluster: &Cluster) -> Result<(), String> {
+        if let Some(wrong) = self.wrong.take() {
+            return Err(wrong);
+        }
+        for ground in self.contests.values_mut() {
+            ground.look()?;
+        }
+        if cluster.now() < self.next_look {
+            return Ok(());
+        }
+        self.next_look = cluster.now() + LOOK_INTERVAL;
+        for node in cluster.nodes() {
+            let life = cluster.clock(node).map_or(0, |clock| clock.0);
+            if self.lives.insert(node, life) != Some(life) || !cluster.is_up(node) {
+                self.leases.gone(node, cluster.now());
+            }
+        }
+        // Whoever was promised something has applied the opening of its session.
+        let Some(view) = cluster.most_applied().and_then(|node| cluster.view(node)) else {
+            return Ok(());
+        };
+        self.leases.check(|session| lives(&view, session), |node| cluster.clock(node))
+    }
+
+    /// At the end: how many histories could not be decided; or the check that is broken, and why.
+    pub(super) fn verdict(
+        &self,
+        cluster: &Cluster,
+        node: NodeId,
+    ) -> Result<u64, (&'static str, String)> {
+        let view = cluster.view(node).ok_or(("progress", format!("member {node} is down")))?;
+        // A member may have found its disk damaged only just now.
+        let orphans = self.leases.orphans(cluster.now().saturating_sub(ORPHANS_MAX));
+        if let Some(session) = orphans.into_iter().find(|session| lives(&view, *session)) {
+            return Err(("leases", format!("session {session} outlives its owner")));
+        }
+        let undecided = self.linear.check().map_err(|why| ("linearizability", why))?;
+        self.watches.check().map_err(|why| ("watches", why))?;
+        for ground in self.contests.values() {
+            ground.locks.check().map_err(|why| ("locks", why))?;
+        }
+        let effects = queue(&view);
+        let effects = effects.iter().map(|(name, number)| (name.as_str(), *number));
+        self.fifo.check(effects).map_err(|why| ("sessions", why))?;
+        Ok(undecided)
+    }
+}
+
+impl Ground {
+    /// Who holds it, all at this moment.
+    fn look(&mut self) -> Result<(), String> {
+        self.locks.nobody();
+        for contest in self.contests.iter().filter_map(Weak::upgrade) {
+            let contest = contest.borrow();
+            if let Some(token) = contest.held() {
+                self.locks.holds(&contest.name, token)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn lives(view: &View, session: SessionId) -> bool {
+    view.lease(session.lease()).is_some()
+}
+
+/// What is in the queue: who wrote it, and its number.
+fn queue(view: &View) -> Vec<(String, u64)> {
+    let path: Path = QUEUE.parse().expect("valid");
+    let (mut found, mut list) = (Vec::new(), List::of(path).with_data());
+    while let Ok(page) = view.list(&list) {
+        for data in page.children.iter().filter_map(|child| child.data.as_ref()) {
+            let text = String::from_utf8_lossy(data);
+            let parts = text.split_once(' ');
+            found.extend(parts.map(|(who, number)| (who.to_owned(), number.parse().unwrap_or(0))));
+        }
+        let Some(resume) = page.resume else { break };
+        list = list.after(resume);
+    }
+    found
+}
+
+/// Where sessions write in order.
+pub(super) const QUEUE: &str = "/queue";
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);

@@ -1,0 +1,225 @@
+//! The project's own use of the simulator: a workload that touches everything, all checks, and a
+//! phase in which everything must work again.
+//!
+//! `cargo run --release --features sim --example swarm -- --seeds 2000` runs it.
+
+mod books;
+mod contest;
+mod queue;
+mod worker;
+
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
+
+use crate::{
+    client::{Completion, Error, Written},
+    config::{ConfigBuilder, Limits},
+    id::NodeId,
+    node::Consistency,
+    op::{CreateMode, OpError},
+    path::Path,
+    sim::{Cluster, FaultKind, Faults, Plan, Rng, Violation},
+};
+
+use books::Books;
+use worker::Worker;
+
+/// What a run is made of.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Swarm {
+    /// Members; `None` draws 1, 3 or 5. Default: `None`.
+    pub nodes: Option<u64>,
+    /// How long faults happen. Default: 40 s.
+    pub faulty: Duration,
+    /// What goes wrong. Default: [`Faults::swarm`].
+    pub faults: Faults,
+    /// How long each member's workload waits on average before it asks for the next thing.
+    /// Default: 60 ms.
+    pub pace: Duration,
+}
+
+impl Default for Swarm {
+    fn default() -> Self {
+        Self {
+            nodes: None,
+            faulty: Duration::from_secs(40),
+            faults: Faults::swarm(),
+            pace: Duration::from_millis(60),
+        }
+    }
+}
+
+/// What a run has done.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Report {
+    /// Time that has passed in the world.
+    pub simulated: Duration,
+    /// Turns of all members.
+    pub turns: u64,
+    /// Operations that were answered.
+    pub answered: u64,
+    /// Transactions that watches have told.
+    pub told: u64,
+    /// Locks and leaderships that were acquired.
+    pub acquired: u64,
+    /// Faults by kind.
+    pub faults: BTreeMap<FaultKind, u64>,
+    /// From the end of the faults to the first leader, and to the first write. `None` when so many
+    /// members had lost the end of their logs that an operator would have to decide, see
+    /// [`accept_cut_tail`](ConfigBuilder::accept_cut_tail).
+    pub recovery: Option<(Duration, Duration)>,
+    /// Histories that had too many orders to be decided.
+    pub undecided: u64,
+    /// See [`Cluster::trace_hash`].
+    pub trace_hash: u64,
+}
+
+impl Swarm {
+    /// One run.
+    ///
+    /// # Errors
+    ///
+    /// The first promise that was broken.
+    pub fn run(&self, plan: &Plan) -> Result<Report, Violation> {
+        let mut rng = Rng::stream(plan.seed(), RUN);
+        let drawn = rng.pick(&[1, 3, 3, 3, 3, 3, 5, 5]).unwrap_or(3);
+        let books = Rc::new(RefCell::new(Books::new(self.pace)));
+        let mut cluster = self.cluster(plan, self.nodes.unwrap_or(drawn), &books);
+        cluster.run_for(FOUNDING + self.faulty)?;
+        let healed = cluster.now();
+        cluster.heal();
+        let (live, doomed) = doom(&mut cluster, &mut rng);
+        let leads = |it: &mut Cluster| it.leader().filter(|id| !doomed.contains(id));
+        if let Err(violation) = cluster.run_until(LEADER_MAX, leads) {
+            // Without an operator nothing can be done, and nothing may be.
+            return match violation.check == "progress" && needs_operator(&cluster, &doomed) {
+                true => Ok(report(&cluster, &books.borrow(), None)),
+                false => Err(violation),
+            };
+        }
+        let leader_after = cluster.now() - healed;
+        self.write(&mut cluster, &live)?;
+        let write_after = cluster.now() - healed;
+        books.borrow_mut().close();
+        cluster.run_for(ORPHANS_MAX)?;
+        cluster.run_until(AGREE_MAX, |it| it.agree(&live).then_some(()))?;
+        let verdict = books.borrow().verdict(&cluster, live[0]);
+        let undecided = verdict.map_err(|(check, why)| cluster.violation(check, why))?;
+        let recovery = Some((leader_after, write_after));
+        Ok(Report { undecided, ..report(&cluster, &books.borrow(), recovery) })
+    }
+
+    fn cluster(&self, plan: &Plan, nodes: u64, books: &Rc<RefCell<Books>>) -> Cluster {
+        let (seat, ledger) = (Rc::clone(books), Rc::clone(books));
+        let builder = Cluster::builder()
+            .plan(plan)
+            .nodes(nodes)
+            .faults(self.faults.clone())
+            .grace(FOUNDING)
+            .config(small)
+            .application(move |node| Worker::new(node, Rc::clone(&seat)))
+            .invariant("clients", move |cluster| ledger.borrow_mut().look(cluster));
+        builder.build().expect("these limits are possible")
+    }
+
+    /// A fresh write, and a read that sees it, at a member that lives.
+    fn write(&self, cluster: &mut Cluster, live: &[NodeId]) -> Result<(), Violation> {
+        let path: Path = "/healed".parse().expect("valid");
+        let client = cluster.run_until(WRITE_MAX, |it| it.client(live[0]))?;
+        // One outside of a session is sent once, maybe to a leader of before: so again and again.
+        let (mut writes, mut next) = (Vec::new(), Duration::ZERO);
+        cluster.run_until(WRITE_MAX, |it| {
+            if it.now() >= next {
+                next = it.now() + AGAIN;
+                writes.push(client.create(&path, "1", CreateMode::Persistent));
+            }
+            let there = |error: &Error| matches!(error.op(), Some(OpError::NodeExists { .. }));
+            let done = |write: &mut Completion<Written>| {
+                write.try_take().is_some_and(|answer| answer.as_ref().map_or_else(there, |_| true))
+            };
+            writes.iter_mut().any(done).then_some(())
+        })?;
+        let mut read = client.get(&path, Consistency::Linearizable);
+        cluster.run_until(WRITE_MAX, |_| match read.try_take()? {
+            Ok(_) => Some(()),
+            Err(_) => {
+                read = client.get(&path, Consistency::Linearizable);
+                None
+            }
+        })
+    }
+}
+
+fn report(cluster: &Cluster, books: &Books, recovery: Option<(Duration, Duration)>) -> Report {
+    Report {
+        simulated: cluster.now(),
+        turns: cluster.turns(),
+        answered: books.answered,
+        told: books.watches.known() as u64,
+        acquired: books.acquired(),
+        faults: cluster.fault_counts().clone(),
+        recovery,
+        undecided: 0,
+        trace_hash: cluster.trace_hash(),
+    }
+}
+
+/// Members for which the end has come, if any: in half of the runs a minority is dead, or cut off,
+/// for ever. Returns those of which everything is expected, and those of which nothing is.
+fn doom(cluster: &mut Cluster, rng: &mut Rng) -> (Vec<NodeId>, Vec<NodeId>) {
+    let nodes = cluster.nodes();
+    let (mut live, mut doomed) = (nodes.clone(), Vec::new());
+    live.retain(|node| !cluster.is_destroyed(*node));
+    if rng.chance(500_000) {
+        doomed = cluster.victims().to_vec();
+        live.retain(|node| !doomed.contains(node));
+    }
+    let killed = rng.chance(500_000);
+    for node in &doomed {
+        if killed {
+            cluster.kill(*node);
+        } else {
+            nodes
+                .iter()
+                .filter(|other| *other != node)
+                .for_each(|other| cluster.cut(*node, *other));
+        }
+    }
+    (live, doomed)
+}
+
+/// Whether too few members may vote: the others have lost the ends of their logs, which they may
+/// have acknowledged.
+fn needs_operator(cluster: &Cluster, doomed: &[NodeId]) -> bool {
+    let nodes = cluster.nodes();
+    let votes = |node: &&NodeId| {
+        let waits = cluster.status(**node).map(|status| status.waiting);
+        waits == Some(None) && !doomed.contains(node)
+    };
+    nodes.iter().filter(votes).count() <= nodes.len() / 2
+}
+
+/// Snapshots, segments and histories come and go within seconds.
+fn small(config: ConfigBuilder) -> ConfigBuilder {
+    let limits = Limits {
+        snapshot_log_bytes: 24 << 10,
+        log_tail_bytes_max: 64 << 10,
+        snapshot_chunk_bytes: 4 << 10,
+        history_count_max: 400,
+        ..Limits::default()
+    };
+    config.limits(limits)
+}
+
+/// When the cluster is there, and faults begin.
+const FOUNDING: Duration = Duration::from_secs(3);
+/// Ten election timeouts.
+const LEADER_MAX: Duration = Duration::from_secs(5);
+const AGAIN: Duration = Duration::from_millis(500);
+const WRITE_MAX: Duration = Duration::from_secs(15);
+const AGREE_MAX: Duration = Duration::from_secs(10);
+/// Sessions without an owner are over after their time to live, two renewal intervals, three ticks
+/// and a little for the drift of clocks: and before that a leader must know that it is one.
+const ORPHANS_MAX: Duration = Duration::from_millis(2_000 + 2 * 500 + 3 * 50 + 100 + 1_000);
+const RUN: u64 = 5 << 32;

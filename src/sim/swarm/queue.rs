@@ -1,0 +1,70 @@
+//! A worker that writes numbered items in its session, several at a time.
+
+use std::collections::VecDeque;
+
+use crate::{
+    client::{Completion, Session, Written},
+    op::CreateMode,
+    path::Path,
+};
+
+use super::books::{Books, QUEUE};
+
+/// The items of one session.
+#[derive(Debug)]
+pub(super) struct Queue {
+    pub(super) name: String,
+    next: u64,
+    out: VecDeque<(u64, Completion<Written>)>,
+    /// An item was refused: first everything behind it is answered.
+    refused: Option<u64>,
+    /// Nobody knows what became of an item, so nothing follows it.
+    over: bool,
+}
+
+impl Queue {
+    pub(super) fn new(name: String) -> Self {
+        Self { name, next: 1, out: VecDeque::new(), refused: None, over: false }
+    }
+
+    /// Writes the next item, if there is room.
+    pub(super) fn push(&mut self, session: &Session) {
+        if self.over || self.refused.is_some() || self.out.len() >= OUT_MAX {
+            return;
+        }
+        let prefix = Path::sequential_prefix(&format!("{QUEUE}/i-")).expect("valid");
+        let data = format!("{} {}", self.name, self.next);
+        let create = session.create_sequential(prefix, data, CreateMode::PersistentSequential);
+        self.out.push_back((self.next, create));
+        self.next += 1;
+    }
+
+    /// Takes answers; returns those of writes that were made.
+    pub(super) fn poll(&mut self, books: &mut Books) -> Vec<Written> {
+        let mut made = Vec::new();
+        while let Some((number, write)) = self.out.front_mut() {
+            let (number, Some(answer)) = (*number, write.try_take()) else {
+                break;
+            };
+            self.out.pop_front();
+            books.answered += 1;
+            match answer {
+                Ok(written) => {
+                    books.fifo.acknowledged(&self.name, number);
+                    made.push(written);
+                }
+                // It may be there: the session goes on only if what follows is in order after it.
+                Err(error) if error.outcome_unknown() => self.over = true,
+                Err(_) => self.refused = self.refused.or(Some(number)),
+            }
+        }
+        if self.out.is_empty() {
+            if let Some(number) = self.refused.take() {
+                self.next = number;
+            }
+        }
+        made
+    }
+}
+
+const OUT_MAX: usize = 6;

@@ -1,0 +1,365 @@
+//! What runs on each member: reads and writes of registers, a queue, locks, and a watch.
+
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use bytes::Bytes;
+
+use crate::{
+    client::{Answer, Completion, Error, Session, Watcher, Written},
+    id::{NodeId, Zxid},
+    node::{Consistency, Detach, ReadOp},
+    op::{CreateMode, Filter, OpError, Outcome, Stat},
+    path::Path,
+    sim::{
+        Application, Instance,
+        check::{Operation, Seen},
+    },
+};
+
+use super::{
+    books::{Books, QUEUE},
+    contest::{Contest, Prize},
+    queue::Queue,
+};
+
+#[derive(Debug)]
+pub(super) struct Worker {
+    node: NodeId,
+    /// What its watch is called.
+    name: String,
+    books: Rc<RefCell<Books>>,
+    setup: Vec<Completion<Written>>,
+    ready: bool,
+    next_at: Duration,
+    session: Tenure,
+    sessions: u64,
+    writes: Vec<(usize, Completion<Written>)>,
+    reads: Vec<(usize, Completion<(Bytes, Stat)>)>,
+    local: Vec<Completion<Answer>>,
+    local_zxid: Zxid,
+    queue: Option<Queue>,
+    contests: Vec<(Prize, Rc<RefCell<Contest>>)>,
+    watch: Watching,
+}
+
+#[derive(Debug)]
+enum Tenure {
+    None,
+    Opening(Completion<Session>),
+    Open(Session),
+}
+
+#[derive(Debug)]
+enum Watching {
+    Not,
+    Arming(Completion<Watcher>, Option<Zxid>),
+    /// And until which transaction it has to catch up.
+    On(Watcher, Zxid),
+}
+
+impl Worker {
+    pub(super) fn new(node: NodeId, books: Rc<RefCell<Books>>) -> Self {
+        Self {
+            node,
+            name: format!("watch {node}"),
+            books,
+            setup: Vec::new(),
+            ready: false,
+            next_at: Duration::ZERO,
+            session: Tenure::None,
+            sessions: 0,
+            writes: Vec::new(),
+            reads: Vec::new(),
+            local: Vec::new(),
+            local_zxid: Zxid::ZERO,
+            queue: None,
+            contests: Vec::new(),
+            watch: Watching::Not,
+        }
+    }
+
+    /// Makes the nodes that others stand under; whoever comes first.
+    fn set_up(&mut self, at: &mut Instance<'_>) {
+        if self.setup.is_empty() {
+            let paths = [QUEUE].into_iter().chain(PRIZES.iter().map(|prize| prize.written));
+            let create = |text: &str| {
+                let path: Path = text.parse().expect("valid");
+                at.client.create(&path, "0", CreateMode::Persistent)
+            };
+            self.setup = paths.map(create).collect();
+        }
+        let mut failed = false;
+        self.setup.retain_mut(|create| match create.try_take() {
+            None => true,
+            Some(answer) => {
+                let there = |error: Error| matches!(error.op(), Some(OpError::NodeExists { .. }));
+                failed |= !answer.map_or_else(there, |_| true);
+                false
+            }
+        });
+        if failed {
+            self.setup.clear();
+        } else if self.setup.is_empty() {
+            self.ready = true;
+            for prize in PRIZES {
+                let name = format!("{}.{}", at.node, at.life);
+                let contest = Rc::new(RefCell::new(Contest::new(name, prize)));
+                self.books.borrow_mut().contends(prize.path, &contest);
+                self.contests.push((prize, contest));
+            }
+        }
+    }
+
+    fn keep_session(&mut self, at: &mut Instance<'_>) {
+        let mut books = self.books.borrow_mut();
+        self.session = match std::mem::replace(&mut self.session, Tenure::None) {
+            Tenure::None if books.over => Tenure::None,
+            Tenure::None => Tenure::Opening(at.client.open_session(TTL)),
+            Tenure::Opening(mut opening) => match opening.try_take() {
+                None => Tenure::Opening(opening),
+                Some(Err(_)) => Tenure::None,
+                Some(Ok(session)) => {
+                    self.sessions += 1;
+                    let name = format!("{}.{}.{}", at.node, at.life, self.sessions);
+                    self.queue = Some(Queue::new(name));
+                    Tenure::Open(session)
+                }
+            },
+            Tenure::Open(session) => {
+                let over = session.over();
+                if over == Some(Detach::Expired) && at.now < session.until() {
+                    let (id, until) = (session.id(), session.until());
+                    books.wrong = Some(format!("session {id} expired before {until:?}"));
+                }
+                if over.is_some() || (at.rng.chance(300) && !books.over) {
+                    books.leases.over(session.id());
+                    // Closed by hand, or over anyway; the locks find out by themselves.
+                    drop(session.close());
+                    self.queue = None;
+                    Tenure::None
+                } else {
+                    books.leases.promised(session.id(), at.node, at.life, session.until());
+                    Tenure::Open(session)
+                }
+            }
+        };
+    }
+
+    fn watch(&mut self, at: &mut Instance<'_>) {
+        let mut books = self.books.borrow_mut();
+        let mut context = Context::from_waker(Waker::noop());
+        self.watch = match std::mem::replace(&mut self.watch, Watching::Not) {
+            Watching::Not => {
+                let from = books.resume.get(&self.node).copied();
+                Watching::Arming(at.client.watch(Filter::Subtree(Path::root()), from), from)
+            }
+            Watching::Arming(mut arming, from) => match arming.try_take() {
+                None => Watching::Arming(arming, from),
+                Some(Ok(watcher)) => {
+                    let now = watcher.view().zxid();
+                    books.watches.armed(&self.name, from.unwrap_or(now));
+                    Watching::On(watcher, now)
+                }
+                Some(Err(_)) => {
+                    // What it would go on from is no longer kept, or not there yet.
+                    books.resume.remove(&self.node);
+                    Watching::Not
+                }
+            },
+            Watching::On(mut watcher, current) => loop {
+                match watcher.poll_next(&mut context) {
+                    Poll::Pending => break Watching::On(watcher, current),
+                    Poll::Ready(Some(Ok(changes))) => {
+                        books.resume.insert(self.node, changes.zxid);
+                        if let Err(why) = books.watches.told(&self.name, &changes) {
+                            books.wrong = Some(why);
+                        }
+                    }
+                    Poll::Ready(_) => {
+                        books.resume.remove(&self.node);
+                        break Watching::Not;
+                    }
+                }
+            },
+        };
+    }
+
+    /// A reply at this member shows what was written: the watch has told it before.
+    fn shown(&self, books: &mut Books, written: &Written) {
+        let zxid = match &written.outcome {
+            Outcome::Set { stat } => stat.mzxid,
+            Outcome::Created { stat, .. } => stat.czxid,
+            _ => return,
+        };
+        let caught_up = match &self.watch {
+            Watching::On(_, current) => books.resume.get(&self.node).is_some_and(|it| it > current),
+            _ => false,
+        };
+        if caught_up {
+            if let Err(why) = books.watches.shown(&self.name, zxid) {
+                books.wrong = Some(why);
+            }
+        }
+    }
+
+    fn take_answers(&mut self) {
+        let books = Rc::clone(&self.books);
+        let books = &mut *books.borrow_mut();
+        let mut written = Vec::new();
+        self.writes.retain_mut(|(entry, write)| {
+            let Some(answer) = write.try_take() else {
+                return true;
+            };
+            books.answered += 1;
+            match seen(answer.as_ref().map(|written| match &written.outcome {
+                Outcome::Set { stat } => Seen::Set(stat.version),
+                _ => Seen::Done,
+            })) {
+                Some(seen) => books.linear.end(*entry, seen),
+                None => books.linear.refused(*entry),
+            }
+            written.extend(answer);
+            false
+        });
+        self.reads.retain_mut(|(entry, read)| {
+            let Some(answer) = read.try_take() else {
+                return true;
+            };
+            books.answered += 1;
+            let number = |data: &[u8]| String::from_utf8_lossy(data).parse().unwrap_or(u64::MAX);
+            let found = |(data, stat): &(Bytes, Stat)| Seen::Found(number(data), stat.version);
+            match seen(answer.as_ref().map(found)) {
+                Some(Seen::Unknown) | None => books.linear.refused(*entry),
+                Some(seen) => books.linear.end(*entry, seen),
+            }
+            false
+        });
+        self.local.retain_mut(|read| {
+            let Some(answer) = read.try_take() else {
+                return true;
+            };
+            books.answered += 1;
+            if let Ok(answer) = answer {
+                if answer.zxid < self.local_zxid {
+                    let (then, now) = (self.local_zxid, answer.zxid);
+                    books.wrong = Some(format!("reads at {} go back: {then}, {now}", self.node));
+                }
+                self.local_zxid = self.local_zxid.max(answer.zxid);
+            }
+            false
+        });
+        if let Some(queue) = &mut self.queue {
+            written.extend(queue.poll(books));
+        }
+        for written in written {
+            self.shown(books, &written);
+        }
+    }
+
+    /// Asks for something.
+    fn ask(&mut self, at: &mut Instance<'_>) {
+        let mut books = self.books.borrow_mut();
+        if books.over {
+            return;
+        }
+        let register = at.rng.below(REGISTERS);
+        let path: Path = format!("/register-{register}").parse().expect("valid");
+        let what = at.rng.below(100);
+        let session = match &self.session {
+            Tenure::Open(session) => Some(session),
+            _ => None,
+        };
+        match what {
+            0..30 if self.reads.len() < OUT_MAX => {
+                let entry = books.linear.begin(register, Operation::Read);
+                self.reads.push((entry, at.client.get(&path, Consistency::Linearizable)));
+            }
+            30..40 if self.local.len() < OUT_MAX => {
+                self.local.push(at.client.read(ReadOp::Exists(path), Consistency::Local));
+            }
+            40..60 => {
+                if let (Some(queue), Some(session)) = (&mut self.queue, session) {
+                    queue.push(session);
+                }
+            }
+            60..100 if self.writes.len() < OUT_MAX => {
+                books.next_value += 1;
+                let value = books.next_value;
+                let expected = at.rng.chance(400_000).then(|| at.rng.below(4));
+                let operation = match at.rng.below(100) {
+                    0..15 => Operation::Create { value },
+                    15..20 => Operation::Delete { expected },
+                    _ => Operation::Set { value, expected },
+                };
+                let entry = books.linear.begin(register, operation);
+                // In a session or outside of one.
+                let session = session.filter(|_| at.rng.chance(500_000));
+                let (data, mode) = (value.to_string(), CreateMode::Persistent);
+                let write = match (operation, session) {
+                    (Operation::Create { .. }, Some(it)) => it.create(&path, data, mode),
+                    (Operation::Create { .. }, None) => at.client.create(&path, data, mode),
+                    (Operation::Delete { .. }, Some(it)) => it.delete(&path, expected),
+                    (Operation::Delete { .. }, None) => at.client.delete(&path, expected),
+                    (_, Some(it)) => it.set(&path, data, expected),
+                    (_, None) => at.client.set(&path, data, expected),
+                };
+                self.writes.push((entry, write));
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Application for Worker {
+    fn poll(&mut self, at: &mut Instance<'_>) {
+        self.watch(at);
+        self.take_answers();
+        self.keep_session(at);
+        if !self.ready {
+            return self.set_up(at);
+        }
+        let session = match &self.session {
+            Tenure::Open(session) => Some(session),
+            _ => None,
+        };
+        let over = self.books.borrow().over;
+        for (prize, contest) in &self.contests {
+            let done = contest.borrow_mut().poll(session.filter(|_| !over), at);
+            for (zxid, token) in done {
+                self.books.borrow_mut().wrote(prize.path, zxid, token);
+            }
+        }
+        if at.now >= self.next_at {
+            self.ask(at);
+            let pace = self.books.borrow().pace;
+            self.next_at = at.now + at.rng.exponential(pace);
+        }
+    }
+}
+
+/// What an answer says; `None` when nothing was done and nothing seen.
+fn seen(answer: Result<Seen, &Error>) -> Option<Seen> {
+    match answer {
+        Ok(seen) => Some(seen),
+        Err(error) if error.outcome_unknown() => Some(Seen::Unknown),
+        Err(error) => match error.op() {
+            Some(OpError::NoNode { .. }) => Some(Seen::NoNode),
+            Some(OpError::NodeExists { .. }) => Some(Seen::NodeExists),
+            Some(OpError::BadVersion { .. }) => Some(Seen::BadVersion),
+            _ => None,
+        },
+    }
+}
+
+const PRIZES: [Prize; 2] = [
+    Prize { path: "/lock", written: "/by-holder", election: false },
+    Prize { path: "/election", written: "/by-leader", election: true },
+];
+const REGISTERS: u64 = 5;
+const OUT_MAX: usize = 6;
+const TTL: Duration = Duration::from_secs(2);

@@ -1,0 +1,136 @@
+//! What can be done with the world by hand.
+
+use std::{cell::Cell, rc::Rc, time::Duration};
+
+use super::*;
+use crate::{
+    client::{Completion, Error},
+    node::Consistency,
+    op::CreateMode,
+    path::Path,
+    wal::Keep,
+};
+
+const LONG: Duration = Duration::from_secs(30);
+
+fn path(text: &str) -> Path {
+    text.parse().expect("valid")
+}
+
+fn answer<T>(cluster: &mut Cluster, mut of: Completion<T>) -> Result<T, Error> {
+    cluster.run_until(LONG, |_| of.try_take()).expect("it is answered")
+}
+
+/// The world of a power cut: all members at once, at any moment, and nothing acknowledged is lost.
+#[test]
+fn what_was_acknowledged_outlives_a_power_cut_of_all_members() {
+    for seed in 0..20 {
+        let mut cluster = Cluster::builder().seed(seed).build().expect("possible");
+        let mut made = Vec::new();
+        for round in 0..4 {
+            let leader = cluster.run_until(LONG, |it| it.leader()).expect("one is elected");
+            let at = cluster.nodes()[(seed + round) as usize % 3];
+            let client = cluster.client(at).expect("it runs");
+            let mut writes: Vec<_> = (0..50)
+                .map(|n| path(&format!("/{round}-{n}")))
+                .map(|path| (client.create(&path, "", CreateMode::Persistent), path))
+                .collect();
+            let time = Duration::from_micros(200 * (seed + 1));
+            cluster.run_for(time).expect("nothing breaks");
+            writes.retain_mut(|(write, _)| matches!(write.try_take(), Some(Ok(_))));
+            made.extend(writes.into_iter().map(|(_, path)| path));
+            for (n, node) in cluster.nodes().into_iter().enumerate() {
+                let keep = match (seed + n as u64) % 3 {
+                    0 => Keep::Nothing,
+                    1 => Keep::Everything,
+                    _ => Keep::Random { seed },
+                };
+                cluster.crash(node, Some(keep), Duration::from_millis(100));
+                assert!(!cluster.is_up(node));
+            }
+            assert_eq!(cluster.leader(), None, "{leader} led");
+        }
+        let leader = cluster.run_until(LONG, |it| it.leader()).expect("one is elected");
+        let client = cluster.client(leader).expect("it runs");
+        for path in made {
+            let found = answer(&mut cluster, client.exists(&path, Consistency::Linearizable));
+            assert!(found.expect("a leader is there").is_some(), "{path} is lost");
+        }
+    }
+}
+
+#[test]
+fn a_member_that_is_cut_off_answers_nothing_linearizable_until_it_heals() {
+    let mut cluster = Cluster::builder().seed(3).build().expect("possible");
+    let leader = cluster.run_until(LONG, |it| it.leader()).expect("one is elected");
+    let others: Vec<_> = cluster.nodes().into_iter().filter(|id| *id != leader).collect();
+    for other in &others {
+        cluster.cut(leader, *other);
+    }
+    let client = cluster.client(leader).expect("it runs");
+    let mut read = client.exists(&Path::root(), Consistency::Linearizable);
+    cluster.run_for(Duration::from_secs(3)).expect("nothing breaks");
+    assert!(!matches!(read.try_take(), Some(Ok(_))), "nobody confirmed it");
+    let next = cluster.leader().expect("the others elect one");
+    assert_ne!(next, leader);
+    let away = cluster.client(next).expect("it runs");
+    let write = away.create(&path("/a"), "", CreateMode::Persistent);
+    answer(&mut cluster, write).expect("it has a majority");
+    assert!(cluster.agree(&others) || cluster.run_for(LONG).is_ok());
+    assert!(!cluster.agree(&cluster.nodes()));
+    cluster.heal();
+    let nodes = cluster.nodes();
+    cluster.run_until(LONG, |it| it.agree(&nodes).then_some(())).expect("it catches up");
+    cluster.kill(leader);
+    assert_eq!(cluster.is_dead(leader), Some("killed"));
+}
+
+/// Counts how often it is asked, and by which clock.
+struct Counter(Rc<Cell<u64>>, Rc<Cell<Duration>>);
+
+impl Application for Counter {
+    fn poll(&mut self, at: &mut Instance<'_>) {
+        self.0.set(self.0.get() + 1);
+        assert_eq!(at.client.now(), at.now, "handles have the clock of their member");
+        self.1.set(self.1.get().max(at.now));
+    }
+}
+
+#[test]
+fn an_application_is_asked_all_the_time_and_starts_anew_with_its_process() {
+    let (polls, latest, starts) =
+        (Rc::new(Cell::new(0)), Rc::new(Cell::new(Duration::ZERO)), Rc::new(Cell::new(0)));
+    let seen = (Rc::clone(&polls), Rc::clone(&latest), Rc::clone(&starts));
+    let mut cluster = Cluster::builder()
+        .nodes(1)
+        .application(move |_| {
+            seen.2.set(seen.2.get() + 1);
+            Counter(Rc::clone(&seen.0), Rc::clone(&seen.1))
+        })
+        .build()
+        .expect("possible");
+    cluster.run_for(Duration::from_secs(1)).expect("nothing breaks");
+    assert!((100..300).contains(&polls.get()), "{}", polls.get());
+    assert_eq!(starts.get(), 1);
+    let node = cluster.nodes()[0];
+    cluster.crash(node, None, Duration::from_millis(500));
+    cluster.run_for(Duration::from_secs(1)).expect("nothing breaks");
+    assert_eq!((starts.get(), cluster.clock(node).map(|it| it.0)), (2, Some(2)));
+    assert!(latest.get() <= Duration::from_secs(1), "the clock starts again, too");
+}
+
+/// Each of the faults that a seed draws happens alone, and is counted.
+#[test]
+fn each_kind_happens_when_it_is_asked_for() {
+    for kind in FaultKind::ALL {
+        // A ring of three is complete, and a rolled-back disk needs an earlier life.
+        let nodes = if kind == FaultKind::MajorityRing { 5 } else { 3 };
+        let faults = Faults::none().every(kind, Duration::from_secs(3));
+        let cluster = Cluster::builder().seed(1).nodes(nodes).faults(faults).build();
+        let mut cluster = cluster.expect("possible");
+        cluster.run_for(Duration::from_secs(40)).unwrap_or_else(|it| panic!("{kind}: {it}"));
+        let count = cluster.fault_counts().get(&kind).copied().unwrap_or(0);
+        assert!(count > 0, "{kind}");
+        assert_eq!(cluster.fault_counts().len(), 1, "nothing else happens");
+    }
+}
