@@ -305,7 +305,8 @@ pub struct Limits {
     pub history_bytes_max: usize,
     /// Operations of one transaction, both branches together (*replicated*). Default: 128.
     pub txn_ops_max: usize,
-    /// Nodes that one operation removes (*replicated*). Default: 10,000.
+    /// Nodes that the operations of one transaction remove as subtrees, or count for a new quota,
+    /// all together (*replicated*). Default: 10,000.
     pub subtree_nodes_max: usize,
     /// How long a container lives after its last child has gone (*replicated*). Default: 60 s.
     pub container_grace: Duration,

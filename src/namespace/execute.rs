@@ -9,7 +9,7 @@ use crate::{
         Frozen, Namespace,
         access::Actor,
         history::Change,
-        session::outcome_bytes,
+        session::{in_txn_bytes, outcome_bytes},
         tree::{New, Stamp, Tree, Znode},
     },
     op::{
@@ -61,6 +61,8 @@ struct Run<'a> {
     lists_replaced: &'a mut Zxid,
     actor: &'a Actor,
     at: Stamp,
+    /// Nodes that may still be removed as subtrees, or counted: a bound of all operations together.
+    nodes_left: u64,
     /// Whether anything was written.
     wrote: bool,
 }
@@ -69,20 +71,27 @@ impl<'a> Run<'a> {
     fn new(namespace: &'a mut Namespace, actor: &'a Actor) -> Self {
         let at = namespace.stamp();
         let Namespace { state, changes, lists_replaced } = namespace;
-        Self { state, changes, lists_replaced, actor, at, wrote: false }
+        let nodes_left = state.parameters.subtree_nodes_max;
+        Self { state, changes, lists_replaced, actor, at, nodes_left, wrote: false }
     }
 
     /// All operations; after an error, what those before did is still there.
     fn all(mut self, ops: &[Op], held: bool) -> Result<Outcome, OpError> {
         let mut results = Vec::with_capacity(ops.len());
+        let (mut value, max) = (0, results_bytes_max(&self.state.parameters));
         for (index, op) in (0..).zip(ops) {
             let result = self.step(op);
-            results.push(result.map_err(|cause| OpError::InTxn { index, cause: Box::new(cause) })?);
+            let result =
+                result.map_err(|cause| OpError::InTxn { index, cause: Box::new(cause) })?;
+            // At once: what a page of each operation takes is beyond any bound.
+            value += in_txn_bytes(&result);
+            if value > max {
+                return Err(OpError::Limit { limit: LimitName::ResultBytes, value, max });
+            }
+            results.push(result);
         }
-        let outcome = Outcome::Txn { held, results };
-        check_results(&self.state.parameters, &outcome)?;
         self.commit();
-        Ok(outcome)
+        Ok(Outcome::Txn { held, results })
     }
 
     /// One operation; if it fails, it has changed nothing.
@@ -100,9 +109,11 @@ impl<'a> Run<'a> {
                 Ok(self.changed(deleted))
             }
             Op::DeleteTree { path } => {
-                let max = state.parameters.subtree_nodes_max;
-                let changes = state.tree.delete_tree(path, max, who, self.at)?;
-                let outcome = Outcome::DeletedTree { nodes: changes.len() as u64 };
+                let deleted = state.tree.delete_tree(path, self.nodes_left, who, self.at);
+                let changes = deleted.map_err(|error| self.of_txn(error))?;
+                let nodes = changes.len() as u64;
+                self.nodes_left -= nodes;
+                let outcome = Outcome::DeletedTree { nodes };
                 for change in changes {
                     self.disown(&change);
                     self.changed((Outcome::Deleted, change));
@@ -117,8 +128,12 @@ impl<'a> Run<'a> {
             Op::Grant { ttl } => self.grant(*ttl),
             Op::Revoke { lease } => self.revoke(*lease),
             Op::SetQuota { path, quota } => {
-                let max = state.parameters.subtree_nodes_max;
-                let set = state.tree.set_quota(path, *quota, max, (who, self.at))?;
+                let counts = quota.is_some() && state.tree.metered(path.as_str()).is_none();
+                let set = state.tree.set_quota(path, *quota, self.nodes_left, (who, self.at));
+                let set = set.map_err(|error| self.of_txn(error))?;
+                if let Some(metered) = self.state.tree.metered(path.as_str()).filter(|_| counts) {
+                    self.nodes_left = self.nodes_left.saturating_sub(metered.usage.nodes);
+                }
                 Ok(self.changed(set))
             }
             Op::Check(guard) => match holds(&state.tree, guard, who)? {
@@ -139,6 +154,17 @@ impl<'a> Run<'a> {
                 let (acl, stat) = state.tree.acl(path, who)?;
                 Ok(Outcome::Acl { acl, stat })
             }
+        }
+    }
+
+    /// The bound is that of the transaction, whatever is left of it.
+    fn of_txn(&self, error: OpError) -> OpError {
+        match error {
+            OpError::Limit { limit: LimitName::SubtreeNodes, .. } => {
+                let max = self.state.parameters.subtree_nodes_max;
+                OpError::Limit { limit: LimitName::SubtreeNodes, value: max + 1, max }
+            }
+            error => error,
         }
     }
 
@@ -260,8 +286,12 @@ fn number(stat: &Stat, field: Field) -> u64 {
 }
 
 /// The reply must fit into the window of kept replies beside others: half of it, at most.
+fn results_bytes_max(parameters: &Parameters) -> u64 {
+    parameters.window_bytes_max / 2
+}
+
 fn check_results(parameters: &Parameters, outcome: &Outcome) -> Result<(), OpError> {
-    let (value, max) = (outcome_bytes(outcome), parameters.window_bytes_max / 2);
+    let (value, max) = (outcome_bytes(outcome), results_bytes_max(parameters));
     let verbose = !matches!(
         outcome,
         Outcome::Created { .. } | Outcome::Set { .. } | Outcome::Deleted | Outcome::Closed

@@ -5,7 +5,7 @@
 //!
 //! Invariant: the usage of each quota is that of the nodes at and below its path.
 
-use std::{iter, sync::Arc};
+use std::{iter, ops::Bound, sync::Arc};
 
 use crate::{
     namespace::{
@@ -42,7 +42,11 @@ impl Tree {
         let metered = match (quota, self.quotas.get(path.as_str())) {
             (None, _) => None,
             (Some(quota), Some(Metered { usage, .. })) => Some(Metered { quota, usage: *usage }),
-            (Some(quota), None) => Some(Metered { quota, usage: self.usage(path, max)? }),
+            (Some(quota), None) => {
+                let usage = self.usage(path, max)?;
+                self.check_nesting(path)?;
+                Some(Metered { quota, usage })
+            }
         };
         let before = self.meter(path.shared(), metered);
         let change = Change {
@@ -123,6 +127,21 @@ impl Tree {
         all.filter(|path| self.quotas.contains_key(*path))
     }
 
+    /// Each write counts in every quota above it, so there are few above each other.
+    fn check_nesting(&self, path: &Path) -> Result<(), OpError> {
+        let above = |path: &str| self.metered_above(path).count();
+        let start = (Bound::Excluded(path.as_str()), Bound::Unbounded);
+        let keys = self.quotas.range::<_, str>(start).map(|(key, _)| &**key);
+        let near = keys.take_while(|key| key.starts_with(path.as_str()));
+        let below = near.filter(|key| path.is_root() || super::tree::is_below(key, path.as_str()));
+        let deepest = below.map(above).max().unwrap_or_else(|| above(path.as_str()));
+        let (value, max) = (deepest as u64 + 1, QUOTAS_NESTED_MAX);
+        if value > max {
+            return Err(OpError::Limit { limit: LimitName::NestedQuotas, value, max });
+        }
+        Ok(())
+    }
+
     fn usage(&self, path: &Path, max: u64) -> Result<Usage, OpError> {
         let mut usage = Usage::default();
         let mut next = Some((path.shared(), self.existing(path)?));
@@ -141,6 +160,9 @@ impl Tree {
         Ok(usage)
     }
 }
+
+/// Quotas above each other.
+pub(super) const QUOTAS_NESTED_MAX: u64 = 8;
 
 /// One node with so many bytes of data.
 pub(super) fn node(bytes: usize) -> Usage {

@@ -508,6 +508,11 @@ fn weight(reply: &Reply) -> u64 {
     REPLY_BYTES + bytes
 }
 
+/// What the outcome of one operation of a transaction counts for.
+pub(super) fn in_txn_bytes(outcome: &Outcome) -> u64 {
+    REPLY_BYTES + outcome_bytes(outcome)
+}
+
 /// What an outcome counts for beyond the reply that it stands in.
 pub(super) fn outcome_bytes(outcome: &Outcome) -> u64 {
     match outcome {
@@ -517,9 +522,7 @@ pub(super) fn outcome_bytes(outcome: &Outcome) -> u64 {
             let children = page.children.iter().map(child_bytes).sum::<usize>();
             children as u64 + page.resume.as_ref().map_or(0, |it| it.len() as u64)
         }
-        Outcome::Txn { results, .. } => {
-            results.iter().map(|result| REPLY_BYTES + outcome_bytes(result)).sum()
-        }
+        Outcome::Txn { results, .. } => results.iter().map(in_txn_bytes).sum(),
         Outcome::Acl { acl, .. } => acl.bytes() as u64,
         Outcome::Set { .. }
         | Outcome::AclSet { .. }

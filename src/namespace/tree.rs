@@ -92,7 +92,7 @@ impl Tree {
             return Err(OpError::NoChildrenForEphemerals { path: checked(parent_path) });
         }
         let (path, next_sequence) = if new.sequential {
-            self.next_in_sequence(prefix, parent.listing.next_sequence)?
+            self.next_in_sequence(prefix, (parent.listing.next_sequence, parent.children.len()))?
         } else {
             // The codec refuses a prefix that is no path by itself.
             let path = Path::new(prefix.as_str())
@@ -458,9 +458,10 @@ impl Tree {
     fn next_in_sequence(
         &self,
         prefix: &PathPrefix,
-        mut sequence: u64,
+        (mut sequence, children): (u64, usize),
     ) -> Result<(Path, u64), OpError> {
-        for _ in 0..SEQUENCE_SKIPS_MAX {
+        // Each name that somebody made by hand is met once: the counter stays behind it.
+        for _ in 0..=children {
             let path = numbered(prefix, sequence)?;
             sequence += 1;
             if !self.nodes.contains_key(path.as_str()) {
@@ -700,6 +701,3 @@ fn numbered(prefix: &PathPrefix, sequence: u64) -> Result<Path, OpError> {
 fn checked(parent: &str) -> Path {
     Path::from_shared_checked(Arc::from(parent))
 }
-
-/// Numbers that are tried before a sequential create gives up.
-const SEQUENCE_SKIPS_MAX: usize = 64;

@@ -183,7 +183,7 @@ pub enum LimitName {
     TxnBytes,
     /// Bytes of a transaction's results.
     ResultBytes,
-    /// Nodes that one operation removes or counts.
+    /// Nodes that the operations of one transaction remove as subtrees, and count for quotas.
     SubtreeNodes,
     /// Milliseconds that a node lives without a change.
     NodeTtl,
@@ -191,6 +191,8 @@ pub enum LimitName {
     QuotaNodes,
     /// Bytes of data of a subtree with a quota.
     QuotaBytes,
+    /// Quotas above each other.
+    NestedQuotas,
 }
 
 impl LimitName {
@@ -216,10 +218,11 @@ impl fmt::Display for LimitName {
             Self::Operations => "operations",
             Self::TxnBytes => "bytes of a transaction",
             Self::ResultBytes => "bytes of a transaction's results",
-            Self::SubtreeNodes => "nodes of one operation",
+            Self::SubtreeNodes => "nodes of a transaction's subtrees",
             Self::NodeTtl => "milliseconds of a node's time to live",
             Self::QuotaNodes => "nodes",
             Self::QuotaBytes => "bytes of data",
+            Self::NestedQuotas => "quotas above each other",
         })
     }
 }

@@ -286,6 +286,7 @@ fn limit_name(limit: LimitName) -> &'static str {
         LimitName::Leases => "leases",
         LimitName::Ephemerals => "ephemerals",
         LimitName::Nodes => "nodes",
+        LimitName::NestedQuotas => "nested_quotas",
     }
 }
 
@@ -293,7 +294,7 @@ fn limit_named(name: &[u8]) -> Option<LimitName> {
     LIMIT_NAMES.into_iter().find(|limit| limit_name(*limit).as_bytes() == name)
 }
 
-const LIMIT_NAMES: [LimitName; 17] = [
+const LIMIT_NAMES: [LimitName; 18] = [
     LimitName::PayloadBytes,
     LimitName::PathBytes,
     LimitName::WindowCount,
@@ -311,6 +312,7 @@ const LIMIT_NAMES: [LimitName; 17] = [
     LimitName::Leases,
     LimitName::Ephemerals,
     LimitName::Nodes,
+    LimitName::NestedQuotas,
 ];
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Transactions: all or nothing, in order, in one zxid.
 
 use super::*;
-use crate::op::{Check, Children, Field, Guard, List, Owned, Page, Relation};
+use crate::op::{Check, Children, Field, Guard, List, Owned, Page, Quota, Relation};
 
 /// ZooKeeper's `multi`: results one by one, one zxid, and each operation sees those before it.
 #[test]
@@ -284,4 +284,77 @@ fn a_page_ends_by_count_and_by_bytes_and_says_where_to_go_on() {
 
 fn guard(at: &str, check: Check) -> Guard {
     Guard { path: path(at), check }
+}
+
+/// What one operation may remove or count, many of them in one transaction may not either.
+#[test]
+fn subtrees_of_one_transaction_share_a_bound() {
+    let mut it = Fixture::with(Parameters { subtree_nodes_max: 5, ..parameters() });
+    for top in ["/a", "/b"] {
+        it.plain(create(top, "", CreateMode::Persistent));
+        (0..2).for_each(|n| {
+            drop(it.plain(create(&format!("{top}/{n}"), "", CreateMode::Persistent)))
+        });
+    }
+    let before = snapshot(&it.ns);
+    let delete = |at: &str| Op::DeleteTree { path: path(at) };
+    let count = |at: &str| Op::SetQuota { path: path(at), quota: Some(Quota::default()) };
+    let (limit, value, max) = (LimitName::SubtreeNodes, 6, 5);
+    let cause = Box::new(OpError::Limit { limit, value, max });
+    for ops in
+        [[delete("/a"), delete("/b")], [count("/a"), count("/b")], [count("/a"), delete("/b")]]
+    {
+        let refused = Err(OpError::InTxn { index: 1, cause: cause.clone() });
+        assert_eq!(it.plain(Txn::all(ops)).result, refused);
+    }
+    assert!(snapshot(&it.ns) == before);
+    assert!(it.plain(delete("/a")).result.is_ok() && it.plain(delete("/b")).result.is_ok());
+}
+
+/// The results of a transaction are given up as soon as they are too many, not after all are there.
+#[test]
+fn results_are_counted_while_they_are_made() {
+    let mut it = Fixture::with(Parameters { window_bytes_max: 1 << 16, ..parameters() });
+    it.plain(create("/big", &"x".repeat(20_000), CreateMode::Persistent));
+    let get = || Op::Get { path: path("/big") };
+    // The third operation would fail; the second one is too much already.
+    let ops = [get(), get(), Op::Get { path: path("/none") }];
+    let result = it.plain(Txn::all(ops)).result;
+    assert!(
+        matches!(result, Err(OpError::Limit { limit: LimitName::ResultBytes, .. })),
+        "{result:?}"
+    );
+}
+
+#[test]
+fn names_made_by_hand_do_not_end_a_sequence() {
+    let mut it = Fixture::new();
+    it.plain(create("/q", "", CreateMode::Persistent));
+    for n in 0..200 {
+        it.plain(create(&format!("/q/n-{n:010}"), "", CreateMode::Persistent));
+    }
+    let made = it.plain(create("/q/n-", "", CreateMode::PersistentSequential));
+    let Ok(Outcome::Created { path: made, .. }) = made.result else { panic!("{made:?}") };
+    assert_eq!(made.as_str(), "/q/n-0000000200");
+}
+
+/// Every write counts in each quota above it.
+#[test]
+fn few_quotas_lie_above_each_other() {
+    let mut it = Fixture::new();
+    let at = |depth: usize| "/d".repeat(depth);
+    let quota = |depth| Op::SetQuota { path: path(&at(depth)), quota: Some(Quota::default()) };
+    (1..=12).for_each(|depth| drop(it.plain(create(&at(depth), "", CreateMode::Persistent))));
+    // From both ends: above, below, and between those that are there.
+    for depth in [12, 1, 11, 2, 10, 3, 9, 4] {
+        assert_eq!(it.plain(quota(depth)).result, Ok(Outcome::QuotaSet), "{depth}");
+    }
+    let refused = OpError::Limit { limit: LimitName::NestedQuotas, value: 9, max: 8 };
+    for depth in 5..=8 {
+        assert_eq!(it.plain(quota(depth)).result, Err(refused.clone()), "{depth}");
+    }
+    assert_eq!(it.plain(quota(4)).result, Ok(Outcome::QuotaSet), "it is there already");
+    it.plain(create("/other", "", CreateMode::Persistent));
+    let beside = Op::SetQuota { path: path("/other"), quota: Some(Quota::default()) };
+    assert_eq!(it.plain(beside).result, Ok(Outcome::QuotaSet));
 }

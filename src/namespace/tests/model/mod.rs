@@ -30,6 +30,8 @@ pub(super) struct Model {
     pub(super) granted: BTreeMap<LeaseId, Granted>,
     /// Whether the transaction under way wrote what is no change of a node.
     pub(super) quiet: bool,
+    /// Of the transaction under way: nodes that it may still remove as subtrees, or count.
+    pub(super) nodes_left: u64,
     pub(super) next_session: u64,
     pub(super) history: Vec<Change>,
     pub(super) floor: Zxid,
@@ -100,6 +102,7 @@ impl Model {
             sessions: BTreeMap::new(),
             granted: BTreeMap::new(),
             quiet: false,
+            nodes_left: 0,
             next_session: 1,
             history: Vec::new(),
             floor: Zxid::ZERO,

@@ -37,6 +37,7 @@ impl Model {
         let copy = matches!(txn.body(), Body::Many { .. }).then(|| self.clone());
         let mut done = Vec::new();
         self.quiet = false;
+        self.nodes_left = self.parameters.subtree_nodes_max;
         let result = match (txn.body(), refused) {
             (Body::One(op), None) => self.step(op, actor, who, &mut done),
             (Body::Many { then, .. }, None) => self.steps(then, true, (actor, who), &mut done),
@@ -73,6 +74,11 @@ impl Model {
                     let (index, cause) = (index as u64, Box::new(error));
                     return Err(OpError::InTxn { index, cause });
                 }
+            }
+            let value = results.iter().map(|it| 192 + outcome_bytes(it)).sum();
+            let (limit, max) = (LimitName::ResultBytes, self.parameters.window_bytes_max / 2);
+            if value > max {
+                return Err(OpError::Limit { limit, value, max });
             }
         }
         Ok(Outcome::Txn { held, results })
@@ -295,9 +301,12 @@ impl Model {
         let known = self.nodes[path.as_str()].quota.is_some();
         let count = self.subtree(path.as_str()).len() as u64;
         let max = self.parameters.subtree_nodes_max;
-        if quota.is_some() && !known && count > max {
-            let (limit, value) = (LimitName::SubtreeNodes, max + 1);
-            return Err(OpError::Limit { limit, value, max });
+        if quota.is_some() && !known {
+            if count > self.nodes_left {
+                let (limit, value) = (LimitName::SubtreeNodes, max + 1);
+                return Err(OpError::Limit { limit, value, max });
+            }
+            self.nodes_left -= count;
         }
         self.nodes.get_mut(path.as_str()).unwrap().quota = quota;
         let (zxid, path) = (self.zxid + 1, path.clone());
@@ -389,12 +398,13 @@ impl Model {
         let max = self.parameters.subtree_nodes_max;
         for (count, path) in paths.iter().enumerate() {
             self.right(before(path), who, Rights::DELETE)?;
-            if count as u64 == max {
+            if count as u64 == self.nodes_left {
                 let (limit, value) = (LimitName::SubtreeNodes, max + 1);
                 return Err(OpError::Limit { limit, value, max });
             }
         }
         let nodes = paths.len() as u64;
+        self.nodes_left -= nodes;
         let images: Vec<_> = paths.iter().map(|path| self.image(path)).collect();
         for (path, before) in paths.into_iter().zip(images).rev() {
             // Each as it was before the operation.
