@@ -20,9 +20,16 @@ pub(crate) fn fan_out(watches: usize, time: Duration) -> Result<Row, Box<dyn Err
     let client = driver.client();
     let hot: Path = "/hot".parse()?;
     client.create(&hot, "", CreateMode::Persistent).wait()?;
-    let armed: Vec<_> =
-        (0..watches).map(|_| client.watch(Filter::Node(hot.clone()), None)).collect();
-    let mut watchers = armed.into_iter().map(|it| it.wait()).collect::<Result<Vec<_>, _>>()?;
+    let mut watchers = Vec::with_capacity(watches);
+    // No more at once than an inbox has room for.
+    while watchers.len() < watches {
+        let some = 10_000.min(watches - watchers.len());
+        let arm = |_| client.watch(Filter::Node(hot.clone()), None);
+        let armed: Vec<_> = (0..some).map(arm).collect();
+        for watcher in armed {
+            watchers.push(watcher.wait()?);
+        }
+    }
     let (mut samples_ns, mut total, mut events) = (Vec::new(), Duration::ZERO, 0);
     let cpu = machine_cpu();
     while total < time || samples_ns.len() < 3 {
