@@ -160,22 +160,24 @@ impl Cursors {
         let Some(zxid) = changes.first().map(|change| change.zxid) else {
             return;
         };
-        let mut told: BTreeMap<WatchId, Vec<&Change>> = BTreeMap::new();
-        for change in changes {
-            self.each_match(change, |id| told.entry(id).or_default().push(change));
+        let mut told: Vec<(WatchId, usize)> = Vec::new();
+        for (at, change) in changes.iter().enumerate() {
+            self.each_match(change, |id| told.push((id, at)));
         }
+        told.sort_unstable();
         let lists = Lists::new(changes);
-        for (id, mut changes) in told {
+        for its in told.chunk_by(|one, next| one.0 == next.0) {
+            let id = its[0].0;
             let Some(cursor) = self.cursors.get_mut(&id) else {
                 continue;
             };
             if cursor.lags || cursor.last >= zxid {
                 continue;
             }
-            if !cursor.watch.kinds.is_empty() {
-                changes.retain(|change| cursor.watch.sees(change));
-            }
-            let events = changes.into_iter().filter_map(|it| cursor.event(&lists, it, &learns));
+            let any = cursor.watch.kinds.is_empty();
+            let its = its.iter().map(|&(_, at)| &changes[at]);
+            let its = its.filter(|change| any || cursor.watch.sees(change));
+            let events = its.filter_map(|change| cursor.event(&lists, change, &learns));
             let events: Vec<Event> = events.collect();
             if events.is_empty() {
                 continue;
