@@ -97,7 +97,8 @@ impl Watcher {
         self.mailbox.call(Call::Progress(self.id));
     }
 
-    /// The tree at the moment after which the first change comes, as whoever watches may see it.
+    /// The tree when the watch was armed, as whoever watches may see it. A watch from now on tells
+    /// of what comes after it; one that resumes is first told of what led there.
     pub fn view(&self) -> &View {
         &self.view
     }

@@ -306,7 +306,8 @@ impl Watch {
 pub struct Armed {
     /// The watch.
     pub id: WatchId,
-    /// The tree at the zxid after which the first events come, as the caller may see it.
+    /// The tree when the watch was armed, as the caller may see it. Without [`Watch::from`] the
+    /// first events come after it; a watch that resumes is first told of what led there.
     pub view: View,
 }
 
