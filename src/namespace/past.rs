@@ -22,7 +22,8 @@ use crate::{
 /// one keeps the history alive, so let it go after use.
 ///
 /// ```no_run
-/// # fn example(past: quorate::Past, seen: quorate::Zxid) -> Result<(), quorate::PastError> {
+/// # use quorate::{Past, Zxid};
+/// # fn example(past: Past, seen: Zxid) -> Result<(), Box<dyn std::error::Error>> {
 /// let then = past.at(seen)?;
 /// println!("{:?}", then.read(&"/config".parse()?));
 /// for it in past.diff(seen, past.newest())? {
