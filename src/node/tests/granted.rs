@@ -2,7 +2,11 @@
 //! takes to keep many alive, and to end them.
 
 use super::*;
-use crate::{LeaseId, LeaseStat, command::Batch, command::Entry, wire::Body};
+use crate::{
+    LeaseId, LeaseStat,
+    command::{Batch, Entry, KeepAlive},
+    wire::Body,
+};
 
 const TTL: Duration = Duration::from_secs(2);
 const LONG: Duration = Duration::from_secs(3_600);
@@ -216,6 +220,36 @@ fn a_lease_outlives_a_move_of_its_session_and_ends_with_it() {
     assert!(cluster.nodes[&at].namespace.session(session).is_none());
     assert!(!lives(&cluster, at, lease) && !cluster.exists(at, "/mine"));
     cluster.assert_agreement();
+}
+
+/// Its expiry lies inside a snapshot, and never applies here.
+#[test]
+fn rule_8_a_lease_that_ended_before_an_installed_snapshot_is_told_of() {
+    let mut cluster = super::snapshots::cluster();
+    let (at, leader) = (follower(&cluster), cluster.leader().expect("elected"));
+    let session = cluster.open_session(at, 1, LONG).session;
+    let (ends, stays) = (grant(&mut cluster, at, session, 1), grant(&mut cluster, at, session, 2));
+    keep_alive(&mut cluster, at, session, 1, ends);
+    cluster.run(12);
+    cluster.outputs.get_mut(&at).expect("runs").clear();
+    cluster.lose = Box::new(move |frame| frame.to == at);
+    for _ in 0..8 {
+        // Whoever holds the other one comes to the leader in another way.
+        cluster.run(8);
+        let number = 1_000 + cluster.nodes[&leader].applied;
+        let (lease, epoch, acked) = (Some(stays), 1, 0);
+        let renewal = KeepAlive { session, lease, epoch, number, acked };
+        cluster.node(leader).leadership.as_mut().expect("leads").hold(renewal);
+    }
+    super::snapshots::fill(&mut cluster, leader, "more", 100);
+    assert!(!lives(&cluster, leader, ends) && lives(&cluster, leader, stays));
+    assert!(lives(&cluster, at, ends), "it has heard nothing");
+    cluster.lose = Box::new(|_| false);
+    cluster.run(30);
+    assert!(cluster.exists(at, "/more-99") && !lives(&cluster, at, ends));
+    let told: Vec<_> =
+        cluster.outputs[&at].iter().filter(|it| matches!(it, Output::LeaseEnded { .. })).collect();
+    assert_eq!(told, [&Output::LeaseEnded { session, epoch: 1, lease: ends }]);
 }
 
 #[test]
