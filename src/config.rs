@@ -301,7 +301,7 @@ pub struct Limits {
     pub window_bytes_max: usize,
     /// Changes that a watch can resume over (*replicated*). Default: 100,000.
     pub history_count_max: usize,
-    /// Bytes of such changes (*replicated*). Default: 32 MiB.
+    /// Bytes of such changes (*replicated*). Default: 16 MiB.
     pub history_bytes_max: usize,
     /// Operations of one transaction, both branches together (*replicated*). Default: 128.
     pub txn_ops_max: usize,
@@ -369,7 +369,7 @@ impl Default for Limits {
             window_count_max: 8_192,
             window_bytes_max: 4 << 20,
             history_count_max: 100_000,
-            history_bytes_max: 32 << 20,
+            history_bytes_max: 16 << 20,
             txn_ops_max: 128,
             subtree_nodes_max: 10_000,
             container_grace: Duration::from_secs(60),

@@ -126,5 +126,5 @@ fn rule_2_the_digest_is_that_of_the_snapshot_after_random_runs() {
     }
 }
 
-const EMPTY: u64 = 18_261_348_598_201_726_553;
-const BUSY: u64 = 815_724_523_714_344_083;
+const EMPTY: u64 = 604_059_161_741_019_799;
+const BUSY: u64 = 12_379_126_748_983_840_059;
