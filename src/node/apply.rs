@@ -13,9 +13,10 @@ use crate::{
     id::{LeaseId, Origin as OriginId, SessionId, Zxid},
     namespace::{Applied, Change, Lists, SessionState},
     node::{
+        error::{RequestError, Unknown},
         reads::Waiting,
         ready::SnapshotWrite,
-        request::{Attachment, Caller, Detach, Output, ReadOp, ReadOutcome, RequestError, Unknown},
+        request::{Attachment, Caller, Detach, Output, ReadOp, ReadOutcome},
         transfer::Local,
     },
     op::{Identities, OpError, Outcome, Reply},

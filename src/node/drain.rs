@@ -10,9 +10,10 @@ use crate::{
     consensus::{ChangeError, RaftWrite},
     id::NodeId,
     node::{
+        error::{RequestError, Unknown},
         leader::{KEEP_ALIVES_MAX, Leadership},
         ready::{Message, Ready, SnapshotWrite, Token, Write},
-        request::{Output, RequestError, Unknown},
+        request::Output,
         transfer::{Outgoing, Source},
     },
     wire::{Body, FRAME_BYTES_MAX, Forward, SnapshotMeta},

@@ -7,7 +7,7 @@
 use super::{Detach, Ended, Node, Output};
 use crate::{
     id::SessionId,
-    node::request::{RequestError, Unknown},
+    node::error::{RequestError, Unknown},
     wire::{Body, SnapshotMeta},
 };
 

@@ -10,7 +10,7 @@ use crate::{
     config::MEMBERS_MAX,
     consensus::MembershipChange,
     id::{NodeId, StoreId},
-    node::{request::MembershipError, status::Member},
+    node::{error::MembershipError, status::Member},
     proto,
     record::put_delimited,
     wire::SnapshotMeta,

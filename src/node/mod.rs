@@ -32,6 +32,7 @@ mod cursors;
 mod digests;
 mod divergence;
 mod drain;
+mod error;
 #[cfg(feature = "sim")]
 mod glimpse;
 mod identity;
@@ -63,6 +64,7 @@ use std::{
 use bytes::Bytes;
 
 pub use crate::config::OtherParameters;
+pub use error::{MembershipError, Misuse, RequestError, SubmitError, Unknown};
 #[cfg(feature = "sim")]
 pub(crate) use glimpse::Glimpse;
 pub use identity::LocalRecordError;
@@ -70,9 +72,8 @@ pub use open::OpenError;
 pub use peers::StepError;
 pub use ready::{Garbage, Message, Ready, Restored, RestoredSnapshot, SnapshotWrite, Token, Write};
 pub use request::{
-    Armed, Attachment, Caller, Consistency, Detach, MembershipError, Misuse, Output, Read, ReadOp,
-    ReadOutcome, Request, RequestError, Seq, SubmitError, Ticket, Unknown, Watch, WatchEnd,
-    WatchId,
+    Armed, Attachment, Caller, Consistency, Detach, Output, Read, ReadOp, ReadOutcome, Request,
+    Seq, Ticket, Watch, WatchEnd, WatchId,
 };
 pub use status::{
     DiskError, DiskFault, Divergence, Ended, Member, Mismatch, Role, Status, Waiting,

@@ -17,9 +17,10 @@ use crate::{
     config::{Config, Limits},
     id::{LeaseId, SessionId, Zxid},
     node::{
+        error::{RequestError, SubmitError, Unknown},
         keep_alives::KeepAlives,
         rate::Bucket,
-        request::{Output, RequestError, SubmitError, Ticket, Unknown},
+        request::{Output, Ticket},
     },
     op::Reply,
 };
