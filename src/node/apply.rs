@@ -30,6 +30,10 @@ impl Node {
         };
         for entry in entries {
             let (index, bytes) = (entry.index, entry.data.len() + ENTRY_OVERHEAD);
+            if entry.term > self.applied_term && !self.is_covered(index) {
+                self.applied_term = entry.term;
+                self.origin.earlier_terms_ended(entry.term, self.unanswered_before.unwrap_or(0));
+            }
             let changes = match entry.kind {
                 EntryKind::Normal => self.apply_entry(index, entry.data),
                 EntryKind::Membership => {

@@ -132,6 +132,8 @@ pub struct Node {
     /// When a leader was last known.
     led_tick: u64,
     applied: u64,
+    /// Of the last entry that was applied here, and not taken over in a snapshot.
+    applied_term: u64,
     /// Index and bytes of the entries in memory that were applied.
     tail: VecDeque<(u64, usize)>,
     tail_bytes: usize,

@@ -165,6 +165,7 @@ impl Node {
             tick: 0,
             led_tick: 0,
             applied: index,
+            applied_term: 0,
             tail: VecDeque::new(),
             tail_bytes: 0,
             snapshot_index: index,

@@ -1,9 +1,9 @@
 //! The origin's side of commands: attachments of sessions, and what waits for its own apply.
 //!
 //! A sequenced command is sent again until this node's own apply answers it: the replicated session
-//! table makes a repeat harmless. A command without a sequence is sent at most once
-//! (ARCHITECTURE.md, rules 7 and 9). Everything is kept in the order of its ids, so that a run
-//! repeats.
+//! table makes a repeat harmless. A command without a sequence is sent again only when it is certain
+//! that it never took effect (ARCHITECTURE.md, rules 7 and 9). Everything is kept in the order of
+//! its ids, so that a run repeats.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -87,7 +87,8 @@ pub(crate) struct Plain {
     /// `None` for a transaction; else when the session was asked for: it may be sent again.
     pub(crate) session: Option<Duration>,
     command: Bytes,
-    sent: bool,
+    /// To the leader of this term, which puts it into entries of no other.
+    sent: Option<u64>,
     tick: u64,
 }
 
@@ -218,7 +219,7 @@ impl Origin {
         self.count += 1;
         self.bytes += command.len();
         self.outbox.push(Unsent::Plain(ticket.0));
-        self.plain.insert(ticket.0, Plain { ticket, session, command, sent: false, tick });
+        self.plain.insert(ticket.0, Plain { ticket, session, command, sent: None, tick });
     }
 
     /// Numbers a keep-alive and sends it with the next ones.
@@ -275,7 +276,19 @@ impl Origin {
         let attachments = &self.attachments;
         self.keep_alives.ask_again(|session| attachments.get(&session).map_or(0, |it| it.acked));
         for (&counter, plain) in &self.plain {
-            if !plain.sent || plain.session.is_some() {
+            if plain.sent.is_none() || plain.session.is_some() {
+                self.outbox.push(Unsent::Plain(counter));
+            }
+        }
+    }
+
+    /// An entry of this term was applied, so none of an earlier one comes any more: what was sent to
+    /// earlier leaders and is not answered had no effect, never will, and goes to the next one. Of
+    /// counters below `known_from` that is not known: they may lie inside an installed snapshot.
+    pub(crate) fn earlier_terms_ended(&mut self, term: u64, known_from: u64) {
+        for (&counter, plain) in self.plain.range_mut(known_from..) {
+            if plain.session.is_none() && plain.sent.is_some_and(|sent| sent < term) {
+                plain.sent = None;
                 self.outbox.push(Unsent::Plain(counter));
             }
         }
@@ -298,9 +311,13 @@ impl Origin {
         }
     }
 
-    /// What is to go to the leader now, each command once, and the keep-alives among it. Without
-    /// `room` at the leader the commands stay here.
-    pub(crate) fn take_outbox(&mut self, tick: u64, room: bool) -> (Vec<Bytes>, Vec<KeepAlive>) {
+    /// What is to go to the leader of this term now, each command once, and the keep-alives among
+    /// it. Without `room` at the leader the commands stay here.
+    pub(crate) fn take_outbox(
+        &mut self,
+        (tick, term): (u64, u64),
+        room: bool,
+    ) -> (Vec<Bytes>, Vec<KeepAlive>) {
         let keep_alives = self.keep_alives.take_outbox();
         if !room {
             return (Vec::new(), keep_alives);
@@ -314,7 +331,7 @@ impl Origin {
                 }
                 Unsent::Plain(counter) => {
                     if let Some(plain) = self.plain.get_mut(&counter) {
-                        plain.sent = true;
+                        plain.sent = Some(term);
                         commands.push(plain.command.clone());
                     }
                 }
@@ -369,7 +386,7 @@ impl Origin {
         }
         let late = self.plain.iter().filter(|(_, it)| tick - it.tick >= give_up_ticks);
         for counter in late.map(|(&counter, _)| counter).collect::<Vec<_>>() {
-            let sent = self.plain.get(&counter).is_some_and(|it| it.sent);
+            let sent = self.plain.get(&counter).is_some_and(|it| it.sent.is_some());
             let error = match sent {
                 true => RequestError::Unknown(Unknown::TimedOut),
                 false => RequestError::NoLeader,
@@ -482,7 +499,7 @@ impl Origin {
         zxid: Zxid,
         out: &mut Vec<Output>,
     ) {
-        let sent = self.plain.range(..before).filter(|(_, it)| it.sent);
+        let sent = self.plain.range(..before).filter(|(_, it)| it.sent.is_some());
         let sent: Vec<u64> = sent.map(|(&counter, _)| counter).collect();
         for counter in sent {
             // Opening and attaching are repeated without harm (rule 9).
@@ -583,7 +600,7 @@ mod tests {
 
     /// What leaves now, as numbers.
     fn sent(origin: &mut Origin, tick: u64) -> Vec<u64> {
-        let (commands, _) = origin.take_outbox(tick, true);
+        let (commands, _) = origin.take_outbox((tick, 1), true);
         let number = |it: &Bytes| u64::from_le_bytes(it[..].try_into().expect("8 bytes"));
         commands.iter().map(number).collect()
     }
@@ -631,12 +648,12 @@ mod tests {
     fn what_waits_for_room_stays_here_and_is_given_up_unsent() {
         let (mut origin, _) = attached();
         origin.push_plain(Ticket(1), None, Bytes::from_static(b"12345678"), 0);
-        assert!(origin.take_outbox(0, false).0.is_empty());
+        assert!(origin.take_outbox((0, 1), false).0.is_empty());
         let mut out = Vec::new();
         origin.tick(200, None, 200, Zxid::ZERO, &mut out);
         let unsent = Err(RequestError::NoLeader);
         let reply = Output::Reply { ticket: Ticket(1), zxid: Zxid::ZERO, result: unsent };
         assert_eq!(out, [reply]);
-        assert!(origin.take_outbox(200, true).0.is_empty(), "it was said to do nothing");
+        assert!(origin.take_outbox((200, 1), true).0.is_empty(), "it was said to do nothing");
     }
 }

@@ -393,7 +393,7 @@ fn rule_9_a_repeated_opening_after_a_restart_is_a_new_attachment() {
 }
 
 #[test]
-fn rule_9_a_command_without_a_sequence_is_sent_once_and_may_end_unknown() {
+fn rule_9_a_command_without_a_sequence_is_sent_to_a_leader_once_and_may_end_unknown() {
     let mut cluster = Cluster::elected(3);
     let at = follower(&cluster);
     let txn = create_as("/p-", CreateMode::PersistentSequential);
@@ -401,14 +401,59 @@ fn rule_9_a_command_without_a_sequence_is_sent_once_and_may_end_unknown() {
     cluster.lose = Box::new(|frame| matches!(frame.body, Body::Forward(_)));
     cluster.settle();
     cluster.lose = Box::new(|_| false);
-    let leader = cluster.leader().expect("elected");
-    cluster.restart(leader);
     cluster.run(199);
     assert!(cluster.answer(at, ticket).is_none());
     cluster.run(3);
     assert_eq!(cluster.reply(at, ticket), Err(RequestError::Unknown(Unknown::TimedOut)));
+    assert_eq!(children(&cluster, at), 0, "it was lost, and nobody sent it again");
+}
+
+/// A leader puts what it takes into entries of its own term. So once an entry of a later term was
+/// applied, what was sent before and is not answered never takes effect.
+#[test]
+fn rule_9_a_command_that_a_leader_took_with_it_goes_to_the_next_one() {
+    let mut cluster = Cluster::elected(3);
+    let at = follower(&cluster);
+    let txn = || create_as("/p-", CreateMode::PersistentSequential);
+    let ticket = cluster.submit(at, plain(txn()));
+    cluster.lose = Box::new(|frame| matches!(frame.body, Body::Forward(_)));
+    cluster.settle();
+    cluster.lose = Box::new(|_| false);
+    let leader = cluster.leader().expect("elected");
+    // Of the leader itself, which hears nobody from now on.
+    let own = cluster.submit(leader, plain(txn()));
+    cluster.lose = Box::new(move |frame| frame.from == leader || frame.to == leader);
+    cluster.run(80);
+    assert!(cluster.reply(at, ticket).is_ok(), "a leader was there within four seconds");
+    assert_eq!(children(&cluster, at), 1, "once");
+    cluster.lose = Box::new(|_| false);
+    cluster.run(40);
+    assert!(cluster.reply(leader, own).is_ok());
+    assert_eq!(children(&cluster, at), 2, "once each");
+    cluster.assert_agreement();
+}
+
+#[test]
+fn rule_9_a_command_that_survives_its_leader_is_not_sent_again() {
+    let mut cluster = Cluster::elected(3);
+    let (at, leader) = (follower(&cluster), cluster.leader().expect("elected"));
+    let txn = create_as("/p-", CreateMode::PersistentSequential);
+    let ticket = cluster.submit(at, plain(txn));
+    // The third member has it in its log; its origin hears nothing of that.
+    cluster.lose = Box::new(move |frame| frame.from == leader && frame.to == at);
+    cluster.settle();
+    cluster.kill(leader);
+    cluster.lose = Box::new(|_| false);
+    cluster.run(80);
+    assert!(cluster.reply(at, ticket).is_ok());
+    cluster.run(20);
+    assert_eq!(children(&cluster, at), 1, "the next leader had it, and it came once");
+    cluster.assert_agreement();
+}
+
+fn children(cluster: &Cluster, at: NodeId) -> u64 {
     let (_, root) = cluster.nodes[&at].view().read(&crate::Path::root()).expect("the root");
-    assert_eq!(root.children, 0, "it was lost, and nobody sent it again");
+    root.children
 }
 
 #[test]
