@@ -58,7 +58,9 @@ impl Config {
         id: NodeId,
         members: impl IntoIterator<Item = NodeId>,
     ) -> ConfigBuilder {
-        ConfigBuilder::new(cluster, id, Some(members.into_iter().collect()))
+        let mut founders = BTreeSet::new();
+        let twice = members.into_iter().filter(|member| !founders.insert(*member)).last();
+        ConfigBuilder { twice, ..ConfigBuilder::new(cluster, id, Some(founders)) }
     }
 
     /// A member that joins a running cluster once its leader adds it as a learner.
@@ -142,6 +144,8 @@ impl fmt::Debug for Config {
 #[must_use = "a builder makes nothing until `build` is called"]
 pub struct ConfigBuilder {
     config: Config,
+    /// A founder that is named twice.
+    twice: Option<NodeId>,
 }
 
 impl ConfigBuilder {
@@ -162,6 +166,7 @@ impl ConfigBuilder {
                 accept_cut_tail: false,
                 logger: Logger::root(slog::Discard, slog::o!()),
             },
+            twice: None,
         }
     }
 
@@ -247,6 +252,9 @@ impl ConfigBuilder {
     /// [`ConfigError`] names the setting, its value and what is allowed.
     pub fn build(self) -> Result<Config, ConfigError> {
         let config = self.config;
+        if let Some(id) = self.twice {
+            return Err(ConfigError::NamedTwice { id });
+        }
         if let Some(founders) = &config.founders {
             if !founders.contains(&config.id) {
                 return Err(ConfigError::NotAFounder { id: config.id });
@@ -451,6 +459,12 @@ pub enum ConfigError {
     #[error("node {id} is not among the founding members")]
     NotAFounder {
         /// The member that is set up.
+        id: NodeId,
+    },
+    /// A founding member is named twice.
+    #[error("node {id} is named twice among the founding members")]
+    NamedTwice {
+        /// The member.
         id: NodeId,
     },
     /// A setting is outside its range.

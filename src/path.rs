@@ -61,6 +61,9 @@ impl Path {
     ///
     /// [`PathError`] when `name` is empty, has a `/`, or breaks another rule.
     pub fn join(&self, name: &str) -> Result<Self, PathError> {
+        if name.is_empty() {
+            return Err(PathError::EmptyName);
+        }
         if let Some(at) = name.find('/') {
             return Err(PathError::Slash { at });
         }
@@ -222,6 +225,9 @@ pub enum PathError {
         /// Where it stands.
         at: usize,
     },
+    /// A name has at least one character.
+    #[error("a name is not empty")]
+    EmptyName,
     /// A name has no `/`.
     #[error("the name has a '/' at byte {at}")]
     Slash {

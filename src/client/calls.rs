@@ -17,15 +17,16 @@ macro_rules! calls {
             self.txn(Txn::new(Op::Create { path, data, mode, acl: None }))
         }
 
-        /// Makes a node whose name is `prefix` followed by the parent's next number, as
-        /// [`Path::sequential_prefix`] gives it.
+        /// Makes a node whose name is `prefix`, as [`Path::sequential_prefix`] gives it, followed by
+        /// the parent's next number; a `mode` that is not sequential is taken as the one that is. The
+        /// answer has the [path](Written::path).
         pub fn create_sequential(
             &self,
             prefix: PathPrefix,
             data: impl Into<Bytes>,
             mode: CreateMode,
         ) -> Completion<Written> {
-            let (path, data) = (prefix, data.into());
+            let (path, data, mode) = (prefix, data.into(), mode.sequential());
             self.txn(Txn::new(Op::Create { path, data, mode, acl: None }))
         }
 
@@ -123,6 +124,10 @@ macro_rules! calls {
         /// Watches, from now on or from after the transaction `from`. What was read at or before
         /// `from` and the changes of the watch have no gap between them; it waits until this
         /// member has applied `from`.
+        ///
+        /// What is there to begin with is in [`Watcher::view`]: list the children there, for
+        /// instance, and follow them from then on. Changes name paths; to get data with them, see
+        /// [`watch_with`](Self::watch_with) and [`Detail`](crate::Detail).
         ///
         /// It tells of what may be read only: see [`Watch`](crate::node::Watch).
         pub fn watch(&self, filter: Filter, from: Option<Zxid>) -> Completion<Watcher> {

@@ -7,6 +7,7 @@
 use std::{
     fmt,
     future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{
         Arc,
@@ -23,6 +24,15 @@ use crate::client::Error;
 /// The answer to a request, when it comes.
 ///
 /// A request takes its course whether or not anybody waits: dropping this undoes nothing.
+///
+/// Tasks are woken on the node's thread, which waits meanwhile: a waker that blocks stalls the node.
+/// Those of the usual runtimes only put the task into a queue.
+///
+/// An answer always comes: at the latest after [`Limits::request_ticks_max`] (10 s unless set
+/// otherwise), while there is no leader for instance. There is no need to wait for a leader before
+/// the first request.
+///
+/// [`Limits::request_ticks_max`]: crate::Limits::request_ticks_max
 ///
 /// ```no_run
 /// # fn example(client: quorate::client::Client) -> Result<(), Box<dyn std::error::Error>> {
@@ -151,7 +161,7 @@ impl<T> Promise<T> {
     /// Fills it; whoever looks at the answer, or drops it, adopts the generation.
     pub(crate) fn fill_adopting(mut self, result: Result<T, Error>, adopt: Option<Adopt>) {
         if let Some(waker) = self.slot.take().and_then(|slot| slot.fill(result, adopt)) {
-            waker.wake();
+            wake(waker);
         }
     }
 
@@ -167,7 +177,7 @@ impl<T> Drop for Promise<T> {
             let submitted = self.submitted;
             let why = "the node was stopped".into();
             if let Some(waker) = slot.fill(Err(Error::Closed { why, submitted }), None) {
-                waker.wake();
+                wake(waker);
             }
         }
     }
@@ -177,6 +187,12 @@ impl<T> fmt::Debug for Promise<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Promise(submitted {})", self.submitted)
     }
+}
+
+/// Wakes a task. Its waker is code of the application's runtime: when it panics, the panic hook has
+/// told of it, and the node goes on.
+pub(crate) fn wake(waker: Waker) {
+    let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
 }
 
 /// Moves a session's handle on to this generation when it is dropped (ARCHITECTURE.md, rule 7): the

@@ -30,12 +30,13 @@ pub enum Error {
     /// The node took it, and it came to nothing, or nobody knows.
     #[error(transparent)]
     Request(#[from] RequestError),
-    /// Not sent, because an earlier write of this session was refused, and its answer was not
-    /// looked at yet when this one was submitted. So what was sent has no holes.
+    /// Not sent, because an earlier write of this session was refused, and nobody had looked at its
+    /// answer when this one was submitted, nor at that of another that was withheld for it. So what
+    /// was sent has no holes that the application does not know of.
     #[error("not sent: an earlier write was refused, and its answer was not looked at")]
     Withheld,
     /// Not sent: the session is over.
-    #[error("session {session} is over: {cause:?}")]
+    #[error("session {session} is over: {cause}")]
     SessionOver {
         /// The session.
         session: SessionId,
@@ -43,7 +44,7 @@ pub enum Error {
         cause: Detach,
     },
     /// The watch is over.
-    #[error("the watch is over: {0:?}")]
+    #[error("the watch is over: {0}")]
     WatchEnded(WatchEnd),
     /// The place in the queue was lost before its turn came.
     #[error("the place in the queue was lost")]
@@ -60,7 +61,7 @@ pub enum Error {
         /// What it said.
         why: String,
     },
-    /// The node was stopped, or has ended.
+    /// The node was stopped, or has ended: ask at another one. What was not submitted did nothing.
     #[error("the node is gone: {why}")]
     Closed {
         /// Why.
@@ -74,7 +75,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the request did nothing and may simply be asked again, here or at another node.
+    /// Whether the request did nothing and may simply be asked again with the same handle, perhaps
+    /// after a while. A node that is gone answers `false`: ask at another one.
     ///
     /// False when the [outcome is unknown](Self::outcome_unknown): a repeat might do the same thing
     /// twice. Look first what became of it, or guard the repeat by a version.
@@ -82,7 +84,7 @@ impl Error {
         match self {
             Self::Submit(error) => error.is_retryable(),
             Self::Request(error) => error.is_retryable(),
-            Self::Closed { submitted, .. } => !submitted,
+            Self::Closed { .. } => false,
             Self::Withheld | Self::Full { .. } | Self::NoRandomness { .. } => true,
             Self::PlaceLost => true,
             Self::WatchEnded(_) | Self::SessionOver { .. } | Self::Taken => false,
@@ -123,6 +125,18 @@ impl Error {
     /// The outcome of a request that was under way when its session ended.
     pub(crate) fn session_ended() -> Self {
         Self::Request(RequestError::Unknown(Unknown::SessionEnded))
+    }
+}
+
+impl From<SubmitError> for Failure {
+    /// What a refusal is to a recipe: one that would come again is the cluster's.
+    fn from(error: SubmitError) -> Self {
+        match error {
+            SubmitError::Limit { limit, value, max } => {
+                Self::Op(OpError::Limit { limit, value, max })
+            }
+            _ => Self::NotDone,
+        }
     }
 }
 

@@ -29,6 +29,8 @@ struct State {
     frame_bytes: usize,
     /// Somebody wants a turn, though there is nothing to take.
     nudged: bool,
+    /// A host takes what arrives.
+    occupied: bool,
     stopped: bool,
     /// Why nothing more is taken.
     closed: Option<String>,
@@ -98,6 +100,11 @@ impl Mailbox {
         };
         drop(state);
         call.refuse_adopting(error, adopt);
+    }
+
+    /// Makes it a host's, or returns `false` if it has one.
+    pub(crate) fn occupy(&self) -> bool {
+        !mem::replace(&mut self.state.lock().occupied, true)
     }
 
     /// Ends the host's next wait.

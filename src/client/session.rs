@@ -34,7 +34,13 @@ use crate::{
 /// Writes take effect exactly once and in the order in which they were submitted, even while
 /// leaders change. After one that the node or its inbox refused, later ones are withheld until the
 /// application has looked at its answer, so what took effect is a prefix of what was submitted. One
-/// whose outcome is unknown keeps its place: later ones take effect after it, or not at all.
+/// whose outcome is unknown, because no answer came in time, keeps its place and is sent on: it takes
+/// effect once, or not at all if the session ends first, and later ones after it. A read of the
+/// session waits for the writes before it, so it tells what became of them.
+///
+/// When a session has expired ([`over`](Self::over)), its ephemeral nodes, locks and leaderships are
+/// gone, and so is everything that was made on the strength of them: open another one, register and
+/// contend anew. Nothing carries over.
 ///
 /// Dropping the last handle closes the session, and its ephemeral nodes go; it never blocks. To
 /// let the session live on and attach it elsewhere, use [`leave`](Self::leave).
@@ -114,8 +120,8 @@ impl Session {
         }
     }
 
-    /// Waits for the fair lock at `path`, in Curator's layout. See
-    /// [`lock_with`](Self::lock_with).
+    /// Waits for the fair lock at `path`, in Curator's layout. It is not reentrant: a second call
+    /// waits for the first, of the same session too. See [`lock_with`](Self::lock_with).
     pub fn lock(&self, path: &Path) -> Acquire<LockGuard> {
         self.lock_with(Layout::Curator, path, Bytes::new())
     }
@@ -141,7 +147,8 @@ impl Session {
         })
     }
 
-    /// Stands for election at `path`, in Curator's `LeaderLatch` layout. See
+    /// Stands for election at `path`, in Curator's `LeaderLatch` layout. A lock and an election need
+    /// paths of their own, for they would wait for each other. See
     /// [`campaign_with`](Self::campaign_with).
     pub fn campaign(&self, path: &Path, proposal: impl Into<Bytes>) -> Acquire<LeaderGuard> {
         self.campaign_with(Layout::Curator, path, proposal)
@@ -182,6 +189,12 @@ impl Session {
         cell.closing.store(1, Ordering::Release);
         self.client().call(Call::Leave(Arc::clone(cell)));
         self.key()
+    }
+
+    /// How long it lives without a keep-alive: what was granted, which is what was asked for within
+    /// the bounds of the cluster.
+    pub fn ttl(&self) -> Duration {
+        self.handle.cell.ttl
     }
 
     /// The session.
@@ -225,7 +238,10 @@ impl Session {
     }
 
     fn ask<T>(&self, call: impl FnOnce(Promise<T>) -> Call) -> Completion<T> {
-        self.client().ask(call)
+        match self.cell().over_error() {
+            Some(over) => Completion::ready(Err(over)),
+            None => self.client().ask(call),
+        }
     }
 
     /// Takes a place in a queue; the call that asks for it is made of its parts.

@@ -12,8 +12,12 @@ use foldhash::fast::FixedState;
 use crate::{
     client::{
         Answer, Changes, Client, Error, Lease, Session, SessionKey, Shared, Watcher, Written,
-        answer::ReadPromise, call::Call, completion::Promise, lease::LeaseCell,
-        session::SessionCell, watcher::Stream,
+        answer::ReadPromise,
+        call::Call,
+        completion::{Promise, wake},
+        lease::LeaseCell,
+        session::SessionCell,
+        watcher::Stream,
     },
     driver::{
         places::{self, Asked, Grant, Places, Question},
@@ -21,7 +25,7 @@ use crate::{
     },
     id::{Secret, SessionId},
     node::{
-        Attachment, Caller, Consistency, Node, Output, Read, ReadOp, ReadOutcome, Request,
+        Attachment, Caller, Consistency, Detach, Node, Output, Read, ReadOp, ReadOutcome, Request,
         RequestError, SubmitError, Ticket, Watch, WatchEnd, WatchId,
     },
     op::{Identities, Op, Outcome, Txn},
@@ -82,7 +86,7 @@ impl Desk {
 
     /// Wakes those whose answers were delivered.
     pub(super) fn wake(&mut self) {
-        self.wakers.drain(..).for_each(Waker::wake);
+        self.wakers.drain(..).for_each(wake);
     }
 
     /// Takes a request of a handle.
@@ -125,6 +129,7 @@ impl Desk {
             }
             Call::Close { session, promise } => self.close(&session, promise, node),
             Call::Leave(session) => {
+                session.end(Detach::Moved);
                 if self.seats.is_seated(&session) {
                     self.seats.unseat(session.id);
                     self.places.session_over(session.id, node);

@@ -81,6 +81,9 @@ pub enum HostError {
     /// What it holds does not fit the configuration.
     #[error(transparent)]
     Node(#[from] OpenError),
+    /// An inbox belongs to one host: make a new one for each, also to open a host again.
+    #[error("the inbox belongs to another host already: make one for each")]
+    InboxTaken,
 }
 
 /// What a turn has led to.
@@ -143,7 +146,7 @@ impl Host {
         inbox: Inbox,
     ) -> Result<Self, HostError> {
         let (log, restored) = Log::open(Arc::new(OsFs), dir, config.cluster(), config.id())?;
-        Ok(Self::new(config, log, restored, transport, inbox)?)
+        Self::new(config, log, restored, transport, inbox)
     }
 
     /// A host for the member that `config` describes, as `log` has restored it. `inbox` is where
@@ -151,14 +154,17 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// [`OpenError`] when what was restored does not fit the configuration.
+    /// [`HostError`] when what was restored does not fit the configuration, or the inbox has a host.
     pub fn new(
         config: Config,
         log: Log,
         restored: Restored,
         transport: impl Transport + 'static,
         inbox: Inbox,
-    ) -> Result<Self, OpenError> {
+    ) -> Result<Self, HostError> {
+        if !inbox.mailbox.occupy() {
+            return Err(HostError::InboxTaken);
+        }
         let clock = SystemClock::start();
         let tick_interval = config.tick_interval();
         let id = config.id();
@@ -277,10 +283,10 @@ impl Host {
             return;
         }
         // A tick that comes late moves the next one: missed ones are not made up for.
-        let due = self.next_tick + self.tick_interval;
+        let due = self.next_tick.saturating_add(self.tick_interval);
         self.next_tick = match due > now.mono {
             true => due,
-            false => now.mono + self.tick_interval,
+            false => now.mono.saturating_add(self.tick_interval),
         };
         self.desk.tick(&mut self.node, now.mono);
     }
@@ -373,7 +379,7 @@ impl Host {
     fn publish(&mut self, now: Duration) {
         let published = &self.shared.published;
         if published.take_wanted() {
-            self.publish_until = Some(now + self.tick_interval * PUBLISH_TICKS);
+            self.publish_until = Some(now.saturating_add(self.tick_interval * PUBLISH_TICKS));
         }
         match self.publish_until {
             None => {}
@@ -392,7 +398,7 @@ impl Host {
         if now < self.next_scrub || self.chores_out > 0 {
             return;
         }
-        self.next_scrub = now + SCRUB_INTERVAL;
+        self.next_scrub = now.saturating_add(SCRUB_INTERVAL);
         self.disk.give(Job::Scrub);
     }
 
@@ -419,7 +425,7 @@ impl Host {
     fn done(&mut self, more: bool, now: Duration) -> Turn {
         let next_tick = match self.node.is_blocked() {
             // There is nothing to do before the disk is done, and that is news of its own.
-            true => self.next_tick.max(now + self.tick_interval),
+            true => self.next_tick.max(now.saturating_add(self.tick_interval)),
             false => self.next_tick,
         };
         Turn {

@@ -34,6 +34,8 @@ pub(super) struct Places {
     touched: BTreeSet<u64>,
     /// Fed at the next tick.
     deferred: Vec<(u64, Input)>,
+    /// Those whose turn has come while nobody knows whether their session lives.
+    suspended: BTreeSet<u64>,
     /// Whose watch it is.
     watches: BTreeMap<WatchId, u64>,
 }
@@ -197,6 +199,7 @@ impl Places {
 
     /// Feeds what was put off.
     pub(super) fn tick(&mut self) {
+        self.touched.append(&mut self.suspended);
         for (id, input) in mem::take(&mut self.deferred) {
             self.feed(id, input);
         }
@@ -224,8 +227,10 @@ impl Places {
                     Done::Later(input) => self.deferred.push((id, input)),
                 }
             }
-            if recipe.settle() {
-                self.remove(id, node);
+            match recipe.settle() {
+                Stands::Over => self.remove(id, node),
+                Stands::Suspended => drop(self.suspended.insert(id)),
+                Stands::Well => {}
             }
         }
         all
@@ -265,6 +270,14 @@ impl Places {
             }
         }
     }
+}
+
+/// How a recipe stands after it was told everything.
+enum Stands {
+    Well,
+    /// Its turn has come, and its session waits for a renewal.
+    Suspended,
+    Over,
 }
 
 enum Done {
@@ -307,25 +320,25 @@ impl Recipe {
         };
         match action {
             Action::Submit(txn) => {
-                let session = self.machine.session();
-                let asked = session.and_then(|id| Some((id, seats.submit_own(node, id, txn)?)));
-                match asked {
-                    Some((id, (ticket, seq))) => {
-                        Done::Asked(Question::Submit, ticket, Some((id, seq)))
-                    }
-                    None => Done::Later(Input::Replied { zxid, result: Err(Failure::NotDone) }),
+                let refused = |why| Done::Later(Input::Replied { zxid, result: Err(why) });
+                let Some(id) = self.machine.session() else {
+                    return refused(Failure::NotDone);
+                };
+                match seats.submit_own(node, id, txn) {
+                    Ok((ticket, seq)) => Done::Asked(Question::Submit, ticket, Some((id, seq))),
+                    Err(why) => refused(why),
                 }
             }
             Action::List { path, after, at_least } => {
                 let list = List { after, ..List::of(path) };
                 match read(ReadOp::List(list), at_least) {
                     Ok(ticket) => Done::Asked(Question::List, ticket, None),
-                    Err(_) => Done::Later(Input::Listed { zxid, result: Err(Failure::NotDone) }),
+                    Err(why) => Done::Later(Input::Listed { zxid, result: Err(why.into()) }),
                 }
             }
             Action::Get { path, at_least } => match read(ReadOp::Get(path), at_least) {
                 Ok(ticket) => Done::Asked(Question::Get, ticket, None),
-                Err(_) => Done::Later(Input::Read { zxid, result: Err(Failure::NotDone) }),
+                Err(why) => Done::Later(Input::Read { zxid, result: Err(why.into()) }),
             },
             Action::Watch { filter, from } => {
                 let (from, credit) = (Some(from), CREDIT);
@@ -349,16 +362,16 @@ impl Recipe {
         }
     }
 
-    /// Tells the handle where it stands. Returns whether the recipe is over.
-    fn settle(&mut self) -> bool {
+    /// Tells the handle where it stands.
+    fn settle(&mut self) -> Stands {
         let it = match &mut self.machine {
             Machine::Contender(it) => it,
             Machine::Observer(observer, _, stream) => {
                 let Some(error) = observer.failure() else {
-                    return false;
+                    return Stands::Well;
                 };
                 stream.end(RequestError::Op(error.clone()).into());
-                return true;
+                return Stands::Over;
             }
         };
         let phase = match it.contender.phase() {
@@ -370,7 +383,11 @@ impl Recipe {
         };
         it.cell.set(phase.clone());
         match (&phase, it.contender.held()) {
-            (PlacePhase::Held, Some(_)) if it.grant.is_none() => false,
+            (PlacePhase::Held, Some(_)) if it.grant.is_none() => Stands::Well,
+            // A guard says `Held` when it is handed out.
+            (PlacePhase::Held, Some(_)) if it.session.client().now() >= it.session.until() => {
+                Stands::Suspended
+            }
             (PlacePhase::Held, Some(own)) => {
                 let place = Place::new(Arc::clone(&it.cell), it.session.clone());
                 let held = Held::new(place, own.path.clone(), own.token);
@@ -379,21 +396,21 @@ impl Recipe {
                     Some(Grant::Leader(promise)) => promise.fill(Ok(LeaderGuard::new(held))),
                     None => drop(held),
                 }
-                false
+                Stands::Well
             }
             (PlacePhase::Lost | PlacePhase::Failed(_), _) => {
                 if let Some(grant) = it.grant.take() {
                     grant.refuse(phase.error());
                 }
-                true
+                Stands::Over
             }
             _ if *it.contender.phase() == Phase::Idle => {
                 for promise in it.released.drain(..) {
                     promise.fill(Ok(()));
                 }
-                true
+                Stands::Over
             }
-            _ => false,
+            _ => Stands::Well,
         }
     }
 }

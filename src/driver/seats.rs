@@ -19,6 +19,7 @@ use crate::{
     id::{LeaseId, SessionId},
     node::{Detach, Node, Request, Seq, SubmitError, Ticket},
     op::Txn,
+    recipes::Failure,
 };
 
 #[derive(Debug, Default)]
@@ -143,10 +144,10 @@ impl Seats {
         node: &mut Node,
         id: SessionId,
         txn: Txn,
-    ) -> Option<(Ticket, u64)> {
-        let seat = self.seats.get_mut(&id)?;
-        let ticket = seat.request(node, |seq| Request::SessionTxn { seq, txn }).ok()?;
-        Some((ticket, seat.last_seq))
+    ) -> Result<(Ticket, u64), Failure> {
+        let seat = self.seats.get_mut(&id).ok_or(Failure::NotDone)?;
+        let ticket = seat.request(node, |seq| Request::SessionTxn { seq, txn })?;
+        Ok((ticket, seat.last_seq))
     }
 
     pub(super) fn close(

@@ -1,6 +1,7 @@
 //! Hosts of one process: with threads around them, and driven by hand.
 
 mod failures;
+mod handles;
 mod leases;
 mod rights;
 mod threads;

@@ -268,7 +268,8 @@ impl Node {
         if self.origin.has_outbox() {
             // Without room they stay with their origin, which bounds them, and are not sent again.
             let has_room = leadership.has_room(self.config.limits.pending_bytes_max);
-            let (commands, keep_alives) = self.origin.take_outbox((self.tick, self.following.1), has_room);
+            let (commands, keep_alives) =
+                self.origin.take_outbox((self.tick, self.following.1), has_room);
             for part in commands {
                 leadership.push(part, usize::MAX);
             }
@@ -333,7 +334,8 @@ impl Node {
             _ => return,
         };
         if self.origin.has_outbox() {
-            let (commands, keep_alives) = self.origin.take_outbox((self.tick, self.following.1), true);
+            let (commands, keep_alives) =
+                self.origin.take_outbox((self.tick, self.following.1), true);
             self.forward(leader, &commands);
             for items in keep_alives.chunks(KEEP_ALIVES_MAX) {
                 let command = Command::KeepAlives(items.to_vec()).encode();

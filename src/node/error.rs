@@ -15,11 +15,11 @@ use crate::{
 #[non_exhaustive]
 pub enum SubmitError {
     /// The session is not attached to this node under that epoch.
-    #[error("session {session} is not attached here under epoch {epoch}")]
+    #[error("session {session} is not attached here{}", under(*epoch))]
     NotAttached {
         /// The session.
         session: SessionId,
-        /// The epoch.
+        /// The epoch that was named, or 0.
         epoch: u64,
     },
     /// The lease has ended, or is none of this session beside its own.
@@ -90,7 +90,7 @@ pub enum SubmitError {
     #[error("the membership cannot change: {0}")]
     Membership(MembershipError),
     /// This node has not applied the transaction that a watch is to start from: read there with
-    /// [`Consistency::AtLeast`], and then watch.
+    /// [`Consistency::AtLeast`](crate::node::Consistency::AtLeast), and then watch.
     #[error("a watch from {from} has to wait: this node has applied {applied}")]
     Behind {
         /// Where the watch was to start.
@@ -142,6 +142,13 @@ impl SubmitError {
     /// Whether the request may have taken effect: never, for one that was not taken.
     pub fn outcome_unknown(&self) -> bool {
         false
+    }
+}
+
+fn under(epoch: u64) -> String {
+    match epoch {
+        0 => String::new(),
+        epoch => format!(" under epoch {epoch}"),
     }
 }
 
@@ -200,8 +207,10 @@ pub enum RequestError {
     /// The membership is as it was: the change was not possible when its turn came.
     #[error("the membership did not change: {0}")]
     Membership(MembershipError),
-    /// It was not sent, and did nothing.
-    #[error("no leader was found in time")]
+    /// It was not sent, or it is certain that it was lost, and did nothing: no leader was found in
+    /// time. [`Status::waiting`](crate::node::Status::waiting) says what the node waits for, if it
+    /// is set up otherwise than its peers, and the transport's status whether they can be reached.
+    #[error("no leader was found in time: the status says what the node waits for")]
     NoLeader,
     /// A read was not answered in time.
     #[error("the read was not answered in time")]

@@ -111,11 +111,8 @@ impl Origin {
         }
         let window = seq - attachment.acked.max(acked.min(attachment.answered)).min(seq);
         if window > window_max {
-            return Err(SubmitError::Limit {
-                limit: crate::op::LimitName::WindowCount,
-                value: window,
-                max: window_max,
-            });
+            // Until the client acknowledges replies, which it does as they come.
+            return Err(SubmitError::Overloaded { what: "window_count_max", max: window_max });
         }
         Ok(())
     }

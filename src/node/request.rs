@@ -3,6 +3,7 @@
 use std::{num::NonZeroU32, time::Duration};
 
 use bytes::Bytes;
+use thiserror::Error;
 
 use crate::{
     id::{LeaseId, NodeId, Secret, SessionId, Zxid},
@@ -423,30 +424,37 @@ pub struct Attachment {
 }
 
 /// Why an attachment is over.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Error)]
 #[non_exhaustive]
 pub enum Detach {
     /// The session was closed.
+    #[error("it was closed")]
     Closed,
     /// No keep-alive came in time.
+    #[error("it expired, for no keep-alive came in time")]
     Expired,
-    /// The session attached elsewhere with a later epoch.
+    /// The session attached elsewhere with a later epoch, or was left for that.
+    #[error("it has moved to another attachment, or was left for one")]
     Moved,
 }
 
 /// Why a watch is over.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Error)]
 #[non_exhaustive]
 pub enum WatchEnd {
     /// Events after the cursor are no longer kept: read the tree again, and watch from there.
+    #[error("events were missed and are no longer kept (the oldest: {resume_at}); read again")]
     Compacted {
         /// The oldest zxid that a watch can resume from.
         resume_at: Zxid,
     },
     /// It was to tell of one transaction, and has.
+    #[error("it has fired")]
     Fired,
     /// The attachment that the watch belongs to is over: watch elsewhere from the last zxid on.
+    #[error("its session's attachment is over")]
     Detached,
     /// The node ended: see its status.
+    #[error("the node has ended")]
     NodeEnded,
 }

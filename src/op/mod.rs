@@ -204,6 +204,17 @@ impl CreateMode {
         }
     }
 
+    /// The same with the parent's next number appended to the name; a container has none.
+    pub fn sequential(self) -> Self {
+        match self {
+            Self::Persistent => Self::PersistentSequential,
+            Self::Ephemeral => Self::EphemeralSequential,
+            Self::Ttl(ttl) => Self::SequentialTtl(ttl),
+            Self::Leased(lease) => Self::SequentialLeased(lease),
+            other => other,
+        }
+    }
+
     /// Whether the parent's next number is appended to the name.
     pub fn is_sequential(self) -> bool {
         matches!(
