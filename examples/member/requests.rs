@@ -3,120 +3,100 @@
 use std::sync::Arc;
 
 use quorate::{
-    CreateMode, Filter, List, Op, Path, Txn,
-    client::{Answer, Client, Completion},
-    node::{Consistency::Linearizable, ReadOp, ReadOutcome},
+    CreateMode::{Ephemeral, Persistent, PersistentSequential},
+    Filter, List, Path,
+    client::{Client, Completion, Session, Written},
+    node::Consistency::Linearizable,
 };
 
-use crate::{
-    Failure,
-    console::{Console, status},
-};
+use crate::{Console, Failure};
 
+/// Waits for an answer, on a thread of its own.
 pub(crate) type Wait = Box<dyn FnOnce() -> Result<String, Failure> + Send>;
 
 impl Console {
     /// Submits a request; the answer is to be waited for elsewhere.
     pub(crate) fn submit(&mut self, id: &str, words: &[&str]) -> Result<Wait, Failure> {
-        let path = words.get(1).copied().unwrap_or("/");
         let data = words.get(2).copied().unwrap_or_default().to_owned();
-        match words[0] {
-            "create" => self.create(path, data, words.get(3..).unwrap_or_default()),
-            "set" => {
-                let version = words.get(3).map(|it| it.parse()).transpose()?;
-                let (path, data) = (path.parse()?, data.into());
-                self.write(Op::Set { path, data, version })
+        Ok(match *words {
+            ["create", path, _] => {
+                written(self.session()?.create(&path.parse()?, data, Persistent))
             }
-            "delete" => self.write(Op::Delete { path: path.parse()?, version: None }),
-            "get" => Ok(get(self.reader(), path.parse()?)),
-            "ls" => Ok(list(self.reader(), path.parse()?)),
-            "watch" => Ok(watch(&self.client, path.parse()?, id.to_owned())),
-            "lock" => self.lock(path),
-            "unlock" => self.unlock(path),
-            "status" => Ok(status(&self.client)),
-            "checksum" => Ok(checksum(&self.client)),
-            "help" => Ok(Box::new(|| Ok(HELP.into()))),
-            other => Err(format!("there is no {other:?}; {HELP}").into()),
-        }
-    }
-
-    fn create(&mut self, path: &str, data: String, modes: &[&str]) -> Result<Wait, Failure> {
-        let sequential = modes.contains(&"sequential");
-        let mode = match (modes.contains(&"ephemeral"), sequential) {
-            (false, false) => CreateMode::Persistent,
-            (true, false) => CreateMode::Ephemeral,
-            (false, true) => CreateMode::PersistentSequential,
-            (true, true) => CreateMode::EphemeralSequential,
-        };
-        let path = match sequential {
-            true => Path::sequential_prefix(path)?,
-            false => Path::new(path)?.into(),
-        };
-        self.write(Op::Create { path, data: data.into(), mode, acl: None })
-    }
-
-    fn write(&mut self, op: Op) -> Result<Wait, Failure> {
-        let written = self.session()?.txn(Txn::new(op));
-        Ok(Box::new(move || {
-            let written = written.wait()?;
-            let path = written.path().map_or("done", |it| it.as_str());
-            Ok(format!("{path} zxid={}", written.zxid))
-        }))
-    }
-
-    /// Reads in the session, so that they see what was written here before, answered or not.
-    fn reader(&mut self) -> impl Fn(ReadOp) -> Completion<Answer> + Send + use<> {
-        let (session, client) = (self.session().ok().cloned(), self.client.clone());
-        move |op| match &session {
-            Some(session) => session.read(op, Linearizable),
-            None => client.read(op, Linearizable),
-        }
-    }
-
-    fn lock(&mut self, path: &str) -> Result<Wait, Failure> {
-        let turn = self.session()?.lock(&path.parse()?);
-        let (locks, path) = (Arc::clone(&self.locks), path.to_owned());
-        Ok(Box::new(move || {
-            let guard = turn.wait()?;
-            let token = guard.token();
-            locks.lock().map_err(|_| "poisoned")?.insert(path, guard);
-            Ok(format!("token={token}"))
-        }))
-    }
-
-    fn unlock(&mut self, path: &str) -> Result<Wait, Failure> {
-        let guard = self.locks.lock().map_err(|_| "poisoned")?.remove(path);
-        let released = guard.ok_or("the lock is not held here")?.release();
-        Ok(Box::new(move || Ok(released.wait().map(|()| "released".into())?)))
+            ["create", path, _, "ephemeral"] => {
+                written(self.session()?.create(&path.parse()?, data, Ephemeral))
+            }
+            ["create", path, _, "sequential"] => {
+                let prefix = Path::sequential_prefix(path)?;
+                written(self.session()?.create_sequential(prefix, data, PersistentSequential))
+            }
+            ["set", path, _] => written(self.session()?.set(&path.parse()?, data, None)),
+            ["set", path, _, version] => {
+                written(self.session()?.set(&path.parse()?, data, Some(version.parse()?)))
+            }
+            ["delete", path] => written(self.session()?.delete(&path.parse()?, None)),
+            ["get", path] => {
+                let got = self.session()?.get(&path.parse()?, Linearizable);
+                answered(got, |(data, stat)| {
+                    let (data, version) = (String::from_utf8_lossy(&data), stat.version);
+                    format!("{data} version={version} czxid={} mzxid={}", stat.czxid, stat.mzxid)
+                })
+            }
+            ["ls", path] => list(self.session()?.clone(), List::of(path.parse()?)),
+            ["watch", path] => watch(&self.client, path.parse()?, id.to_owned()),
+            ["lock", path] => {
+                let turn = self.session()?.lock(&path.parse()?);
+                let (locks, path) = (Arc::clone(&self.locks), path.to_owned());
+                Box::new(move || {
+                    let guard = turn.wait()?;
+                    let token = guard.token();
+                    locks.lock().map_err(|_| "poisoned")?.insert(path, guard);
+                    Ok(format!("token={token}"))
+                })
+            }
+            ["unlock", path] => {
+                let guard = self.locks.lock().map_err(|_| "poisoned")?.remove(path);
+                let released = guard.ok_or("the lock is not held here")?.release();
+                answered(released, |()| "released".into())
+            }
+            ["status"] => answered(self.client.status(), |it| {
+                let leader = it.leader.map_or("none".into(), |it| it.to_string());
+                let (role, term, applied, zxid) = (it.role, it.term, it.applied, it.zxid);
+                format!("{role:?} leader={leader} term={term} applied={applied} zxid={zxid}")
+            }),
+            // Alike on all members that have applied the same entry.
+            ["checksum"] => answered(self.client.image(), |image| {
+                format!("{} {:08x}", image.index(), image.checksum())
+            }),
+            _ => return Err(HELP.into()),
+        })
     }
 }
 
-fn get(read: impl Fn(ReadOp) -> Completion<Answer>, path: Path) -> Wait {
-    let answer = read(ReadOp::Get(path));
-    Box::new(move || {
-        let ReadOutcome::Node { data, stat } = answer.wait()?.outcome else {
-            return Err("not a node".into());
-        };
-        let data = String::from_utf8_lossy(&data);
-        let (version, czxid, mzxid) = (stat.version, stat.czxid, stat.mzxid);
-        Ok(format!("{data} version={version} czxid={czxid} mzxid={mzxid}"))
+fn answered<T: Send + 'static>(
+    answer: Completion<T>,
+    tell: impl FnOnce(T) -> String + Send + 'static,
+) -> Wait {
+    Box::new(move || Ok(tell(answer.wait()?)))
+}
+
+fn written(answer: Completion<Written>) -> Wait {
+    answered(answer, |it| {
+        let path = it.path().map_or("done", |it| it.as_str());
+        format!("{path} zxid={}", it.zxid)
     })
 }
 
-fn list(read: impl Fn(ReadOp) -> Completion<Answer> + Send + 'static, path: Path) -> Wait {
-    let mut list = List::of(path);
-    let first = read(ReadOp::List(list.clone()));
+fn list(session: Session, list: List) -> Wait {
+    let (mut names, mut next) = (Vec::new(), session.list(list.clone(), Linearizable));
     Box::new(move || {
-        let (mut all, mut answer) = (Vec::new(), first.wait()?);
-        while let ReadOutcome::Listed(page) = answer.outcome {
-            all.extend(page.children.into_iter().map(|child| child.name));
-            let Some(resume) = page.resume else {
-                return Ok(format!("{} {}", all.len(), all.join(" ")));
-            };
-            list = list.after(resume);
-            answer = read(ReadOp::List(list.clone())).wait()?;
+        loop {
+            let page = next.wait()?;
+            names.extend(page.children.into_iter().map(|child| child.name));
+            match page.resume {
+                Some(resume) => next = session.list(list.clone().after(resume), Linearizable),
+                None => return Ok(format!("{} {}", names.len(), names.join(" "))),
+            }
         }
-        Err("not a list".into())
     })
 }
 
@@ -129,15 +109,6 @@ fn watch(client: &Client, path: Path, id: String) -> Wait {
             }
         }
         Ok("the watch is over".into())
-    })
-}
-
-/// Alike on all members that have applied the same entry.
-fn checksum(client: &Client) -> Wait {
-    let image = client.image();
-    Box::new(move || {
-        let image = image.wait()?;
-        Ok(format!("{} {:08x}", image.index(), image.checksum()))
     })
 }
 

@@ -130,6 +130,37 @@ impl TcpTransport {
     }
 }
 
+/// Reads a list of members and their addresses, as a command line or a file would give it: an id
+/// and `host:port` for each, in any order.
+///
+/// ```
+/// let peers = quorate::tcp::parse_peers("1=10.0.0.1:7000,2=db-2:7000")?;
+/// assert!(peers.values().eq(["10.0.0.1:7000", "db-2:7000"]));
+/// # Ok::<(), quorate::tcp::TcpError>(())
+/// ```
+///
+/// # Errors
+///
+/// [`TcpError::Peers`] for anything else, and when an id stands there twice.
+pub fn parse_peers(text: &str) -> Result<BTreeMap<NodeId, String>, TcpError> {
+    let wrong = || TcpError::Peers { peers: text.to_owned() };
+    let mut peers = BTreeMap::new();
+    for peer in text.split(',') {
+        let (id, address) = peer.trim().split_once('=').ok_or_else(wrong)?;
+        let id = id.parse().ok().and_then(NodeId::new).ok_or_else(wrong)?;
+        if !is_address(address) || peers.insert(id, address.to_owned()).is_some() {
+            return Err(wrong());
+        }
+    }
+    Ok(peers)
+}
+
+/// Whether it is of the form `host:port`.
+fn is_address(text: &str) -> bool {
+    let port = text.rsplit_once(':').map(|(host, port)| (host, port.parse::<u16>()));
+    matches!(port, Some((host, Ok(_))) if !host.is_empty())
+}
+
 impl Transport for TcpTransport {
     fn send(&mut self, message: Message) {
         let shared = &self.shared;
@@ -219,8 +250,7 @@ struct Shared {
 
 impl Shared {
     fn connect(self: &Arc<Self>, peer: NodeId, address: String) -> Result<(), TcpError> {
-        let port = address.rsplit_once(':').map(|(host, port)| (host, port.parse::<u16>()));
-        if !matches!(port, Some((host, Ok(_))) if !host.is_empty()) {
+        if !is_address(&address) {
             return Err(TcpError::Address { address });
         }
         if peer == self.id {

@@ -122,6 +122,12 @@ pub enum TcpError {
         /// The address.
         address: String,
     },
+    /// A list of members is not of the form `1=host:port,2=host:port`, each id once.
+    #[error("`{peers}` is not of the form 1=host:port,2=host:port, each id once")]
+    Peers {
+        /// The list.
+        peers: String,
+    },
     /// A member does not dial itself.
     #[error("node {id} must not be its own peer")]
     Itself {

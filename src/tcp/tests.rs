@@ -493,6 +493,17 @@ fn refuses_a_wrong_set_up() {
     assert!(matches!(refused, Err(TcpError::TooManyPeers { max: 1 })));
 }
 
+#[test]
+fn reads_a_list_of_members() {
+    let peers = parse_peers("2=[::1]:80, 1=localhost:7000").expect("well formed");
+    let expected = [(node(1), "localhost:7000".into()), (node(2), "[::1]:80".into())];
+    assert_eq!(peers, expected.into());
+    for wrong in ["", "1", "1=", "0=a:1", "x=a:1", "1=a", "1=:1", "1=a:1,", "1=a:1,1=b:1"] {
+        let refused = parse_peers(wrong);
+        assert!(matches!(refused, Err(TcpError::Peers { peers }) if peers == wrong), "{wrong}");
+    }
+}
+
 /// Prints what the transport carries; asserts that nothing is lost on the way.
 #[test]
 fn carries_its_load() {
