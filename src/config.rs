@@ -349,7 +349,8 @@ pub struct Limits {
     pub inflight_max: usize,
     /// Bytes of the log's tail in memory, from which followers are served. Default: 64 MiB.
     pub log_tail_bytes_max: usize,
-    /// Bytes of log after which a snapshot is written. Default: 64 MiB.
+    /// Bytes of log after which a snapshot is written; more, if the last snapshot was larger: as
+    /// many as that one. A member that opens applies about so much again. Default: 128 MiB.
     pub snapshot_log_bytes: usize,
     /// Bytes of one chunk of a snapshot. Default: 64 KiB.
     pub snapshot_chunk_bytes: usize,
@@ -393,7 +394,7 @@ impl Default for Limits {
             message_bytes_max: 1 << 20,
             inflight_max: 64,
             log_tail_bytes_max: 64 << 20,
-            snapshot_log_bytes: 64 << 20,
+            snapshot_log_bytes: 128 << 20,
             snapshot_chunk_bytes: 64 << 10,
             request_ticks_max: 200,
             transfer_ticks_max: 200,

@@ -96,6 +96,9 @@ impl Transport for Line {
     }
 
     fn flush(&mut self) {
+        if self.burst.is_empty() {
+            return;
+        }
         // Whoever is woken may send at once, so nobody is while the wiring is locked.
         let wiring = self.wiring.lock();
         let mut bundles: Vec<(NodeId, Inbox, Vec<Bytes>)> = Vec::new();

@@ -28,6 +28,8 @@ impl Node {
         let Some(last) = entries.last().map(|entry| entry.index) else {
             return;
         };
+        // Most of what waits here is answered now: the answers shall not be moved as they grow.
+        self.outputs.reserve(self.origin.pending().min(ANSWERS_MAX));
         for entry in entries {
             let (index, bytes) = (entry.index, entry.data.len() + ENTRY_OVERHEAD);
             if entry.term > self.applied_term && !self.is_covered(index) {
@@ -453,10 +455,16 @@ impl Node {
         }
     }
 
+    /// How far the log grows before a snapshot: by as much as the last one had, at least, or a
+    /// large state would be written again and again for a few changes of it.
+    pub(super) fn snapshot_due_bytes(&self) -> usize {
+        self.config.limits.snapshot_log_bytes.max(self.snapshot_bytes)
+    }
+
     /// Writes on at the local snapshot, by a bounded number of chunks a tick.
     fn write_snapshot(&mut self) {
         let chunk_bytes = self.config.limits.snapshot_chunk_bytes;
-        let grown = self.log_bytes >= self.config.limits.snapshot_log_bytes;
+        let grown = self.log_bytes >= self.snapshot_due_bytes();
         let idle = self.transfers.local.is_none() && self.transfers.incoming.is_none();
         let caught_up = self.consensus.applied_index() >= self.applied;
         if grown && idle && caught_up && self.applied > self.snapshot_index {
@@ -472,6 +480,7 @@ impl Node {
         };
         if local.write(CHUNKS_PER_TICK, chunk_bytes, &mut self.next_write.snapshot) {
             let (index, term) = (local.index, local.term);
+            self.snapshot_bytes = local.bytes();
             let install = SnapshotWrite::Install { index, term, reset_log: false };
             self.next_write.snapshot.push(install);
             self.next_write.compact_to = Some(index);
@@ -532,5 +541,7 @@ fn look(
 
 /// What an entry costs in memory beside its data.
 const ENTRY_OVERHEAD: usize = 64;
+/// Answers that room is made for before they come.
+const ANSWERS_MAX: usize = 256;
 /// Chunks of the local snapshot that one tick writes.
 const CHUNKS_PER_TICK: usize = 16;

@@ -34,11 +34,14 @@ impl Node {
     /// The manifest names the snapshot: the state is switched.
     pub(super) fn install(&mut self, meta: &SnapshotMeta) {
         let staged = self.transfers.incoming.take().filter(|it| it.index == meta.index);
+        let bytes = staged.as_ref().map_or(0, |it| it.offset);
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         let Some((namespace, membership)) = staged.and_then(|it| it.into_staged()) else {
             let why = format!("snapshot {} was installed without having been received", meta.index);
             return self.end(Ended::Consensus { why });
         };
         let before = self.namespace.zxid();
+        self.snapshot_bytes = bytes;
         self.membership = membership;
         self.identity.forget(&self.membership.removed);
         // A state that is beyond the snapshot stays.

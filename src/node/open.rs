@@ -22,7 +22,7 @@ use crate::{
         membership::Membership,
         origin::Origin,
         reads::Reads,
-        ready::{Garbage, Restored, SnapshotWrite, Write},
+        ready::{Garbage, Restored, RestoredSnapshot, SnapshotWrite, Write},
         transfer::{Source, Transfers, decode},
     },
     time::Now,
@@ -141,13 +141,12 @@ impl Node {
         };
         let consensus = Consensus::open(options(&config), log)
             .map_err(|error| OpenError::Log { why: error.to_string() })?;
-        let diverged_at = identity.diverged_at();
-        let quarantine = (diverged_at > 0).then(|| Quarantine::reopened(diverged_at));
+        let diverged_at = Some(identity.diverged_at()).filter(|&index| index > 0);
         let mut digests = Digests::default();
         digests.restart(index, namespace.zxid(), namespace.digest().value);
         Ok(Self {
             digests,
-            quarantine,
+            quarantine: diverged_at.map(Quarantine::reopened),
             replaced: None,
             following: (None, 0),
             identity,
@@ -155,6 +154,7 @@ impl Node {
             consensus,
             namespace,
             origin: Origin::default(),
+            command_room: bytes::BytesMut::new(),
             reads: Reads::default(),
             cursors: Cursors::default(),
             transfers: Transfers::default(),
@@ -169,6 +169,7 @@ impl Node {
             tail: VecDeque::new(),
             tail_bytes: 0,
             snapshot_index: index,
+            snapshot_bytes: restored.snapshot.as_ref().map_or(0, RestoredSnapshot::bytes),
             log_bytes,
             outputs: Vec::new(),
             messages: Vec::new(),

@@ -320,7 +320,7 @@ impl Origin {
             return (Vec::new(), keep_alives);
         }
         let mut commands = Vec::with_capacity(self.outbox.len());
-        for unsent in std::mem::take(&mut self.outbox) {
+        for unsent in self.outbox.drain(..) {
             match unsent {
                 Unsent::Sequenced(session, _) if self.resend.contains(&session) => {}
                 Unsent::Sequenced(session, seq) => {

@@ -226,12 +226,15 @@ impl RestoredSnapshot {
     pub fn new(index: u64, term: u64, chunks: Vec<Bytes>) -> Self {
         Self { index, term, chunks }
     }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.chunks.iter().map(Bytes::len).sum()
+    }
 }
 
 impl fmt::Debug for RestoredSnapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bytes: usize = self.chunks.iter().map(Bytes::len).sum();
-        write!(f, "RestoredSnapshot({}, term {}, {bytes} bytes)", self.index, self.term)
+        write!(f, "RestoredSnapshot({}, term {}, {} bytes)", self.index, self.term, self.bytes())
     }
 }
 

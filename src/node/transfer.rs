@@ -221,6 +221,11 @@ impl Local {
         Self { index, term, log_bytes, stream: source.stream(chunk_bytes), begun: false }
     }
 
+    /// What was written of it.
+    pub(crate) fn bytes(&self) -> usize {
+        usize::try_from(self.stream.offset).unwrap_or(usize::MAX)
+    }
+
     /// Writes on by at most `chunks` chunks. Returns whether the snapshot is whole.
     pub(crate) fn write(
         &mut self,

@@ -53,9 +53,9 @@ impl WalOptions {
 }
 
 impl Default for WalOptions {
-    /// Random bytes of the operating system, segments of 64 MiB, two spares.
+    /// Random bytes of the operating system, segments of 64 MiB, four spares.
     fn default() -> Self {
-        Self { entropy: None, segment_bytes: 64 << 20, spares_max: 2 }
+        Self { entropy: None, segment_bytes: 64 << 20, spares_max: 4 }
     }
 }
 

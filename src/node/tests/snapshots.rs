@@ -238,10 +238,35 @@ fn a_local_snapshot_shortens_the_log_and_restores_the_state() {
     cluster.assert_agreement();
 }
 
+/// Or a large state would be written again for each small piece of log.
+#[test]
+fn the_log_grows_by_as_much_as_the_last_snapshot_had_before_the_next() {
+    let limits = Limits { snapshot_log_bytes: 1_024, history_count_max: 1, ..small() };
+    let mut cluster = Cluster::with_limits(1, limits);
+    let only = cluster.elect();
+    let write = |cluster: &mut Cluster, path: String| {
+        cluster.write(only, create(&path)).expect("written");
+        cluster.run(60);
+        cluster.nodes[&only].snapshot_bytes
+    };
+    let large = (0..1_000).find(|n| write(&mut cluster, format!("/{n:0>200}")) > 20_000);
+    let bytes = cluster.nodes[&only].snapshot_bytes;
+    cluster.restart(only);
+    cluster.elect();
+    assert_eq!(cluster.nodes[&only].snapshot_bytes, bytes, "it knows it from its disk");
+    let before = cluster.nodes[&only].snapshot_index;
+    for n in 0..50 {
+        write(&mut cluster, format!("/n{n:0>50}"));
+    }
+    assert_eq!(cluster.nodes[&only].snapshot_index, before, "5,000 bytes after {large:?}");
+    let more = (0..1_000).find(|n| write(&mut cluster, format!("/m{n:0>200}")) > bytes);
+    assert!(cluster.nodes[&only].snapshot_index > before && more > Some(40), "{more:?}");
+}
+
 /// A snapshot is written while the state changes, and yet it is the state at its index.
 #[test]
 fn s10_a_snapshot_has_the_digest_of_the_state_at_its_index() {
-    let limits = Limits { snapshot_log_bytes: 4_000, ..small() };
+    let limits = Limits { snapshot_log_bytes: 1_024, history_count_max: 16, ..small() };
     let mut cluster = Cluster::with_limits(3, limits);
     let leader = cluster.elect();
     let member = (1..=3).map(id).find(|&it| it != leader).expect("a follower");
