@@ -1,9 +1,9 @@
 //! The origin's side of commands: attachments of sessions, and what waits for its own apply.
 //!
 //! A sequenced command is sent again until this node's own apply answers it: the replicated session
-//! table makes a repeat harmless. A command without a sequence is sent again only when it is certain
-//! that it never took effect (ARCHITECTURE.md, rules 7 and 9). Everything is kept in the order of
-//! its ids, so that a run repeats.
+//! table makes a repeat harmless. A command without a sequence is sent again only when it is
+//! certain that it never took effect (ARCHITECTURE.md, rules 7 and 9). Everything is kept in the
+//! order of its ids, so that a run repeats.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -283,9 +283,9 @@ impl Origin {
         }
     }
 
-    /// An entry of this term was applied, so none of an earlier one comes any more: what was sent to
-    /// earlier leaders and is not answered had no effect, never will, and goes to the next one. Of
-    /// counters below `known_from` that is not known: they may lie inside an installed snapshot.
+    /// An entry of this term was applied, so none of an earlier one comes any more: what was sent
+    /// to earlier leaders and is not answered had no effect, never will, and goes to the next one.
+    /// Of counters below `known_from` that is not known: they may lie inside an installed snapshot.
     pub(crate) fn earlier_terms_ended(&mut self, term: u64, known_from: u64) {
         for (&counter, plain) in self.plain.range_mut(known_from..) {
             if plain.session.is_none() && plain.sent.is_some_and(|sent| sent < term) {
