@@ -334,12 +334,8 @@ impl Node {
             _ => return,
         };
         if self.origin.has_outbox() {
-            let may_forward = self.origin.may_forward(self.tick);
-            if may_forward {
-                self.origin.note_forward(self.tick);
-            }
-            let leader_at = (self.tick, self.following.1);
-            let (commands, keep_alives) = self.origin.take_outbox(leader_at, may_forward);
+            let (commands, keep_alives) =
+                self.origin.take_outbox((self.tick, self.following.1), true);
             self.forward(leader, &commands);
             for items in keep_alives.chunks(KEEP_ALIVES_MAX) {
                 let command = Command::KeepAlives(items.to_vec()).encode();

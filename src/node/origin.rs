@@ -39,9 +39,6 @@ pub(crate) struct Origin {
     resend: BTreeSet<SessionId>,
     /// What is to go to the leader, in order.
     outbox: Vec<Unsent>,
-    /// The last command of each frame that left and was not answered, oldest first, and when it
-    /// left.
-    on_its_way: VecDeque<(Unsent, u64)>,
     tick: u64,
     keep_alives: KeepAlives,
 }
@@ -271,7 +268,6 @@ impl Origin {
     /// A new leader is known: everything that may be sent again is, the newest keep-alives first.
     pub(crate) fn leader_changed(&mut self) {
         self.outbox.clear();
-        self.on_its_way.clear();
         self.resend.extend(&self.waiting);
         self.attachments.values_mut().for_each(|attachment| attachment.repeats = 0);
         let attachments = &self.attachments;
@@ -310,30 +306,6 @@ impl Origin {
         if first.is_some_and(|seq| seq != attachment.repeated_from) {
             self.resend.insert(session);
         }
-    }
-
-    /// Whether commands leave for another member now. While some frames of them are not answered
-    /// the next ones gather, and leave in one frame: a frame for each command costs as much as the
-    /// command. What is not answered within a tick may be lost, and holds nothing up.
-    pub(crate) fn may_forward(&mut self, tick: u64) -> bool {
-        while let Some(&(last, sent)) = self.on_its_way.front() {
-            let answered = match last {
-                Unsent::Sequenced(session, seq) => {
-                    self.attachments.get(&session).is_none_or(|it| it.answered >= seq)
-                }
-                Unsent::Plain(counter) => !self.plain.contains_key(&counter),
-            };
-            if !answered && tick - sent <= 1 {
-                break;
-            }
-            self.on_its_way.pop_front();
-        }
-        self.on_its_way.len() < FORWARDS_AHEAD
-    }
-
-    /// A frame of all that waits leaves.
-    pub(crate) fn note_forward(&mut self, tick: u64) {
-        self.on_its_way.extend(self.outbox.last().map(|&last| (last, tick)));
     }
 
     /// What is to go to the leader of this term now, each command once, and the keep-alives among
@@ -592,8 +564,6 @@ impl Attachment {
     }
 }
 
-/// Frames of commands that are on their way to the leader while another leaves.
-const FORWARDS_AHEAD: usize = 4;
 /// How often the wait for an answer doubles.
 const DOUBLINGS_MAX: u32 = 2;
 
@@ -669,31 +639,6 @@ mod tests {
         answer(&mut origin, session, 1);
         origin.gap(session);
         assert_eq!(sent(&mut origin, 0), [2, 3, 4, 5, 6]);
-    }
-
-    #[test]
-    fn commands_gather_while_frames_are_on_their_way_and_one_that_is_lost_holds_none_up() {
-        let (mut origin, session) = attached();
-        let forward = |origin: &mut Origin, tick| {
-            let may = origin.may_forward(tick);
-            if may {
-                origin.note_forward(tick);
-            }
-            (may, origin.take_outbox((tick, 1), may).0.len())
-        };
-        for seq in 1..=6 {
-            push(&mut origin, session, seq, 0);
-            let left = seq <= 4;
-            assert_eq!(forward(&mut origin, 0), (left, usize::from(left)), "command {seq}");
-        }
-        answer(&mut origin, session, 1);
-        assert_eq!(forward(&mut origin, 0), (true, 2), "one frame for both");
-        origin.push_plain(Ticket(1), None, Bytes::from_static(b"12345678"), 0);
-        assert!(!origin.may_forward(1));
-        assert_eq!(forward(&mut origin, 2), (true, 1), "a whole tick has passed");
-        assert_eq!(origin.on_its_way.len(), 1);
-        assert!(origin.take_plain(1).is_some());
-        assert!(origin.may_forward(2) && origin.on_its_way.is_empty());
     }
 
     #[test]
