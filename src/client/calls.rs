@@ -17,9 +17,9 @@ macro_rules! calls {
             self.txn(Txn::new(Op::Create { path, data, mode, acl: None }))
         }
 
-        /// Makes a node whose name is `prefix`, as [`Path::sequential_prefix`] gives it, followed by
-        /// the parent's next number; a `mode` that is not sequential is taken as the one that is. The
-        /// answer has the [path](Written::path).
+        /// Makes a node whose name is `prefix`, as [`Path::sequential_prefix`] gives it, followed
+        /// by the parent's next number; a `mode` that is not sequential is taken as the one that
+        /// is. The answer has the [path](Written::path).
         pub fn create_sequential(
             &self,
             prefix: PathPrefix,

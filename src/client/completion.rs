@@ -25,8 +25,8 @@ use crate::client::Error;
 ///
 /// A request takes its course whether or not anybody waits: dropping this undoes nothing.
 ///
-/// Tasks are woken on the node's thread, which waits meanwhile: a waker that blocks stalls the node.
-/// Those of the usual runtimes only put the task into a queue.
+/// Tasks are woken on the node's thread, which waits meanwhile: a waker that blocks stalls the
+/// node. Those of the usual runtimes only put the task into a queue.
 ///
 /// An answer always comes: at the latest after [`Limits::request_ticks_max`] (10 s unless set
 /// otherwise), while there is no leader for instance. There is no need to wait for a leader before

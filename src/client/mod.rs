@@ -166,9 +166,9 @@ impl Client {
         Observation::new(id, cell, Arc::clone(&self.shared.mailbox))
     }
 
-    /// Opens a session that lives for `ttl` without renewal; the handle renews it. A `ttl` outside of
-    /// 2 s to 1 h, or what the cluster's [`Limits`](crate::Limits::session_ttl_min) say, is moved to
-    /// that bound: [`Session::ttl`] tells.
+    /// Opens a session that lives for `ttl` without renewal; the handle renews it. A `ttl` outside
+    /// of 2 s to 1 h, or what the cluster's [`Limits`](crate::Limits::session_ttl_min) say, is
+    /// moved to that bound: [`Session::ttl`] tells.
     pub fn open_session(&self, ttl: Duration) -> Completion<Session> {
         let identities = self.who.clone();
         self.ask(|promise| Call::Open { secret: None, ttl, identities, promise })

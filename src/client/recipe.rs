@@ -118,8 +118,9 @@ impl<T> fmt::Debug for Acquire<T> {
 ///
 /// Before each step that only the holder may take, ask [`state`](Self::state), or put the step
 /// into a transaction of [`txn`](Self::txn), which the cluster refuses once the lock is another's.
-/// A system outside of the cluster is fenced by the token: hand it [`token`](Self::token)`.as_u64()`
-/// with each request, and let it refuse a smaller one than it has seen.
+/// A system outside of the cluster is fenced by the token: hand it
+/// [`token`](Self::token)`.as_u64()` with each request, and let it refuse a smaller one than it has
+/// seen.
 ///
 /// ```no_run
 /// # fn example(session: quorate::client::Session) -> Result<(), Box<dyn std::error::Error>> {

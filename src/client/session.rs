@@ -34,13 +34,13 @@ use crate::{
 /// Writes take effect exactly once and in the order in which they were submitted, even while
 /// leaders change. After one that the node or its inbox refused, later ones are withheld until the
 /// application has looked at its answer, so what took effect is a prefix of what was submitted. One
-/// whose outcome is unknown, because no answer came in time, keeps its place and is sent on: it takes
-/// effect once, or not at all if the session ends first, and later ones after it. A read of the
-/// session waits for the writes before it, so it tells what became of them.
+/// whose outcome is unknown, because no answer came in time, keeps its place and is sent on: it
+/// takes effect once, or not at all if the session ends first, and later ones after it. A read of
+/// the session waits for the writes before it, so it tells what became of them.
 ///
-/// When a session has expired ([`over`](Self::over)), its ephemeral nodes, locks and leaderships are
-/// gone, and so is everything that was made on the strength of them: open another one, register and
-/// contend anew. Nothing carries over.
+/// When a session has expired ([`over`](Self::over)), its ephemeral nodes, locks and leaderships
+/// are gone, and so is everything that was made on the strength of them: open another one, register
+/// and contend anew. Nothing carries over.
 ///
 /// Dropping the last handle closes the session, and its ephemeral nodes go; it never blocks. To
 /// let the session live on and attach it elsewhere, use [`leave`](Self::leave).
@@ -147,8 +147,8 @@ impl Session {
         })
     }
 
-    /// Stands for election at `path`, in Curator's `LeaderLatch` layout. A lock and an election need
-    /// paths of their own, for they would wait for each other. See
+    /// Stands for election at `path`, in Curator's `LeaderLatch` layout. A lock and an election
+    /// need paths of their own, for they would wait for each other. See
     /// [`campaign_with`](Self::campaign_with).
     pub fn campaign(&self, path: &Path, proposal: impl Into<Bytes>) -> Acquire<LeaderGuard> {
         self.campaign_with(Layout::Curator, path, proposal)

@@ -232,18 +232,13 @@ impl Batch {
 impl Command {
     /// This command behind its length, as it stands in a [`Batch`].
     pub(crate) fn encode(&self) -> Bytes {
-        self.encode_into(&mut BytesMut::new())
-    }
-
-    /// As [`Command::encode`]. The bytes are split off from `room`, so that one allocation does for
-    /// as many commands as it has room for.
-    pub(crate) fn encode_into(&self, room: &mut BytesMut) -> Bytes {
-        if fast::encode(self, room).is_none() {
-            let record = self.to_record();
-            room.reserve(record.encoded_len() + LENGTH_BYTES_MAX);
-            put_delimited(room, &record);
+        if let Some(quick) = fast::encode(self) {
+            return quick;
         }
-        room.split().freeze()
+        let record = self.to_record();
+        let mut out = BytesMut::with_capacity(record.encoded_len() + LENGTH_BYTES_MAX);
+        put_delimited(&mut out, &record);
+        out.freeze()
     }
 
     fn to_record(&self) -> proto::CommandRecord {

@@ -154,7 +154,8 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// [`HostError`] when what was restored does not fit the configuration, or the inbox has a host.
+    /// [`HostError`] when what was restored does not fit the configuration, or the inbox has a
+    /// host.
     pub fn new(
         config: Config,
         log: Log,

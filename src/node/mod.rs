@@ -61,7 +61,7 @@ use std::{
     },
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 pub use crate::config::OtherParameters;
 pub use error::{MembershipError, Misuse, RequestError, SubmitError, Unknown};
@@ -110,8 +110,6 @@ pub struct Node {
     consensus: Consensus,
     namespace: Namespace,
     origin: Origin,
-    /// Where the next command is encoded.
-    command_room: BytesMut,
     reads: Reads,
     cursors: Cursors,
     transfers: Transfers,
@@ -519,7 +517,7 @@ impl Node {
         if limited {
             self.origin.check_rate(seq.session, &self.config, self.tick)?;
         }
-        let command = self.encode(&command(&seq));
+        let command = encode(&command(&seq));
         self.origin.check_room(command.len(), &self.config.limits)?;
         if limited {
             self.origin.check_session_room(seq.session, command.len(), &self.config.limits)?;
@@ -536,7 +534,7 @@ impl Node {
         session: bool,
         command: &Command,
     ) -> Result<(), SubmitError> {
-        let command = self.encode(command);
+        let command = encode(command);
         self.origin.check_room(command.len(), &self.config.limits)?;
         let session = session.then_some(self.now.mono);
         self.origin.push_plain(ticket, session, command, self.tick);
@@ -661,17 +659,6 @@ impl Node {
         counters.map(|(reason, &count)| (reason.to_string(), count)).collect()
     }
 
-    /// A command's bytes. What goes into the log must be readable for every member.
-    fn encode(&mut self, command: &Command) -> Bytes {
-        if self.command_room.capacity() < COMMAND_ROOM_MIN {
-            self.command_room = BytesMut::with_capacity(COMMAND_ROOM_BYTES);
-        }
-        let bytes = command.encode_into(&mut self.command_room);
-        let readable = || Batch(bytes.clone()).next_command().is_some_and(|read| read.is_ok());
-        debug_assert!(readable(), "what was checked can be read: {command:?}");
-        bytes
-    }
-
     fn frame(&self, to: NodeId, body: Body) -> Message {
         let frame = Frame {
             cluster: self.config.cluster,
@@ -689,10 +676,13 @@ impl Node {
     }
 }
 
-/// Commands that are submitted share allocations of this size. One that waits keeps all of its
-/// allocation, so it is not larger.
-const COMMAND_ROOM_BYTES: usize = 8 << 10;
-/// With less room left, the next allocation is made.
-const COMMAND_ROOM_MIN: usize = 512;
+/// A command's bytes. What goes into the log must be readable for every member.
+fn encode(command: &Command) -> Bytes {
+    let bytes = command.encode();
+    let readable = || Batch(bytes.clone()).next_command().is_some_and(|read| read.is_ok());
+    debug_assert!(readable(), "what was checked can be read: {command:?}");
+    bytes
+}
+
 /// Election timeouts without a leader after which a node without its tail says that it is stuck.
 const LEADERLESS_ELECTIONS: u64 = 10;

@@ -154,7 +154,6 @@ impl Node {
             consensus,
             namespace,
             origin: Origin::default(),
-            command_room: bytes::BytesMut::new(),
             reads: Reads::default(),
             cursors: Cursors::default(),
             transfers: Transfers::default(),
