@@ -19,7 +19,7 @@ const LARGE: Plan =
     Plan { members: 1, operations: 500, payload_bytes_max: 4_000, snapshot_log_bytes: 128 << 10 };
 
 fn crash(script: &Script, run: u64, share: (u64, u64)) -> Report {
-    let stride = Stride { run, recovery: 3, share };
+    let stride = Stride { run, recovery: 5, share };
     points::crash(script, 4096, stride, &AtomicU64::new(0))
 }
 
