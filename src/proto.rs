@@ -843,6 +843,9 @@ pub struct SnapshotEnd {
     pub digest: u64,
     #[prost(uint64, tag = "6")]
     pub leases: u64,
+    /// CRC32C of the head, a SnapshotRecord without its length: members are in no digest.
+    #[prost(fixed32, tag = "7")]
+    pub head_crc: u32,
 }
 /// Who a store is and what it knows of the others.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -35,8 +35,10 @@ pub enum Fault {
     FailSync(u64),
     /// From this sync of a file on, all say that they worked and did nothing.
     LieSync(u64),
-    /// The power goes at this operation; all fail until [`MemoryFs::crash`].
+    /// The power goes at this operation; it and all after it fail until [`MemoryFs::crash`].
     PowerCut(u64),
+    /// This operation, of whatever kind, fails and does nothing.
+    Fail(u64),
 }
 
 /// What a power cut leaves of what was not synced.
@@ -52,13 +54,33 @@ pub enum Keep {
         /// The same seed keeps the same.
         seed: u64,
     },
+    /// The first sectors of 512 bytes that were written, and the first names that were changed; a
+    /// file ends where what is kept of it does. [`MemoryFs::unsynced`] says how many there are.
+    First {
+        /// So many sectors.
+        sectors: u64,
+        /// So many changes of names.
+        names: u64,
+    },
+}
+
+/// What a power cut could take away.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Unsynced {
+    /// Sectors of 512 bytes; one that was written twice counts twice.
+    pub sectors: u64,
+    /// Files that were made, renamed and removed.
+    pub names: u64,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Disk {
-    nodes: Vec<Node>,
-    names: BTreeMap<PathBuf, usize>,
-    durable_names: BTreeMap<PathBuf, usize>,
+    /// By numbers that are never used again.
+    nodes: BTreeMap<u64, Node>,
+    next_node: u64,
+    names: BTreeMap<PathBuf, u64>,
+    durable_names: BTreeMap<PathBuf, u64>,
     renames: Vec<NameChange>,
     locked: BTreeSet<PathBuf>,
     faults: Vec<Fault>,
@@ -67,6 +89,10 @@ struct Disk {
     lying: bool,
     /// Handles of an earlier life are dead.
     life: u64,
+    /// Numbers the writes.
+    written: u64,
+    /// While changes are recorded: the disk after each.
+    moments: Option<Vec<Disk>>,
 }
 
 /// How often what was done since faults were last armed.
@@ -82,14 +108,14 @@ struct Counts {
 #[derive(Clone, Debug)]
 struct NameChange {
     gone: Option<PathBuf>,
-    new: Option<(PathBuf, usize)>,
+    new: Option<(PathBuf, u64)>,
 }
 
 /// The bytes of a file.
 #[derive(Clone, Debug, Default)]
 struct Node {
     /// Blocks that were ever written to with anything but zeros.
-    blocks: Vec<Option<Box<[u8]>>>,
+    blocks: Vec<Option<Arc<[u8]>>>,
     length: u64,
     durable_length: u64,
     /// What stood there before each write that was not synced, oldest first.
@@ -101,6 +127,8 @@ struct Node {
 /// What a write replaced, from a sector's start on.
 #[derive(Clone, Debug)]
 struct Undo {
+    /// Which write of the disk it was.
+    write: u64,
     sector: u64,
     sectors: u64,
     /// `None` for zeros.
@@ -130,25 +158,63 @@ impl MemoryFs {
             _ => 0,
         };
         let mut survives = || match keep {
-            Keep::Nothing => false,
+            Keep::Nothing | Keep::First { .. } => false,
             Keep::Everything => true,
             Keep::Random { .. } => next_random(&mut random) & 1 == 1,
         };
-        for node in &mut disk.nodes {
+        let mut names = 0;
+        if let Keep::First { sectors, names: first } = keep {
+            names = first;
+            disk.keep_first(sectors);
+        }
+        for node in disk.nodes.values_mut() {
             node.crash(&mut survives);
         }
-        for change in std::mem::take(&mut disk.renames) {
-            if survives() {
+        for (nth, change) in (0..).zip(std::mem::take(&mut disk.renames)) {
+            if nth < names || survives() {
                 change.apply(&mut disk.durable_names);
             }
         }
         disk.names = disk.durable_names.clone();
-        disk.locked.clear();
-        disk.faults.clear();
-        disk.counts = Counts::default();
-        disk.dark = false;
-        disk.lying = false;
+        disk.forget_nameless();
+        disk.calm();
         disk.life += 1;
+    }
+
+    /// What a power cut could take away now.
+    pub fn unsynced(&self) -> Unsynced {
+        let disk = self.disk();
+        let sectors = disk.nodes.values().flat_map(|node| &node.undo).map(|undo| undo.sectors);
+        Unsynced { sectors: sectors.sum(), names: disk.renames.len() as u64 }
+    }
+
+    /// From now on keeps a copy of the disk after each change: a write, a sync, a file that is
+    /// made, renamed or removed. These are the moments at which a crash can find it.
+    ///
+    /// ```
+    /// # use std::{path::Path, sync::Arc};
+    /// # use quorate::{ClusterId, NodeId};
+    /// use quorate::wal::{Keep, MemoryFs, Wal};
+    /// # let (cluster, node) = (ClusterId::named("orders"), NodeId::new(1).expect("from 1 on"));
+    /// let disk = MemoryFs::new();
+    /// disk.record();
+    /// Wal::open(Arc::new(disk.clone()), Path::new("data"), cluster, node)?;
+    /// for moment in disk.recorded() {
+    ///     moment.crash(Keep::Nothing);
+    ///     Wal::open(Arc::new(moment), Path::new("data"), cluster, node)?;
+    /// }
+    /// # Ok::<(), quorate::wal::WalError>(())
+    /// ```
+    pub fn record(&self) {
+        self.disk().moments = Some(Vec::new());
+    }
+
+    /// The copies since [`record`](Self::record) or since they were last taken, oldest first; with
+    /// nothing open and no faults armed.
+    pub fn recorded(&self) -> Vec<Self> {
+        let moments = self.disk().moments.as_mut().map(std::mem::take).unwrap_or_default();
+        let disk = |disk| Self { disk: Arc::new(Mutex::new(disk)) };
+        moments.into_iter().map(disk).collect()
     }
 
     /// How many operations there were since faults were armed; each is a moment for a power cut.
@@ -159,7 +225,7 @@ impl MemoryFs {
     /// A file's bytes as they are read, or `None` when there is none.
     pub fn contents(&self, path: &Path) -> Option<Vec<u8>> {
         let disk = self.disk();
-        let node = &disk.nodes[*disk.names.get(path)?];
+        let node = disk.nodes.get(disk.names.get(path)?)?;
         let mut bytes = vec![0; node.length as usize];
         node.read(&mut bytes, 0);
         Some(bytes)
@@ -169,10 +235,9 @@ impl MemoryFs {
     pub fn put(&self, path: &Path, bytes: &[u8]) {
         let mut disk = self.disk();
         let mut node = Node::default();
-        node.write(bytes, 0);
+        node.write(bytes, 0, 0);
         node.sync();
-        disk.nodes.push(node);
-        let number = disk.nodes.len() - 1;
+        let number = disk.add(node);
         disk.names.insert(path.to_path_buf(), number);
         disk.durable_names.insert(path.to_path_buf(), number);
     }
@@ -186,12 +251,7 @@ impl MemoryFs {
 
     /// A disk of its own in the same state, with nothing open and no faults armed.
     pub fn fork(&self) -> Self {
-        let mut disk = self.disk().clone();
-        disk.locked.clear();
-        disk.faults.clear();
-        disk.counts = Counts::default();
-        disk.dark = false;
-        disk.lying = false;
+        let disk = self.disk().copy();
         Self { disk: Arc::new(Mutex::new(disk)) }
     }
 
@@ -202,12 +262,12 @@ impl MemoryFs {
 
 impl Fs for MemoryFs {
     fn create_dir(&self, _: &Path) -> io::Result<()> {
-        self.disk().operation().map(drop)
+        self.disk().quiet_operation()
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let mut disk = self.disk();
-        disk.operation()?;
+        disk.quiet_operation()?;
         let inside = disk.names.keys().filter(|path| path.parent() == Some(dir));
         let names = inside.filter_map(|path| path.file_name()?.to_str());
         Ok(names.map(str::to_owned).collect())
@@ -215,45 +275,44 @@ impl Fs for MemoryFs {
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
         let mut disk = self.disk();
-        disk.operation()?;
+        disk.quiet_operation()?;
         let number = *disk.names.get(path).ok_or(io::ErrorKind::NotFound)?;
         Ok(self.handle(&disk, number, None))
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
         let mut disk = self.disk();
-        let cut = disk.operation();
+        disk.operation()?;
         if disk.names.contains_key(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        disk.nodes.push(Node::default());
-        let number = disk.nodes.len() - 1;
+        let number = disk.add(Node::default());
         disk.change_names(None, Some((path.to_path_buf(), number)));
-        cut?;
+        disk.lit()?;
         Ok(self.handle(&disk, number, None))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut disk = self.disk();
-        let cut = disk.operation();
+        disk.operation()?;
         let number = *disk.names.get(from).ok_or(io::ErrorKind::NotFound)?;
         disk.change_names(Some(from.to_path_buf()), Some((to.to_path_buf(), number)));
-        cut
+        disk.lit()
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut disk = self.disk();
-        let cut = disk.operation();
+        disk.operation()?;
         if !disk.names.contains_key(path) {
             return Err(io::ErrorKind::NotFound.into());
         }
         disk.change_names(Some(path.to_path_buf()), None);
-        cut
+        disk.lit()
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut disk = self.disk();
-        disk.operation()?;
+        disk.quiet_operation()?;
         let disk = &mut *disk;
         let inside = |path: &Path| path.parent() == Some(dir);
         let (now, later) = std::mem::take(&mut disk.renames)
@@ -265,20 +324,20 @@ impl Fs for MemoryFs {
             change.apply(&mut disk.durable_names);
         }
         disk.forget_nameless();
+        disk.changed();
         Ok(())
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
         let mut disk = self.disk();
-        disk.operation()?;
+        disk.quiet_operation()?;
         if !disk.locked.insert(path.to_path_buf()) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let number = match disk.names.get(path) {
             Some(number) => *number,
             None => {
-                disk.nodes.push(Node::default());
-                let number = disk.nodes.len() - 1;
+                let number = disk.add(Node::default());
                 disk.change_names(None, Some((path.to_path_buf(), number)));
                 number
             }
@@ -288,7 +347,7 @@ impl Fs for MemoryFs {
 }
 
 impl MemoryFs {
-    fn handle(&self, disk: &Disk, node: usize, lock: Option<PathBuf>) -> Box<dyn FsFile> {
+    fn handle(&self, disk: &Disk, node: u64, lock: Option<PathBuf>) -> Box<dyn FsFile> {
         Box::new(MemoryFile { disk: Arc::clone(&self.disk), life: disk.life, node, lock })
     }
 }
@@ -298,7 +357,7 @@ impl MemoryFs {
 struct MemoryFile {
     disk: Arc<Mutex<Disk>>,
     life: u64,
-    node: usize,
+    node: u64,
     lock: Option<PathBuf>,
 }
 
@@ -316,47 +375,49 @@ impl MemoryFile {
 impl FsFile for MemoryFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut disk = self.disk()?;
-        disk.operation()?;
+        disk.quiet_operation()?;
         disk.counts.reads += 1;
         let reads = disk.counts.reads;
         if disk.armed(|fault| *fault == Fault::FailRead(reads)) {
             return Err(io::Error::other("the medium cannot be read here (injected)"));
         }
-        Ok(disk.nodes[self.node].read(buffer, offset))
+        Ok(disk.node(self.node).read(buffer, offset))
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut disk = self.disk()?;
-        let cut = disk.operation();
+        disk.operation()?;
         disk.counts.writes += 1;
         let writes = disk.counts.writes;
         if disk.armed(|fault| matches!(fault, Fault::NoSpace(from) if *from <= writes)) {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let fails = disk.armed(|fault| *fault == Fault::FailWrite(writes));
-        let node = &mut disk.nodes[self.node];
+        disk.written += 1;
+        let number = disk.written;
+        let bytes = if fails { &bytes[..bytes.len() / 2] } else { bytes };
+        disk.node(self.node).write(bytes, offset, number);
+        disk.changed();
         if fails {
-            node.write(&bytes[..bytes.len() / 2], offset);
             return Err(io::Error::other("the write failed (injected)"));
         }
-        node.write(bytes, offset);
-        cut
+        disk.lit()
     }
 
     fn sync_data(&self) -> io::Result<()> {
         let mut disk = self.disk()?;
-        disk.operation()?;
+        disk.quiet_operation()?;
         disk.counts.syncs += 1;
         let syncs = disk.counts.syncs;
         let fails = disk.armed(|fault| *fault == Fault::FailSync(syncs));
         disk.lying |= disk.armed(|fault| *fault == Fault::LieSync(syncs));
         let lies = disk.lying;
-        let node = &mut disk.nodes[self.node];
         if !fails && !lies {
-            node.sync();
+            disk.node(self.node).sync();
+            disk.changed();
             return Ok(());
         }
-        node.mark_clean();
+        disk.node(self.node).mark_clean();
         if fails {
             return Err(io::Error::other("the sync failed (injected)"));
         }
@@ -365,8 +426,8 @@ impl FsFile for MemoryFile {
 
     fn len(&self) -> io::Result<u64> {
         let mut disk = self.disk()?;
-        disk.operation()?;
-        Ok(disk.nodes[self.node].length)
+        disk.quiet_operation()?;
+        Ok(disk.node(self.node).length)
     }
 }
 
@@ -380,41 +441,109 @@ impl Drop for MemoryFile {
 
 impl Disk {
     /// Counts an operation. The power may go at it: whether it still had an effect is then open,
-    /// so a change is made first and the error returned after.
+    /// so a change is made first, and [`lit`](Self::lit) returns the error after.
     fn operation(&mut self) -> io::Result<()> {
-        if self.dark {
-            return Err(power_cut());
-        }
+        self.lit()?;
         self.counts.operations += 1;
         let now = self.counts.operations;
-        if self.armed(|fault| *fault == Fault::PowerCut(now)) {
-            self.dark = true;
-            return Err(power_cut());
+        if self.armed(|fault| *fault == Fault::Fail(now)) {
+            return Err(io::Error::other("the operation failed (injected)"));
         }
+        self.dark = self.armed(|fault| *fault == Fault::PowerCut(now));
         Ok(())
+    }
+
+    /// Whether the power is still there.
+    fn lit(&self) -> io::Result<()> {
+        match self.dark {
+            true => Err(power_cut()),
+            false => Ok(()),
+        }
+    }
+
+    /// Counts an operation that changes nothing, or that must not be half done.
+    fn quiet_operation(&mut self) -> io::Result<()> {
+        self.operation()?;
+        self.lit()
     }
 
     fn armed(&self, matches: impl Fn(&Fault) -> bool) -> bool {
         self.faults.iter().any(matches)
     }
 
-    fn change_names(&mut self, gone: Option<PathBuf>, new: Option<(PathBuf, usize)>) {
+    fn change_names(&mut self, gone: Option<PathBuf>, new: Option<(PathBuf, u64)>) {
         let change = NameChange { gone, new };
         change.apply(&mut self.names);
         self.renames.push(change);
+        self.changed();
+    }
+
+    fn add(&mut self, node: Node) -> u64 {
+        self.next_node += 1;
+        self.nodes.insert(self.next_node, node);
+        self.next_node
+    }
+
+    /// A file's bytes; of one that has no name any more, what was written since.
+    fn node(&mut self, number: u64) -> &mut Node {
+        self.nodes.entry(number).or_default()
+    }
+
+    /// Something has changed that a crash would find.
+    fn changed(&mut self) {
+        if let Some(mut moments) = self.moments.take() {
+            moments.push(self.copy());
+            self.moments = Some(moments);
+        }
+    }
+
+    /// The same bytes and names, with nothing open and no faults armed.
+    fn copy(&self) -> Self {
+        let mut copy = Self { moments: None, ..self.clone() };
+        copy.calm();
+        copy
+    }
+
+    /// No locks, no faults.
+    fn calm(&mut self) {
+        self.locked.clear();
+        self.faults.clear();
+        self.counts = Counts::default();
+        self.dark = false;
+        self.lying = false;
+    }
+
+    /// Makes the first so many sectors that were not synced durable, in the order in which they
+    /// were written, and takes the others back.
+    fn keep_first(&mut self, sectors: u64) {
+        let mut undos = Vec::new();
+        for (number, node) in &mut self.nodes {
+            undos.extend(std::mem::take(&mut node.undo).into_iter().map(|undo| (undo, *number)));
+        }
+        undos.sort_by_key(|(undo, _)| undo.write);
+        let mut nth: u64 = undos.iter().map(|(undo, _)| undo.sectors).sum();
+        for (undo, number) in undos.into_iter().rev() {
+            let node = self.node(number);
+            for (sector, before) in undo.sectors().collect::<Vec<_>>().into_iter().rev() {
+                nth -= 1;
+                if nth >= sectors {
+                    node.write_blocks(&before, sector * SECTOR);
+                } else {
+                    node.lost.remove(&sector);
+                    let end = ((sector + 1) * SECTOR).min(node.length);
+                    node.durable_length = node.durable_length.max(end);
+                }
+            }
+        }
     }
 
     /// Frees the bytes of files that have no name any more.
     fn forget_nameless(&mut self) {
-        let mut named: BTreeSet<usize> = self.names.values().copied().collect();
+        let mut named: BTreeSet<u64> = self.names.values().copied().collect();
         named.extend(self.durable_names.values());
         let pending = self.renames.iter().filter_map(|change| change.new.as_ref());
         named.extend(pending.map(|(_, number)| number));
-        for (number, node) in self.nodes.iter_mut().enumerate() {
-            if !named.contains(&number) && !node.blocks.is_empty() {
-                *node = Node::default();
-            }
-        }
+        self.nodes.retain(|number, _| named.contains(number));
     }
 }
 
@@ -424,7 +553,7 @@ impl NameChange {
         self.gone.as_deref().into_iter().chain(new)
     }
 
-    fn apply(&self, names: &mut BTreeMap<PathBuf, usize>) {
+    fn apply(&self, names: &mut BTreeMap<PathBuf, u64>) {
         if let Some(gone) = &self.gone {
             names.remove(gone);
         }
@@ -452,7 +581,7 @@ impl Node {
         }
     }
 
-    fn write(&mut self, bytes: &[u8], offset: u64) {
+    fn write(&mut self, bytes: &[u8], offset: u64, write: u64) {
         if bytes.is_empty() {
             return;
         }
@@ -466,7 +595,7 @@ impl Node {
             self.read_blocks(&mut before, sector * SECTOR);
             before
         });
-        self.undo.push(Undo { sector, sectors, before });
+        self.undo.push(Undo { write, sector, sectors, before });
         self.write_blocks(bytes, offset);
         self.length = self.length.max(end);
     }
@@ -481,7 +610,8 @@ impl Node {
             if place.is_none() && source.iter().all(|byte| *byte == 0) {
                 continue;
             }
-            let target = place.get_or_insert_with(|| vec![0; BLOCK].into());
+            let held = place.get_or_insert_with(|| vec![0; BLOCK].into());
+            let target = Arc::make_mut(held);
             target[within..within + source.len()].copy_from_slice(source);
         }
     }
@@ -579,4 +709,5 @@ fn next_random(state: &mut u64) -> u64 {
 }
 
 const SECTOR: u64 = 512;
-const BLOCK: usize = 1 << 16;
+/// Copies of a disk share blocks until one of them writes there.
+const BLOCK: usize = 1 << 12;

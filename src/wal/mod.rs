@@ -27,5 +27,5 @@ pub use chore::{Chore, ChoreDone};
 pub use error::WalError;
 pub use fs::{Fs, FsFile, OsFs};
 pub use log::Wal;
-pub use memory::{Fault, Keep, MemoryFs};
+pub use memory::{Fault, Keep, MemoryFs, Unsynced};
 pub use options::{WalOptions, WalStatus};

@@ -74,7 +74,7 @@ pub(super) fn parameters_from_record(it: &proto::ParametersRecord) -> Parameters
     }
 }
 
-pub(super) fn end_to_record(state: &Frozen) -> proto::SnapshotEnd {
+pub(super) fn end_to_record(state: &Frozen, head_crc: u32) -> proto::SnapshotEnd {
     let Digest { version, value } = state.digest();
     proto::SnapshotEnd {
         sessions: state.sessions.len() as u64,
@@ -83,6 +83,7 @@ pub(super) fn end_to_record(state: &Frozen) -> proto::SnapshotEnd {
         digest_version: version,
         digest: value,
         leases: state.sessions.leases() as u64,
+        head_crc,
     }
 }
 

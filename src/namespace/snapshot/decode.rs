@@ -109,6 +109,9 @@ impl Decoder {
                     what: "its bytes are not the canonical ones",
                 });
             }
+            if let (0, Some(body)) = (self.record, &mut self.body) {
+                body.head_crc = crc32c::crc32c(&raw[start..]);
+            }
             self.record += 1;
         }
         Ok(())
@@ -190,6 +193,7 @@ struct Body {
     state: Frozen,
     members: Bytes,
     removed: Bytes,
+    head_crc: u32,
     part: Part,
     /// The session whose replies are read.
     session: Option<(SessionId, Session)>,
@@ -225,6 +229,7 @@ impl Body {
             // Copies, for a slice would keep the whole chunk alive.
             members: own(&head.members),
             removed: own(&head.removed),
+            head_crc: 0,
             part: Part::Sessions,
             session: None,
             session_last: 0,
@@ -562,12 +567,13 @@ impl Body {
         &mut self,
         record: &proto::SnapshotEnd,
     ) -> Result<proto::SnapshotEnd, &'static str> {
-        let again = end_to_record(&self.state);
+        let again = end_to_record(&self.state, self.head_crc);
         check(
             (again.sessions, again.leases, again.znodes, again.changes)
                 == (record.sessions, record.leases, record.znodes, record.changes),
             "its counts are not those of the snapshot",
         )?;
+        check(again.head_crc == record.head_crc, "its head is not that of the snapshot")?;
         check(again == *record, "its digest is not that of the snapshot")?;
         check(again.znodes > 0, "there is no root")?;
         Ok(again)

@@ -3,6 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
+use prost::Message as _;
 
 use crate::{
     id::{ClusterId, LeaseId, SessionId},
@@ -27,6 +28,7 @@ pub(crate) struct Encoder {
     next: Next,
     pending: BytesMut,
     changes_written: usize,
+    head_crc: u32,
 }
 
 impl Encoder {
@@ -44,9 +46,11 @@ impl Encoder {
             members,
             removed,
         };
+        let head = proto::SnapshotRecord { kind: Some(Kind::Head(head)) };
+        let head_crc = crc32c::crc32c(&head.encode_to_vec());
         let mut pending = BytesMut::new();
-        put(&mut pending, Kind::Head(head));
-        Self { state, next: Next::Session(None), pending, changes_written: 0 }
+        put_delimited(&mut pending, &head);
+        Self { state, next: Next::Session(None), pending, changes_written: 0, head_crc }
     }
 
     /// The next bytes: exactly `bytes_max`, fewer at the end, and `None` after it.
@@ -119,7 +123,7 @@ impl Encoder {
                     Next::Change
                 }
                 None => {
-                    put(out, Kind::End(end_to_record(state)));
+                    put(out, Kind::End(end_to_record(state, self.head_crc)));
                     Next::Nothing
                 }
             },

@@ -1,18 +1,19 @@
 //! The power goes at every operation of the disk; what was acknowledged is there afterwards.
 
 use super::{
+    dir,
     model::{Model, draw, script},
     open_small, run_chores,
 };
 use crate::{
     node::Write,
-    wal::{Fault, Keep, MemoryFs},
+    wal::{Fault, Fs, Keep, MemoryFs, Unsynced},
 };
 
-/// Runs the script until the power goes at operation `cut`; the states that may be found then, or
-/// `None` when the script ended before. Chores run after every third write.
-fn run_until(fs: &MemoryFs, writes: &[Write], cut: u64) -> Option<Vec<Model>> {
-    fs.arm(&[Fault::PowerCut(cut)]);
+/// Runs the script until a fault ends it; the states that may be found then, or `None` when the
+/// script ended before. Chores run after every third write.
+fn run_until(fs: &MemoryFs, writes: &[Write], fault: Fault) -> Option<Vec<Model>> {
+    fs.arm(&[fault]);
     let mut model = Model::default();
     let Ok((mut wal, restored)) = open_small(fs) else {
         return Some(vec![model]);
@@ -66,7 +67,7 @@ fn power_cut_at_every_operation_loses_nothing() {
         let writes = script(seed, 200);
         for cut in 1.. {
             let fs = MemoryFs::new();
-            let Some(states) = run_until(&fs, &writes, cut) else {
+            let Some(states) = run_until(&fs, &writes, Fault::PowerCut(cut)) else {
                 assert!(cut > 1000, "the script ended after {cut} operations");
                 break;
             };
@@ -79,6 +80,69 @@ fn power_cut_at_every_operation_loses_nothing() {
     }
 }
 
+/// An error is no crash: the process goes on, and what it does then must do no harm; the page cache
+/// stays, or goes with a later power cut.
+#[test]
+fn s1_an_error_at_every_operation_loses_nothing() {
+    for seed in 0..2 {
+        let writes = script(seed, 120);
+        let mut survived = 0;
+        for nth in 1.. {
+            let fs = MemoryFs::new();
+            let Some(states) = run_until(&fs, &writes, Fault::Fail(nth)) else {
+                if fs.operations() < nth {
+                    assert!(nth > 400, "the script ended after {nth} operations");
+                    break;
+                }
+                survived += 1;
+                continue;
+            };
+            check(&fs.fork(), &states, &format!("seed {seed}, error {nth}"));
+            for keep in keeps(nth) {
+                let fs = fs.fork();
+                fs.crash(keep);
+                check(&fs, &states, &format!("seed {seed}, error {nth}, {keep:?}"));
+            }
+        }
+        // A file that could not be renamed or removed is in nobody's way.
+        assert!(survived < 60, "{survived} errors were not told");
+    }
+}
+
+/// The disk of these tests does what its documentation says.
+#[test]
+fn any_prefix_of_what_was_not_synced_is_kept() {
+    let fs = MemoryFs::new();
+    fs.record();
+    let (path, other) = (dir().join("a"), dir().join("b"));
+    let file = fs.create(&path).expect("a sound disk");
+    fs.sync_dir(dir()).expect("a sound disk");
+    file.write_at(&[1; 600], 0).expect("a sound disk");
+    file.sync_data().expect("a sound disk");
+    file.write_at(&[2; 1024], 512).expect("a sound disk");
+    file.write_at(&[3; 512], 0).expect("a sound disk");
+    fs.create(&other).expect("a sound disk");
+    assert_eq!(fs.recorded().len(), 7, "one after each change");
+    assert!(fs.recorded().is_empty());
+    let unsynced = fs.unsynced();
+    assert_eq!((unsynced.sectors, unsynced.names), (3, 1));
+    for (sectors, runs) in [
+        (0, &[(1, 600)][..]),
+        (1, &[(1, 512), (2, 512)]),
+        (2, &[(1, 512), (2, 1024)]),
+        (3, &[(3, 512), (2, 1024)]),
+    ] {
+        for names in 0..=1 {
+            let fork = fs.fork();
+            fork.crash(Keep::First { sectors, names });
+            let bytes = runs.iter().flat_map(|&(byte, count)| vec![byte; count]);
+            assert_eq!(fork.contents(&path), Some(bytes.collect()), "{sectors}");
+            assert_eq!(fork.contents(&other).is_some(), names == 1);
+            assert_eq!(fork.unsynced(), Unsynced::default());
+        }
+    }
+}
+
 #[test]
 fn power_cut_during_recovery_loses_nothing() {
     let mut random = 5;
@@ -86,7 +150,7 @@ fn power_cut_during_recovery_loses_nothing() {
         let writes = script(round, 60);
         let cut = 20 + draw(&mut random, 500);
         let fs = MemoryFs::new();
-        let Some(states) = run_until(&fs, &writes, cut) else {
+        let Some(states) = run_until(&fs, &writes, Fault::PowerCut(cut)) else {
             continue;
         };
         let seed = draw(&mut random, u64::MAX);
