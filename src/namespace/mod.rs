@@ -24,6 +24,9 @@ mod snapshot;
 mod tree;
 mod view;
 
+#[cfg(any(test, fuzzing))]
+#[allow(clippy::unwrap_used, reason = "what does not hold fails the test")]
+pub(crate) mod model;
 #[cfg(test)]
 mod tests;
 

@@ -283,7 +283,7 @@ impl Sessions {
     }
 
     /// The indexes, for a test that makes them anew.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     #[expect(clippy::type_complexity, reason = "two lists, for one test")]
     pub(super) fn indexes(&self) -> (Vec<(u64, LeaseId)>, Vec<(SecretHash, SessionId)>) {
         (

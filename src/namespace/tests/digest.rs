@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{model::Model, random::Random, *};
+use super::*;
 use crate::{
     namespace::digest::Digest,
     op::{Acl, Quota},
@@ -109,9 +109,9 @@ fn rule_2_a_state_that_went_bad_is_seen() {
 #[test]
 fn rule_2_the_digest_is_that_of_the_snapshot_after_random_runs() {
     for seed in 0..20 {
-        let mut model = Model::new(super::random::tight());
-        let mut ns = Namespace::new(super::random::tight());
-        let mut random = Random(seed);
+        let mut model = Model::new(tight());
+        let mut ns = Namespace::new(tight());
+        let mut random = Random::new(seed);
         for step in 0..1_000 {
             model.begin_entry(step % 40, step);
             ns.begin_entry(step % 40, step);

@@ -5,21 +5,25 @@ mod digest;
 mod history;
 mod lease;
 mod lifetime;
-mod model;
 mod random;
 mod session;
 mod snapshot;
 mod tree;
 mod txn;
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 
-use super::*;
+use super::{
+    model::{
+        Model,
+        commands::{Random, create, delete, origin, path, secret, set, tight},
+        compare::{check_indexes, encoder, restored, snapshot},
+    },
+    *,
+};
 use crate::{
     config::Config,
-    id::{ClusterId, NodeId, Secret},
+    id::{ClusterId, NodeId},
     op::{CreateMode, EventKind, Identities, Op, Stat, Usage},
     path::Path,
 };
@@ -115,113 +119,4 @@ impl Fixture {
 pub(super) fn parameters() -> Parameters {
     let id = NodeId::new(1).unwrap();
     Config::founding(ClusterId::named("test"), id, [id]).build().unwrap().parameters()
-}
-
-pub(super) fn origin(counter: u64) -> Origin {
-    Origin { node: NodeId::new(1).unwrap(), boot_nonce: 5, counter }
-}
-
-pub(super) fn path(text: &str) -> Path {
-    text.parse().unwrap()
-}
-
-pub(super) fn create(at: &str, data: &str, mode: CreateMode) -> Op {
-    let path =
-        if mode.is_sequential() { Path::sequential_prefix(at).unwrap() } else { path(at).into() };
-    Op::Create { path, data: Bytes::copy_from_slice(data.as_bytes()), mode, acl: None }
-}
-
-pub(super) fn set(at: &str, data: &str, version: Option<u64>) -> Op {
-    Op::Set { path: path(at), data: Bytes::copy_from_slice(data.as_bytes()), version }
-}
-
-pub(super) fn delete(at: &str, version: Option<u64>) -> Op {
-    Op::Delete { path: path(at), version }
-}
-
-pub(super) fn secret(number: u64) -> SecretHash {
-    Secret::from_bytes(u128::from(number).to_le_bytes()).hash()
-}
-
-pub(super) fn encoder(ns: &Namespace) -> Encoder {
-    let (members, removed) = (Bytes::from_static(b"members"), Bytes::from_static(b"gone"));
-    Encoder::new(ns.freeze(), ClusterId::named("test"), members, removed)
-}
-
-pub(super) fn snapshot(ns: &Namespace) -> Vec<u8> {
-    let mut encoder = encoder(ns);
-    std::iter::from_fn(|| encoder.next_chunk(1 << 16)).flatten().collect()
-}
-
-/// The same state after its snapshot was written and read in pieces of this size.
-pub(super) fn restored(ns: &Namespace, piece: usize) -> Namespace {
-    let bytes = snapshot(ns);
-    let mut decoder = Decoder::new(ClusterId::named("test"));
-    for piece in bytes.chunks(piece) {
-        decoder.feed(Bytes::copy_from_slice(piece)).unwrap();
-    }
-    let (restored, members, removed) = decoder.finish().unwrap();
-    assert_eq!((&members[..], &removed[..]), (&b"members"[..], &b"gone"[..]));
-    assert_eq!(snapshot(&restored), bytes);
-    assert_eq!(restored.state.digest(), ns.state.digest());
-    restored
-}
-
-/// Makes every index anew from what it indexes.
-pub(super) fn check_indexes(ns: &Namespace) {
-    let state = &ns.state;
-    let (mut deadlines, mut secrets) = (Vec::new(), Vec::new());
-    let (mut owned, mut leases) = (Vec::new(), 0);
-    let mut next = state.sessions.after(None);
-    while let Some((id, session)) = next {
-        deadlines.push((session.deadline_us, id.lease()));
-        secrets.push((session.secret, id));
-        let all = owned.len();
-        owned.extend(session.ephemerals.iter().map(|path| (path.to_string(), id.lease())));
-        let mut lease = session.lease_after(None);
-        while let Some(at) = lease {
-            let it = state.sessions.lease(at).expect("it is there");
-            assert_eq!(it.session, id);
-            leases += 1;
-            deadlines.push((it.deadline_us, at));
-            owned.extend(it.ephemerals.iter().map(|path| (path.to_string(), at)));
-            lease = session.lease_after(Some(at));
-        }
-        assert_eq!(owned.len() - all, session.owned as usize);
-        next = state.sessions.after(Some(id));
-    }
-    deadlines.sort();
-    secrets.sort();
-    owned.sort();
-    assert_eq!(state.sessions.indexes(), (deadlines, secrets));
-    assert_eq!(state.sessions.leases(), leases);
-    let (mut count, mut owners, mut due) = (1, Vec::new(), Vec::new());
-    let mut usages = BTreeMap::new();
-    for path in state.tree.quotas.keys() {
-        let root = state.tree.get(path).unwrap();
-        usages.insert(path.to_string(), Usage { nodes: 1, bytes: root.data.len() as u64 });
-    }
-    let mut at = "/".to_string();
-    while let Some((path, znode)) = state.tree.next_depth_first(&at) {
-        count += 1;
-        for (top, usage) in &mut usages {
-            if **path != **top && path.starts_with(&format!("{}/", top.trim_end_matches('/'))) {
-                usage.nodes += 1;
-                usage.bytes += znode.data.len() as u64;
-            }
-        }
-        let deadline_us = znode.deadline(state.parameters.container_grace_us);
-        due.extend(deadline_us.map(|deadline_us| (deadline_us, path.to_string())));
-        owners.extend(znode.owner.map(|owner| (path.to_string(), owner)));
-        at = path.to_string();
-    }
-    owners.sort();
-    due.sort();
-    let named: Vec<_> = due.into_iter().map(|(_, path)| path).collect();
-    assert!(state.tree.due(u64::MAX).map(|path| path.to_string()).eq(named));
-    assert_eq!(owned, owners);
-    assert_eq!(state.tree.len(), count);
-    for (path, usage) in usages {
-        assert_eq!(state.tree.metered(&path).unwrap().usage, usage, "{path}");
-    }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prost::Message as _;
 
-use super::{model::Model, random::Random, *};
+use super::*;
 use crate::{
     namespace::{
         session::Session,
@@ -73,7 +73,7 @@ fn a_torn_or_changed_snapshot_is_refused() {
 #[test]
 fn random_bytes_never_panic() {
     let bytes = snapshot(&busy(4, 600));
-    let mut random = Random(9);
+    let mut random = Random::new(9);
     for _ in 0..6_000 {
         let mut bad = bytes.clone();
         for _ in 0..=random.below(4) {
@@ -287,7 +287,7 @@ fn sizes_of_what_there_are_millions_of() {
 fn busy(seed: u64, steps: u64) -> Namespace {
     let mut model = Model::new(parameters());
     let mut ns = Namespace::new(parameters());
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     for step in 0..steps {
         model.begin_entry(10, step);
         ns.begin_entry(10, step);

@@ -1,12 +1,14 @@
 //! A naive second implementation, with plain sorted maps and no cleverness, to compare with.
 
+pub(in crate::namespace) mod commands;
+pub(in crate::namespace) mod compare;
 mod txn;
 
 use std::{collections::BTreeMap, rc::Rc};
 
 use bytes::Bytes;
 
-use super::super::{Applied, SessionState};
+use super::{Applied, Namespace, SessionState};
 use crate::{
     command::{Command, KeepAlive},
     config::Parameters,
@@ -18,32 +20,61 @@ use crate::{
     path::Path,
 };
 
+use self::{
+    commands::{Random, tight},
+    compare::{apply_to_both, check_indexes, compare, compare_past, restored},
+};
+
+/// Commands drawn from an input: the state machine does what the model does, and goes through its
+/// snapshot with its digest.
+pub(crate) fn run(input: &[u8]) {
+    let parameters = tight();
+    let (mut model, mut ns) = (Model::new(parameters), Namespace::new(parameters));
+    let mut random = Random::of(input);
+    while !random.is_spent() {
+        if random.below(4) == 0 {
+            let (advance_us, wall_ms) = (random.below(4) * 40, random.below(1000));
+            model.begin_entry(advance_us, wall_ms);
+            ns.begin_entry(advance_us, wall_ms);
+        }
+        let command = random.command(&model);
+        apply_to_both(&mut ns, &mut model, command);
+        if random.below(100) == 0 {
+            ns = restored(&ns, 1 + random.below(200) as usize);
+            check_indexes(&ns);
+            compare_past(&ns, &model, &mut random);
+        }
+    }
+    let ns = restored(&ns, 1 << 16);
+    compare(&ns, &model, &mut random);
+}
+
 #[derive(Clone)]
-pub(super) struct Model {
-    pub(super) parameters: Parameters,
-    pub(super) zxid: u64,
-    pub(super) clock_us: u64,
-    pub(super) wall_ms: u64,
-    pub(super) nodes: BTreeMap<String, Node>,
-    pub(super) sessions: BTreeMap<SessionId, Lease>,
+pub(in crate::namespace) struct Model {
+    pub(in crate::namespace) parameters: Parameters,
+    pub(in crate::namespace) zxid: u64,
+    pub(in crate::namespace) clock_us: u64,
+    pub(in crate::namespace) wall_ms: u64,
+    pub(in crate::namespace) nodes: BTreeMap<String, Node>,
+    pub(in crate::namespace) sessions: BTreeMap<SessionId, Lease>,
     /// Leases beside the sessions' own.
-    pub(super) granted: BTreeMap<LeaseId, Granted>,
+    pub(in crate::namespace) granted: BTreeMap<LeaseId, Granted>,
     /// Whether the transaction under way wrote what is no change of a node.
-    pub(super) quiet: bool,
+    pub(in crate::namespace) quiet: bool,
     /// Of the transaction under way: nodes that it may still remove as subtrees, or count.
-    pub(super) nodes_left: u64,
-    pub(super) next_session: u64,
-    pub(super) history: Vec<Change>,
-    pub(super) floor: Zxid,
-    pub(super) changes: Vec<Event>,
+    pub(in crate::namespace) nodes_left: u64,
+    pub(in crate::namespace) next_session: u64,
+    pub(in crate::namespace) history: Vec<Change>,
+    pub(in crate::namespace) floor: Zxid,
+    pub(in crate::namespace) changes: Vec<Event>,
     /// All nodes after each transaction from the floor on, copied whole.
-    pub(super) states: BTreeMap<u64, Rc<BTreeMap<String, Node>>>,
+    pub(in crate::namespace) states: BTreeMap<u64, Rc<BTreeMap<String, Node>>>,
 }
 
 /// One change; a node's data, stat and list before and after.
 #[derive(Clone)]
-pub(super) struct Change {
-    pub(super) zxid: u64,
+pub(in crate::namespace) struct Change {
+    pub(in crate::namespace) zxid: u64,
     /// Of a quota, none.
     kind: Option<EventKind>,
     path: Path,
@@ -52,8 +83,8 @@ pub(super) struct Change {
 }
 
 #[derive(Clone, Default)]
-pub(super) struct Node {
-    pub(super) data: Vec<u8>,
+pub(in crate::namespace) struct Node {
+    pub(in crate::namespace) data: Vec<u8>,
     /// Without `data_length` and `children`.
     stat: Stat,
     sequence: u64,
@@ -67,30 +98,30 @@ pub(super) struct Node {
 }
 
 #[derive(Clone)]
-pub(super) struct Lease {
-    pub(super) secret: SecretHash,
-    pub(super) ttl_us: u64,
-    pub(super) deadline_us: u64,
-    pub(super) epoch: u64,
+pub(in crate::namespace) struct Lease {
+    pub(in crate::namespace) secret: SecretHash,
+    pub(in crate::namespace) ttl_us: u64,
+    pub(in crate::namespace) deadline_us: u64,
+    pub(in crate::namespace) epoch: u64,
     opener: Option<(NodeId, u64)>,
-    pub(super) last_seq: u64,
+    pub(in crate::namespace) last_seq: u64,
     acked: u64,
-    pub(super) keep_alive: u64,
+    pub(in crate::namespace) keep_alive: u64,
     identities: Identities,
-    pub(super) replies: BTreeMap<u64, Reply>,
+    pub(in crate::namespace) replies: BTreeMap<u64, Reply>,
 }
 
 #[derive(Clone)]
-pub(super) struct Granted {
-    pub(super) session: SessionId,
-    pub(super) ttl_us: u64,
-    pub(super) deadline_us: u64,
+pub(in crate::namespace) struct Granted {
+    pub(in crate::namespace) session: SessionId,
+    pub(in crate::namespace) ttl_us: u64,
+    pub(in crate::namespace) deadline_us: u64,
     /// Of the newest keep-alive: the attachment, and the number.
-    pub(super) heard: (u64, u64),
+    pub(in crate::namespace) heard: (u64, u64),
 }
 
 impl Model {
-    pub(super) fn new(parameters: Parameters) -> Self {
+    pub(in crate::namespace) fn new(parameters: Parameters) -> Self {
         let nodes = BTreeMap::from([("/".to_string(), Node::default())]);
         Self {
             parameters,
@@ -110,12 +141,12 @@ impl Model {
         }
     }
 
-    pub(super) fn begin_entry(&mut self, advance_us: u64, wall_ms: u64) {
+    pub(in crate::namespace) fn begin_entry(&mut self, advance_us: u64, wall_ms: u64) {
         self.clock_us += advance_us.min(self.parameters.advance_us_max);
         self.wall_ms = self.wall_ms.max(wall_ms);
     }
 
-    pub(super) fn apply(&mut self, command: Command) -> Applied {
+    pub(in crate::namespace) fn apply(&mut self, command: Command) -> Applied {
         match command {
             Command::SessionTxn { session, epoch, seq, acked, txn } => {
                 let reply = match self.admit(session, epoch, seq, Some((acked, &txn))) {
@@ -171,7 +202,7 @@ impl Model {
         }
     }
 
-    pub(super) fn stat(&self, path: &str) -> Option<Stat> {
+    pub(in crate::namespace) fn stat(&self, path: &str) -> Option<Stat> {
         let node = self.nodes.get(path)?;
         Some(Stat {
             data_length: node.data.len() as u64,
@@ -180,18 +211,18 @@ impl Model {
         })
     }
 
-    pub(super) fn quota(&self, path: &str) -> Option<Quota> {
+    pub(in crate::namespace) fn quota(&self, path: &str) -> Option<Quota> {
         self.nodes[path].quota
     }
 
-    pub(super) fn children(&self, parent: &str) -> Vec<String> {
+    pub(in crate::namespace) fn children(&self, parent: &str) -> Vec<String> {
         let children = self.nodes.keys().filter(|it| it.len() > 1 && before(it) == parent);
         let mut names: Vec<_> = children.map(|it| name(it).to_string()).collect();
         names.sort();
         names
     }
 
-    pub(super) fn session(&self, id: SessionId) -> Option<SessionState> {
+    pub(in crate::namespace) fn session(&self, id: SessionId) -> Option<SessionState> {
         let lease = self.sessions.get(&id)?;
         Some(SessionState {
             id,
@@ -206,7 +237,7 @@ impl Model {
         })
     }
 
-    pub(super) fn ephemerals(&self, id: LeaseId) -> Vec<String> {
+    pub(in crate::namespace) fn ephemerals(&self, id: LeaseId) -> Vec<String> {
         let owned = self.nodes.iter().filter(|it| it.1.stat.owner == Some(id));
         owned.map(|it| it.0.clone()).collect()
     }
@@ -263,11 +294,11 @@ impl Model {
     }
 
     /// The same, but with the nodes as they were after a transaction.
-    pub(super) fn at(&self, zxid: u64) -> Self {
+    pub(in crate::namespace) fn at(&self, zxid: u64) -> Self {
         Self { zxid, nodes: (*self.states[&zxid]).clone(), ..self.clone() }
     }
 
-    pub(super) fn content(&self, path: &str) -> Option<Content> {
+    pub(in crate::namespace) fn content(&self, path: &str) -> Option<Content> {
         let data = Bytes::from(self.nodes.get(path)?.data.clone());
         Some(Content { data, stat: self.stat(path)? })
     }
@@ -301,7 +332,7 @@ impl Model {
     }
 
     /// From when on the cluster may remove a node.
-    pub(super) fn node_deadline(&self, path: &str) -> Option<u64> {
+    pub(in crate::namespace) fn node_deadline(&self, path: &str) -> Option<u64> {
         let node = &self.nodes[path];
         if !self.children(path).is_empty() {
             return None;
@@ -429,20 +460,20 @@ impl Model {
     }
 
     /// Leases of a session.
-    pub(super) fn leases(&self, session: SessionId) -> Vec<LeaseId> {
+    pub(in crate::namespace) fn leases(&self, session: SessionId) -> Vec<LeaseId> {
         let of = self.granted.iter().filter(|it| it.1.session == session);
         of.map(|it| *it.0).collect()
     }
 
     /// Ephemeral nodes of a session and its leases.
-    pub(super) fn owned(&self, session: SessionId) -> Vec<String> {
+    pub(in crate::namespace) fn owned(&self, session: SessionId) -> Vec<String> {
         let mut all = self.ephemerals(session.lease());
         all.extend(self.leases(session).into_iter().flat_map(|it| self.ephemerals(it)));
         all.sort();
         all
     }
 
-    pub(super) fn end_lease(&mut self, id: LeaseId) -> Vec<Change> {
+    pub(in crate::namespace) fn end_lease(&mut self, id: LeaseId) -> Vec<Change> {
         self.granted.remove(&id);
         let owned = self.ephemerals(id);
         owned.into_iter().map(|path| self.unlink(&path)).collect()
@@ -512,7 +543,7 @@ impl Model {
 
 impl Change {
     /// With what was before and after.
-    pub(super) fn event(&self) -> Option<Event> {
+    pub(in crate::namespace) fn event(&self) -> Option<Event> {
         let (content, _) = self.after.as_ref().or(self.before.as_ref())?;
         let boxed = |it: &(Content, Option<Acl>)| Box::new(it.0.clone());
         Some(Event {

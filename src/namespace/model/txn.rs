@@ -414,7 +414,7 @@ impl Model {
     }
 
     /// A node and all below it: each before its children, those by name.
-    pub(crate) fn subtree(&self, top: &str) -> Vec<String> {
+    pub(in crate::namespace) fn subtree(&self, top: &str) -> Vec<String> {
         let mut paths = vec![top.to_string()];
         for child in self.children(top) {
             paths.extend(self.subtree(&format!("{}/{child}", top.trim_end_matches('/'))));
@@ -422,7 +422,7 @@ impl Model {
         paths
     }
 
-    pub(crate) fn list(&self, list: &List, who: &Identities) -> Page {
+    pub(in crate::namespace) fn list(&self, list: &List, who: &Identities) -> Page {
         let top = list.path.as_str();
         let mut children = Vec::new();
         let (mut resume, mut last) = (None, None::<String>);
@@ -479,7 +479,12 @@ impl Model {
     }
 
     /// Whether somebody has a right on a node, or there is none.
-    pub(crate) fn right(&self, path: &str, who: &Identities, right: Rights) -> Result<(), OpError> {
+    pub(in crate::namespace) fn right(
+        &self,
+        path: &str,
+        who: &Identities,
+        right: Rights,
+    ) -> Result<(), OpError> {
         let acl = self.nodes.get(path).map_or(&[][..], |node| &node.acl[..]);
         let who = who.as_slice();
         let granted = |grant: &Grant| {
@@ -517,7 +522,7 @@ impl Model {
         Ok(())
     }
 
-    pub(crate) fn usage(&self, top: &str) -> Usage {
+    pub(in crate::namespace) fn usage(&self, top: &str) -> Usage {
         let paths = self.subtree(top);
         let bytes = paths.iter().map(|path| self.nodes[path].data.len() as u64).sum();
         Usage { nodes: paths.len() as u64, bytes }
