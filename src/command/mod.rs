@@ -384,6 +384,10 @@ fn origin(record: Option<proto::Origin>) -> Result<Origin, CommandError> {
 fn keep_alives(mut bytes: Bytes) -> Result<Vec<KeepAlive>, CommandError> {
     let mut items = Vec::new();
     while bytes.has_remaining() {
+        // One takes 3 bytes at least, and 40 in memory.
+        if items.len() == KEEP_ALIVES_MAX {
+            return Err(CommandError::Field("number of keep-alives"));
+        }
         let record = proto::KeepAlive::decode_length_delimited(&mut bytes)
             .map_err(|_| CommandError::Malformed("keep-alive"))?;
         items.push(KeepAlive {
@@ -416,6 +420,8 @@ fn secret(hash: &[u8]) -> Result<SecretHash, CommandError> {
     Ok(SecretHash(hash.try_into().map_err(|_| CommandError::Field("secret"))?))
 }
 
+/// Keep-alives of one command: at most 55 KiB, which fits into any frame and any entry.
+pub(crate) const KEEP_ALIVES_MAX: usize = 1_000;
 /// The longest varint.
 const LENGTH_BYTES_MAX: usize = 10;
 /// The number of `EntryRecord.commands` in proto/quorate.proto.

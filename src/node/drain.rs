@@ -6,12 +6,12 @@ use bytes::Bytes;
 
 use super::{DiskError, Ended, MembershipError, Misuse, Node, SubmitError};
 use crate::{
-    command::{Batch, Command, Entry},
+    command::{Batch, Command, Entry, KEEP_ALIVES_MAX},
     consensus::{ChangeError, RaftWrite},
     id::NodeId,
     node::{
         error::{RequestError, Unknown},
-        leader::{KEEP_ALIVES_MAX, Leadership},
+        leader::Leadership,
         ready::{Message, Ready, SnapshotWrite, Token, Write},
         request::Output,
         transfer::{Outgoing, Source},

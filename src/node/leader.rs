@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::{
-    command::{Command, Entry, KeepAlive},
+    command::{Command, Entry, KEEP_ALIVES_MAX, KeepAlive},
     id::{LeaseId, NodeId, SessionId, StoreId, Zxid},
     path::Path,
 };
@@ -211,9 +211,6 @@ impl Leadership {
         self.advance_us
     }
 }
-
-/// Keep-alives of one command: at most 55 KiB, which fits into any frame and any entry.
-pub(crate) const KEEP_ALIVES_MAX: usize = 1_000;
 
 #[cfg(test)]
 mod tests {

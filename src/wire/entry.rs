@@ -87,5 +87,5 @@ impl LogEntry {
     }
 }
 
-/// Entries of one message.
-pub(crate) const ENTRIES_MAX: usize = 65_536;
+/// Entries of one message: with room to grow, less than a mebibyte of them.
+pub(crate) const ENTRIES_MAX: usize = 8_192;

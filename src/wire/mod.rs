@@ -512,7 +512,7 @@ impl Pin {
     /// Reads length-delimited pins. They are of the members, and of some whose removal is not known
     /// yet; each takes 20 bytes at least, so that the bytes bound their number.
     pub(crate) fn decode_all(mut bytes: Bytes) -> Result<Vec<Self>, FrameError> {
-        let mut pins = Vec::new();
+        let mut pins = Vec::with_capacity(bytes.len() / PIN_BYTES_MIN);
         while bytes.has_remaining() {
             let record = proto::PinRecord::decode_length_delimited(&mut bytes)
                 .map_err(|_| FrameError::Field { field: "pins" })?;
@@ -676,6 +676,8 @@ fn checksum(frame: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&frame[..HEADER_BYTES - 4]), &frame[HEADER_BYTES..])
 }
 
+/// A pin behind its length: a store of 16 bytes, and a node.
+const PIN_BYTES_MIN: usize = 1 + 2 + 16 + 2;
 /// Marks of one frame.
 pub(crate) const MARKS_MAX: usize = 1_024;
 /// A zxid and a number.
