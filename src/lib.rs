@@ -87,7 +87,7 @@ mod config;
 mod consensus;
 #[cfg(feature = "driver")]
 pub mod driver;
-#[cfg(all(any(test, fuzzing), feature = "wal"))]
+#[cfg(all(any(test, fuzzing, feature = "sim"), feature = "wal"))]
 #[doc(hidden)]
 pub mod fuzz;
 mod id;

@@ -109,7 +109,7 @@ impl MembershipChange {
     }
 
     /// The content of a membership entry: raft parses what it proposed itself, field by field.
-    pub(super) fn encode(self, context: Bytes) -> Bytes {
+    pub(crate) fn encode(self, context: Bytes) -> Bytes {
         let change_type = match self {
             Self::Promote(_) => ADD_VOTER,
             Self::Remove(_) => REMOVE,

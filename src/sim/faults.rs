@@ -170,12 +170,19 @@ pub struct Faults {
     means: BTreeMap<FaultKind, Duration>,
     outage_max: Duration,
     swarm: bool,
+    /// The last one comes first.
+    script: Vec<FaultEvent>,
 }
 
 impl Faults {
     /// Nothing goes wrong.
     pub fn none() -> Self {
-        Self { means: BTreeMap::new(), outage_max: Duration::from_secs(8), swarm: false }
+        Self {
+            means: BTreeMap::new(),
+            outage_max: Duration::from_secs(8),
+            swarm: false,
+            script: Vec::new(),
+        }
     }
 
     /// Each seed draws which kinds there are and how often each happens, from every 4 s to every
@@ -183,6 +190,13 @@ impl Faults {
     /// found apart.
     pub fn swarm() -> Self {
         Self { swarm: true, ..Self::none() }
+    }
+
+    /// These, whatever the seed; their times count from the end of the grace.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn scripted(mut script: Vec<FaultEvent>) -> Self {
+        script.sort_by_key(|event| std::cmp::Reverse(event.at));
+        Self { script, ..Self::none() }
     }
 
     /// This kind happens so often on average, somewhere in the cluster.
@@ -291,6 +305,7 @@ impl fmt::Display for FaultEvent {
 pub(super) struct Schedule {
     streams: Vec<Stream>,
     outage_max: Duration,
+    script: Vec<FaultEvent>,
 }
 
 #[derive(Debug)]
@@ -309,16 +324,21 @@ impl Schedule {
             let next = draw(kind, 0, Duration::ZERO, (mean, outage_max), &mut rng);
             Stream { kind, mean, rng, next }
         };
-        Self { streams: faults.means.iter().map(stream).collect(), outage_max }
+        let streams = faults.means.iter().map(stream).collect();
+        Self { streams, outage_max, script: faults.script.clone() }
     }
 
     /// When the next one begins.
     pub(super) fn next_at(&self) -> Option<Duration> {
-        self.streams.iter().map(|stream| stream.next.at).min()
+        let drawn = self.streams.iter().map(|stream| stream.next.at);
+        drawn.chain(self.script.last().map(|event| event.at)).min()
     }
 
     /// The next one that begins by now.
     pub(super) fn take(&mut self, now: Duration) -> Option<FaultEvent> {
+        if self.script.last().is_some_and(|event| event.at <= now) {
+            return self.script.pop();
+        }
         let stream = self.streams.iter_mut().min_by_key(|stream| stream.next.at)?;
         if stream.next.at > now {
             return None;

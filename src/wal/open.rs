@@ -142,11 +142,20 @@ fn check_owner(
         });
     }
     let path = dir.join(MANIFEST);
-    let segments = manifest.first_segment >= 1
-        && manifest.active_segment < u64::MAX
-        && manifest.active_segment + 1 >= manifest.first_segment;
-    let numbers = manifest.first_lsn >= 1 && manifest.synced_lsn < 1 << 62;
-    if !segments || !numbers || manifest.boot.counter == u64::MAX {
+    // All of them go on from here: none may reach its end, or what this opening writes is refused
+    // by the next one.
+    let numbers = [
+        manifest.boot.counter,
+        manifest.first_segment,
+        manifest.active_segment,
+        manifest.first_lsn,
+        manifest.synced_lsn,
+        manifest.tail_cut_lsn,
+        manifest.next_serial,
+    ];
+    let in_range = numbers.iter().all(|number| *number < 1 << 62);
+    let begins = manifest.first_segment >= 1 && manifest.first_lsn >= 1;
+    if !in_range || !begins || manifest.active_segment + 1 < manifest.first_segment {
         return Err(WalError::corrupt(&path, 0, "its numbers are out of range"));
     }
     Ok(())

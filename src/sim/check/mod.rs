@@ -2,7 +2,21 @@
 //!
 //! `Agreement` looks at every member after each of its turns, whatever the application does; the
 //! others judge what clients have seen, and are for any test: record what was asked and answered,
-//! and ask for the verdict.
+//! and ask for the verdict. They know nothing of the simulator: a test of real processes records
+//! what its clients saw in the order in which it saw it, and what nobody answered stays open.
+//!
+//! ```
+//! use quorate::sim::check::{Linear, Operation, Seen};
+//! let mut history = Linear::new();
+//! // Before a request is sent, so that it began at the latest then ..
+//! let write = history.begin(1, Operation::Create { value: 7 });
+//! let _killed = history.begin(1, Operation::Set { value: 8, expected: None });
+//! // .. and after its answer was read; the process that was asked the other one was killed.
+//! history.end(write, Seen::Done);
+//! let read = history.begin(1, Operation::Read);
+//! history.end(read, Seen::Found(8, 1));
+//! assert!(history.check().is_ok(), "the write that nobody answered was done");
+//! ```
 
 mod election;
 mod fifo;
