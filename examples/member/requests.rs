@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use quorate::{
     CreateMode::{Ephemeral, Persistent, PersistentSequential},
-    Filter, List, Path,
+    Filter, List, Op, Path, Txn,
     client::{Client, Completion, Session, Written},
     node::Consistency::Linearizable,
 };
@@ -34,6 +34,18 @@ impl Console {
                 written(self.session()?.set(&path.parse()?, data, Some(version.parse()?)))
             }
             ["delete", path] => written(self.session()?.delete(&path.parse()?, None)),
+            ["delete", path, version] => {
+                written(self.session()?.delete(&path.parse()?, Some(version.parse()?)))
+            }
+            // Outside of the session, as others would do that were handed the token: it takes
+            // effect only while the lock is still the one that was acquired here.
+            ["fenced", path, _, lock] => {
+                let op = Op::Set { path: path.parse()?, data: data.into(), version: None };
+                let fence =
+                    self.locks.lock().map_err(|_| "poisoned")?.get(lock).map(|it| it.fence());
+                let fence = fence.ok_or("the lock is not held here")?;
+                written(self.client.txn(Txn::new(op).guard(fence)))
+            }
             ["get", path] => {
                 let got = self.session()?.get(&path.parse()?, Linearizable);
                 answered(got, |(data, stat)| {
@@ -82,7 +94,8 @@ fn answered<T: Send + 'static>(
 fn written(answer: Completion<Written>) -> Wait {
     answered(answer, |it| {
         let path = it.path().map_or("done", |it| it.as_str());
-        format!("{path} zxid={}", it.zxid)
+        let version = it.stat().map_or(0, |stat| stat.version);
+        format!("{path} zxid={} version={version}", it.zxid)
     })
 }
 
@@ -113,5 +126,5 @@ fn watch(client: &Client, path: Path, id: String) -> Wait {
 }
 
 const HELP: &str = "ask: create PATH DATA [ephemeral] [sequential] | set PATH DATA [VERSION] | \
-    get PATH | delete PATH | ls PATH | watch PATH | lock PATH | unlock PATH | \
-    status | checksum | quit";
+    get PATH | delete PATH [VERSION] | ls PATH | watch PATH | lock PATH | unlock PATH | \
+    fenced PATH DATA LOCK | status | checksum | quit";

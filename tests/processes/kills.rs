@@ -1,28 +1,20 @@
-//! Three members, each a process of its own, under load: they are killed (SIGKILL) at random times,
-//! and nothing that was acknowledged is lost, done twice, or locked by two.
-//!
-//! `QUORATE_SEED=7 cargo test --test processes` repeats the choices of a run, not its timing.
-#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // real processes
+//! Three members are killed (SIGKILL) at random times, and nothing that was acknowledged is lost,
+//! done twice, or locked by two.
 
 use std::{
     collections::BTreeMap,
-    io::{BufRead, BufReader, Write},
-    net::TcpListener,
-    path::{Path, PathBuf},
-    process::{Child, ChildStdin, Command, Stdio},
+    path::PathBuf,
     sync::mpsc::{Receiver, Sender, channel},
     thread,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
+
+use crate::member::{PATIENCE, Process, Said, Start, addresses, answer, draw, executable, seed};
 
 #[test]
 fn nothing_acknowledged_is_lost_or_doubled_while_processes_are_killed() {
-    let seed = std::env::var("QUORATE_SEED").ok().and_then(|it| it.parse().ok());
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let seed = seed.unwrap_or_else(|| now.expect("after 1970").as_nanos() as u64);
-    println!("seed {seed}");
     let started = Instant::now();
-    let mut world = World::start(seed | 1);
+    let mut world = World::start(seed());
     let mut leaders = 0;
     for round in 0..KILLS {
         let writes = WRITES + world.draw(200);
@@ -61,8 +53,8 @@ struct World {
     peers: String,
     addresses: Vec<String>,
     members: Vec<Option<Member>>,
-    lines: Receiver<(usize, u64, String)>,
-    sender: Sender<(usize, u64, String)>,
+    lines: Receiver<Said>,
+    sender: Sender<Said>,
     next: u64,
     /// Requests that are under way.
     asked: BTreeMap<u64, (usize, Ask)>,
@@ -89,10 +81,7 @@ enum Fate {
 }
 
 struct Member {
-    child: Child,
-    stdin: ChildStdin,
-    /// Tells the lines of this process from those of one before it.
-    life: u64,
+    process: Process,
     /// Before then it is left alone: it refused something.
     rests: Instant,
     locks: bool,
@@ -101,10 +90,7 @@ struct Member {
 
 impl World {
     fn start(seed: u64) -> Self {
-        let held = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-        let address = |it: &TcpListener| it.local_addr().expect("bound").to_string();
-        let addresses: Vec<_> = held.iter().map(address).collect();
-        drop(held);
+        let addresses = addresses();
         let peers: Vec<_> = (1..).zip(&addresses).map(|(id, at)| format!("{id}={at}")).collect();
         let (sender, lines) = channel();
         let mut world = Self {
@@ -129,40 +115,36 @@ impl World {
     }
 
     fn spawn(&mut self, member: usize) {
-        let (id, life) = ((member + 1).to_string(), self.next);
+        let life = self.next;
         self.next += 1;
-        let mut child = Command::new(&self.executable)
-            .args(["--id", &id, "--listen", &self.addresses[member], "--peers", &self.peers])
-            .arg("--data")
-            .arg(self.data.path().join(&id))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the member starts");
-        let stdin = child.stdin.take().expect("piped");
-        let stdout = BufReader::new(child.stdout.take().expect("piped"));
-        let (rests, locks, holds) = (Instant::now(), false, false);
-        self.members[member] = Some(Member { child, stdin, life, rests, locks, holds });
-        let sender = self.sender.clone();
-        thread::spawn(move || {
-            for line in stdout.lines().map_while(Result::ok) {
-                if sender.send((member, life, line)).is_err() {
-                    break;
-                }
-            }
-            let _ = sender.send((member, life, String::new()));
+        let process = Process::start(Start {
+            executable: &self.executable,
+            member,
+            life,
+            listen: &self.addresses[member],
+            peers: &self.peers,
+            data: self.data.path(),
+            said: self.sender.clone(),
         });
+        let (rests, locks, holds) = (Instant::now(), false, false);
+        self.members[member] = Some(Member { process, rests, locks, holds });
     }
 
     /// What it had answered before it died still counts; nobody knows what became of the rest.
     fn kill(&mut self, member: usize) {
         let mut dead = self.members[member].take().expect("alive");
-        dead.child.kill().expect("its own child");
-        dead.child.wait().expect("its own child");
+        dead.process.child.kill().expect("its own child");
+        dead.process.child.wait().expect("its own child");
         loop {
-            let (from, life, line) = self.lines.recv_timeout(PATIENCE).expect("its pipe closes");
+            let said = self.lines.recv_timeout(PATIENCE).expect("its pipe closes");
+            let Said { member: from, life, line } = said;
             if from == member && line.is_empty() {
-                assert_eq!(life, dead.life, "no other process of node {} ended", member + 1);
+                assert_eq!(
+                    life,
+                    dead.process.life,
+                    "no other process of node {} ended",
+                    member + 1
+                );
                 break;
             }
             self.hear(from, &line);
@@ -177,21 +159,16 @@ impl World {
         if ask == Ask::Write {
             self.writes.insert(id, Fate::Unknown);
         }
-        let process = self.members[member].as_mut().expect("alive");
-        writeln!(process.stdin, "#{id} {text}").expect("node takes requests");
+        let it = self.members[member].as_mut().expect("alive");
+        it.process.ask(id, &text).expect("node takes requests");
         self.asked.insert(id, (member, ask));
         id
     }
 
     fn hear(&mut self, member: usize, line: &str) {
         assert!(!line.is_empty(), "node {} ended by itself", member + 1);
-        let (id, rest) = line.split_once(' ').expect("an id and an answer");
-        let id = id.strip_prefix('#').and_then(|it| it.parse().ok()).expect("an id");
+        let (id, result) = answer(line);
         let (_, ask) = self.asked.remove(&id).expect("it was asked");
-        let result = match rest.split_once(' ').expect("a kind and a text") {
-            ("ok", text) => Ok(text.to_owned()),
-            (_, why) => Err(why.to_owned()),
-        };
         if let (Err(_), Some(it)) = (&result, &mut self.members[member]) {
             it.rests = Instant::now() + Duration::from_millis(20);
         }
@@ -251,9 +228,9 @@ impl World {
     }
 
     fn listen(&mut self) {
-        if let Ok((member, _, line)) = self.lines.recv_timeout(Duration::from_millis(10)) {
+        if let Ok(Said { member, line, .. }) = self.lines.recv_timeout(Duration::from_millis(10)) {
             self.hear(member, &line);
-            while let Ok((member, _, line)) = self.lines.try_recv() {
+            while let Ok(Said { member, line, .. }) = self.lines.try_recv() {
                 self.hear(member, &line);
             }
         }
@@ -400,49 +377,10 @@ impl World {
     }
 
     fn draw(&mut self, n: usize) -> usize {
-        self.seed ^= self.seed << 13;
-        self.seed ^= self.seed >> 7;
-        self.seed ^= self.seed << 17;
-        (self.seed % n as u64) as usize
+        draw(&mut self.seed, n)
     }
-}
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        // Its own child, which may be gone already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The example as its sources are now: a run of this test alone builds no example, and what an
-/// older run left behind would be another program.
-fn executable() -> PathBuf {
-    let own = std::env::current_exe().expect("a running test has a path");
-    let folder = own.parent().and_then(Path::parent).and_then(Path::file_name);
-    // What `cargo test` builds it with, so that nothing is built twice.
-    let profile = match folder.and_then(|it| it.to_str()).expect("target/debug/deps/test") {
-        "debug" => "test",
-        other => other,
-    };
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("target/tmp");
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--example", "member", "--all-features", "--profile", profile])
-        .args(["--message-format", "json-render-diagnostics", "--target-dir"])
-        .arg(target)
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .expect("cargo runs");
-    assert!(built.status.success(), "the example is not built: {}", built.status);
-    let messages = String::from_utf8(built.stdout).expect("cargo speaks UTF-8");
-    let path = messages.split("\"executable\":\"").nth(1).and_then(|it| it.split('"').next());
-    // The text is JSON: a separator of Windows stands there twice.
-    PathBuf::from(path.expect("an example is executable").replace("\\\\", "\\"))
 }
 
 const KILLS: usize = 20;
 const WRITES: usize = 1_000;
 const WINDOW: usize = 32;
-const PATIENCE: Duration = Duration::from_secs(60);
