@@ -79,6 +79,11 @@ impl Znode {
         self.acl().is_none_or(|acl| acl.allows(who, right))
     }
 
+    /// A number of the node, as an error tells of it: only to those who may read the node.
+    pub(super) fn shown(&self, number: u64, who: &Identities) -> Option<u64> {
+        self.allows(who, Rights::READ).then_some(number)
+    }
+
     /// Refuses who has not this right on the node.
     pub(super) fn require(
         &self,
@@ -129,6 +134,36 @@ impl Tree {
         self.get(above).map_or(Ok(()), |znode| znode.require(above, who, Rights::DELETE))
     }
 
+    /// The same below a node; what is refused is named only as far as they may know of it, for the
+    /// names of children are for those who may read their parent.
+    pub(super) fn require_delete_below(
+        &self,
+        top: &Path,
+        path: &str,
+        who: &Identities,
+    ) -> Result<(), OpError> {
+        self.require_delete(path, who).map_err(|error| match error {
+            OpError::NoAuth { path, right } => {
+                let known = self.known(top.as_str(), path.as_str(), who);
+                OpError::NoAuth { path: Path::from_shared_checked(Arc::from(known)), right }
+            }
+            error => error,
+        })
+    }
+
+    /// As much of a path, from `top` on, as somebody may know of who knows `top`.
+    fn known<'a>(&self, top: &str, path: &'a str, who: &Identities) -> &'a str {
+        let mut end = top.len();
+        while end < path.len() {
+            let reads = |znode: &Znode| znode.allows(who, Rights::READ);
+            if !self.get(&path[..end]).is_some_and(reads) {
+                break;
+            }
+            end = path[end + 1..].find('/').map_or(path.len(), |next| end + 1 + next);
+        }
+        &path[..end]
+    }
+
     /// Replaces a node's list.
     pub(super) fn set_acl(
         &mut self,
@@ -143,6 +178,7 @@ impl Tree {
         let special = znode.special.as_deref().cloned().unwrap_or_default();
         let (path, actual) = (path.clone(), special.aversion);
         if let Some(expected) = version.filter(|&version| version != actual) {
+            let actual = znode.shown(actual, who);
             return Err(OpError::BadVersion { path, expected, actual });
         }
         let Some(acl) = acl.resolve(who) else {

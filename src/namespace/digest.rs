@@ -7,7 +7,7 @@
 use crate::{
     command::access::{acl_to_bytes, identities_to_bytes},
     config::Parameters,
-    id::{LeaseId, SessionId, Zxid},
+    id::{LeaseId, Lineage, SessionId, Zxid},
     namespace::{
         history::{Change, Parent},
         lease::Lease,
@@ -52,6 +52,7 @@ impl Sum {
 /// The numbers beside the parts, as they stand in the head of a snapshot.
 pub(super) struct Head<'a> {
     pub(super) parameters: &'a Parameters,
+    pub(super) lineage: Lineage,
     pub(super) zxid: Zxid,
     pub(super) clock_us: u64,
     pub(super) wall_ms: u64,
@@ -63,6 +64,7 @@ pub(super) struct Head<'a> {
 pub(super) fn digest(head: &Head<'_>, parts: [Sum; 3]) -> Digest {
     let it = head.parameters;
     let mut hash = Hash::new(Kind::Head);
+    hash.bytes(head.lineage.as_bytes());
     for word in [
         head.zxid.as_u64(),
         head.clock_us,

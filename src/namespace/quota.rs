@@ -85,8 +85,14 @@ impl Tree {
         self.quotas.get(path)
     }
 
-    /// Refuses what would add so much to the node or below it, if a hard bound would be passed.
-    pub(super) fn check_quotas(&self, path: &str, added: Usage) -> Result<(), OpError> {
+    /// Refuses what would add so much to the node or below it, if a hard bound would be passed. How
+    /// much there is, is only for those who may read the node with the quota.
+    pub(super) fn check_quotas(
+        &self,
+        path: &str,
+        added: Usage,
+        who: &Identities,
+    ) -> Result<(), OpError> {
         for above in self.metered_above(path) {
             let Some(Metered { quota, usage }) = self.quotas.get(above) else {
                 continue;
@@ -97,6 +103,8 @@ impl Tree {
             ] {
                 let value = used + more;
                 if let Some(max) = max.filter(|&max| more > 0 && value > max) {
+                    let shown = self.get(above).and_then(|znode| znode.shown(value, who));
+                    let value = shown.unwrap_or(max.saturating_add(1));
                     let path = Path::from_shared_checked(Arc::from(above));
                     return Err(OpError::Quota { path, limit, value, max });
                 }

@@ -96,7 +96,9 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// [`OpError::Moved`] if the session was attached since, for then the repeat is a late one.
+    /// [`OpError::Moved`] if the session was attached since, for then the repeat is a late one;
+    /// [`OpError::OtherIdentities`] if it would be the same attachment with other identities: which
+    /// of two openings comes first is nobody's choice, so neither replaces those of the other.
     pub(super) fn reopen(
         &mut self,
         id: SessionId,
@@ -108,6 +110,9 @@ impl Sessions {
         let same = session.opener == Some(opener);
         if !same && (session.opener.is_none() || epoch != FIRST_EPOCH) {
             return Err(OpError::Moved { session: id, epoch });
+        }
+        if same && session.identities != identities {
+            return Err(OpError::OtherIdentities { session: id });
         }
         self.renew(id, base_us, |session| {
             if !same {

@@ -103,7 +103,7 @@ impl Tree {
             return Err(OpError::NodeExists { path });
         }
         let special = special_of(parent, new.acl, new.lifetime, (&path, who), at)?;
-        self.check_quotas(parent_path, quota::node(new.data.len()))?;
+        self.check_quotas(parent_path, quota::node(new.data.len()), who)?;
         let value = Arc::new(Value {
             data: own(new.data),
             czxid: at.zxid,
@@ -149,13 +149,13 @@ impl Tree {
     ) -> Result<(Outcome, Change), OpError> {
         let check = |znode: &Znode| {
             znode.require(path.as_str(), who, Rights::WRITE)?;
-            znode.check_version(&path, version)
+            znode.check_version(&path, version, who)
         };
         if !self.quotas.is_empty() {
             let znode = self.existing(&path)?;
             check(znode)?;
             let more = data.len().saturating_sub(znode.data.len());
-            self.check_quotas(path.as_str(), quota::data(more))?;
+            self.check_quotas(path.as_str(), quota::data(more), who)?;
         }
         let hash = digest::of_path(path.as_str());
         let changed = self.change_hashed(path.as_str(), hash, |znode| {
@@ -199,9 +199,9 @@ impl Tree {
         }
         let znode = self.existing(path)?;
         self.require_delete(path.as_str(), who)?;
-        znode.check_version(path, version)?;
+        znode.check_version(path, version, who)?;
         if !znode.children.is_empty() {
-            let children = znode.children.len() as u64;
+            let children = znode.shown(znode.children.len() as u64, who);
             return Err(OpError::NotEmpty { path: path.clone(), children });
         }
         Ok((Outcome::Deleted, self.remove_leaf(Arc::clone(path.shared()), at)))
@@ -225,7 +225,7 @@ impl Tree {
             if !is_below(next, path.as_str()) {
                 break;
             }
-            self.require_delete(next, who)?;
+            self.require_delete_below(path, next, who)?;
             if paths.len() as u64 >= max {
                 let value = max.saturating_add(1);
                 return Err(OpError::Limit { limit: LimitName::SubtreeNodes, value, max });
@@ -535,10 +535,15 @@ impl Special {
 }
 
 impl Znode {
-    fn check_version(&self, path: &Path, expected: Option<u64>) -> Result<(), OpError> {
+    fn check_version(
+        &self,
+        path: &Path,
+        expected: Option<u64>,
+        who: &Identities,
+    ) -> Result<(), OpError> {
         match expected {
             Some(expected) if expected != self.version => {
-                let (path, actual) = (path.clone(), self.version);
+                let (path, actual) = (path.clone(), self.shown(self.version, who));
                 Err(OpError::BadVersion { path, expected, actual })
             }
             _ => Ok(()),

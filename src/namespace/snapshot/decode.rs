@@ -11,7 +11,7 @@ use prost::Message as _;
 
 use crate::{
     command::access::{acl_to_bytes, identities_from_bytes, quota_from_record},
-    id::{ClusterId, LeaseId, NodeId, SecretHash, SessionId, Zxid},
+    id::{ClusterId, LeaseId, Lineage, NodeId, SecretHash, SessionId, Zxid},
     namespace::{
         Frozen, Namespace,
         access::shared,
@@ -37,7 +37,8 @@ use crate::{
 
 /// Reads a snapshot, fed piece by piece; the first error is final.
 pub(crate) struct Decoder {
-    cluster: ClusterId,
+    /// Whose snapshot it is to be; none of another.
+    cluster: Option<ClusterId>,
     pending: BytesMut,
     scratch: BytesMut,
     record: u64,
@@ -48,6 +49,15 @@ pub(crate) struct Decoder {
 impl Decoder {
     /// Before the first byte of a snapshot of this cluster.
     pub(crate) fn new(cluster: ClusterId) -> Self {
+        Self::of(Some(cluster))
+    }
+
+    /// Before the first byte of a backup, of whichever cluster.
+    pub(crate) fn of_backup() -> Self {
+        Self::of(None)
+    }
+
+    fn of(cluster: Option<ClusterId>) -> Self {
         Self {
             cluster,
             pending: BytesMut::new(),
@@ -160,8 +170,8 @@ impl Decoder {
                     .try_into()
                     .map(ClusterId::from_bytes)
                     .map_err(|_| at_record("the cluster's id has not 16 bytes"))?;
-                if cluster != self.cluster {
-                    return Err(SnapshotError::Cluster { expected: self.cluster, actual: cluster });
+                if let Some(expected) = self.cluster.filter(|&it| it != cluster) {
+                    return Err(SnapshotError::Cluster { expected, actual: cluster });
                 }
                 let (body, again) = Body::new(head).map_err(at_record)?;
                 self.body = Some(Box::new(body));
@@ -212,9 +222,16 @@ impl Body {
             "its counters are not valid",
         )?;
         check(head.history_floor <= head.zxid, "its history starts after its end")?;
+        let lineage = match &head.lineage[..] {
+            [] => Some(Lineage::NONE),
+            bytes => {
+                bytes.try_into().ok().map(Lineage::from_bytes).filter(|&it| it != Lineage::NONE)
+            }
+        };
         let body = Self {
             state: Frozen {
                 parameters,
+                lineage: lineage.ok_or("its lineage is not valid")?,
                 zxid: Zxid::new(head.zxid),
                 clock_us: head.clock_us,
                 wall_ms: head.wall_ms,

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use bytes::{Bytes, BytesMut};
 
 use crate::{
-    id::{ClusterId, LeaseId, SessionId},
+    id::{ClusterId, LeaseId, Lineage, SessionId},
     namespace::{
         Frozen,
         record::{
@@ -43,6 +43,10 @@ impl Encoder {
             history_floor: state.history.floor().as_u64(),
             members,
             removed,
+            lineage: match state.lineage {
+                Lineage::NONE => Bytes::new(),
+                lineage => Bytes::copy_from_slice(lineage.as_bytes()),
+            },
         };
         let mut pending = BytesMut::new();
         put(&mut pending, Kind::Head(head));

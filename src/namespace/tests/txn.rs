@@ -62,7 +62,7 @@ fn what_is_refused_changes_nothing_and_names_the_operation() {
         Op::DeleteTree { path: path("/a") },
         create("/s-", "", CreateMode::PersistentSequential),
     ];
-    let version = OpError::BadVersion { path: path("/e"), expected: 5, actual: 0 };
+    let version = OpError::BadVersion { path: path("/e"), expected: 5, actual: Some(0) };
     let failed = OpError::GuardFailed { index: 0, path: path("/a") };
     for (op, cause) in [
         (set("/e", "", Some(5)), version),
