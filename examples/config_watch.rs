@@ -39,7 +39,6 @@ fn main() -> Outcome<()> {
         let mut watcher = here.watch_with(watch.clone()).wait()?;
         let (tree, armed) = (by_path(watcher.view().list(&list)?), watcher.view().zxid());
         println!("There an application copies its {} nodes, at zxid {armed}.", tree.len());
-        let lineage = Some(watcher.view().lineage());
         let mut copy = Mirror { tree, seen: armed, changes: Vec::new() };
         copy.follow(&mut watcher, after(300)?)?;
 
@@ -51,9 +50,7 @@ fn main() -> Outcome<()> {
 
         // The application is slow to come back, and the world goes on without it.
         let meanwhile = after(100)?;
-        // In a cluster that was restored from a backup there would be nothing to resume.
-        let watch = Watch { from: Some(copy.seen), lineage, ..watch };
-        let mut watcher = there.watch_with(watch).wait()?;
+        let mut watcher = there.watch_with(Watch { from: Some(copy.seen), ..watch }).wait()?;
         println!("It goes on at another after {:.1?}.", there.now().saturating_sub(killed));
         copy.follow(&mut watcher, meanwhile)?;
         let through = copy.changes.len() - before;

@@ -70,7 +70,53 @@ impl Change {
 impl Value {
     /// The node's list; without one, everything is granted to everybody.
     pub(super) fn acl(&self) -> Option<&Acl> {
+        self.kept_acl().map(|kept| &kept.acl)
+    }
+
+    pub(super) fn kept_acl(&self) -> Option<&KeptAcl> {
         self.special.as_ref()?.acl.as_ref()
+    }
+}
+
+/// A list as nodes keep it: what each change of such a node asks of it is worked out once. Most
+/// nodes share that of their parent.
+#[derive(Clone, Eq, Debug)]
+pub(super) struct KeptAcl {
+    acl: Acl,
+    hash: u64,
+    bytes: usize,
+}
+
+impl KeptAcl {
+    /// `None` for one that grants everything to everybody: that is as if there were none.
+    pub(super) fn new(acl: Acl) -> Option<Self> {
+        if acl.is_open() {
+            return None;
+        }
+        Some(Self { hash: digest::of_acl(&acl), bytes: acl.bytes(), acl })
+    }
+
+    /// That of the parent, if it is the same.
+    fn like(acl: Acl, parent: &Znode) -> Option<Self> {
+        let above = parent.kept_acl().filter(|above| above.acl == acl).cloned();
+        above.or_else(|| Self::new(acl))
+    }
+
+    /// What it comes to in the digest.
+    pub(super) fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    /// What it counts for against limits.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl PartialEq for KeptAcl {
+    fn eq(&self, other: &Self) -> bool {
+        let shared = || std::ptr::eq(self.acl.grants(), other.acl.grants());
+        self.hash == other.hash && (shared() || self.acl == other.acl)
     }
 }
 
@@ -184,8 +230,7 @@ impl Tree {
         let Some(acl) = acl.resolve(who) else {
             return Err(OpError::InvalidAcl { path });
         };
-        let acl = Some(acl).filter(|acl| !acl.is_open());
-        let special = Special { acl, aversion: actual + 1, ..special };
+        let special = Special { acl: KeptAcl::new(acl), aversion: actual + 1, ..special };
         let hash = digest::of_path(path.as_str());
         let changed = self.change_hashed(path.as_str(), hash, |znode| {
             let before = Arc::clone(&znode.value);
@@ -232,13 +277,14 @@ pub(super) fn special_of(
     at: Stamp,
 ) -> Result<Option<Arc<Special>>, OpError> {
     let acl = match acl {
-        None => parent.acl().cloned(),
+        None => parent.kept_acl().cloned(),
         Some(acl) => {
             let resolved = acl.resolve(who);
-            Some(resolved.ok_or_else(|| OpError::InvalidAcl { path: path.clone() })?)
+            let acl = resolved.ok_or_else(|| OpError::InvalidAcl { path: path.clone() })?;
+            KeptAcl::like(acl, parent)
         }
     };
-    let special = Special::new(acl.filter(|acl| !acl.is_open()), 0, lifetime, at.clock_us);
+    let special = Special::new(acl, 0, lifetime, at.clock_us);
     Ok(special.map(|special| shared(special, parent)))
 }
 

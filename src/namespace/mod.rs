@@ -314,14 +314,11 @@ impl Namespace {
     ) -> Reply {
         let state = &mut self.state;
         let room_bytes = session::room_bytes(&txn, &state.parameters);
-        let keeps = Some((acked, room_bytes));
-        let admission = state.sessions.admit(id, epoch, seq, keeps, &state.parameters);
-        match admission {
-            Admission::Refuse(error) => self.reply(Err(error)),
-            Admission::Cached(reply) => reply,
-            Admission::Next => {
-                let session = state.sessions.get(id);
-                let who = session.map(|it| it.identities.clone()).unwrap_or_default();
+        let keeps = (acked, room_bytes);
+        match state.sessions.begin(id, epoch, seq, keeps, &state.parameters) {
+            (Admission::Refuse(error), _) => self.reply(Err(error)),
+            (Admission::Cached(reply), _) => reply,
+            (Admission::Next, who) => {
                 let result = self.execute(&txn, &Actor { session: Some(id), who });
                 let reply = self.reply(result);
                 self.state.sessions.record(id, reply.clone());

@@ -22,7 +22,7 @@ use imbl::{GenericHashMap, OrdMap, OrdSet, shared_ptr::DefaultSharedPtr};
 use crate::{
     id::{LeaseId, Zxid},
     namespace::{
-        access::special_of,
+        access::{KeptAcl, special_of},
         digest::{self, Sum},
         history::{Change, Parent},
         limit,
@@ -232,13 +232,18 @@ impl Tree {
             }
             paths.push(Arc::clone(next));
         }
-        // Above what is deleted, only the topmost node's parent changes.
+        // Above what is deleted, only the topmost node's parent changes, and what quotas count.
+        let mut went = Usage::default();
         let removed = |path: Arc<str>| {
             let above = parent(&path).and_then(|parent| self.get(parent));
             let above = above.map(Znode::as_parent).unwrap_or_default();
-            self.remove(path, above, at)
+            let change = self.take_out(path, above, at);
+            went.nodes += 1;
+            went.bytes += change.before.as_ref().map_or(0, |value| value.data.len() as u64);
+            change
         };
         let changes = paths.into_iter().rev().map(removed).collect();
+        self.count(path.as_str(), Usage::default(), went);
         self.unlist(path.as_str(), at);
         Ok(changes)
     }
@@ -246,7 +251,10 @@ impl Tree {
     /// Removes a node that has no children, whoever owns it.
     pub(super) fn remove_leaf(&mut self, path: Arc<str>, at: Stamp) -> Change {
         let above = self.unlist(&path, at);
-        self.remove(path, above, at)
+        let change = self.take_out(path, above, at);
+        let bytes = change.before.as_ref().map_or(0, |value| value.data.len());
+        self.count(change.path.as_str(), Usage::default(), quota::node(bytes));
+        change
     }
 
     /// The nodes that may be removed at `clock_us`, those that waited longest first.
@@ -333,6 +341,16 @@ impl Tree {
         Some((result, hash_before))
     }
 
+    /// What takes back no change: to be [put back](Self::put_back) after them; O(1).
+    pub(super) fn indexes(&self) -> Indexes {
+        Indexes { due: self.due.clone(), quotas: self.quotas.clone(), sum: self.sum }
+    }
+
+    /// As it was, once the changes since were [taken back](Self::undo).
+    pub(super) fn put_back(&mut self, Indexes { due, quotas, sum }: Indexes) {
+        (self.due, self.quotas, self.sum) = (due, quotas, sum);
+    }
+
     /// Takes back the last change, in a tree that is only looked at: what is kept up for those that
     /// go on, deadlines and the sum, stays as it is.
     pub(super) fn undo(&mut self, change: &Change) {
@@ -388,8 +406,9 @@ impl Tree {
         Arc::make_mut(&mut znode.value).data = data;
     }
 
-    /// Takes a node out; its parent, which was like this before, still lists it or does no more.
-    fn remove(&mut self, path: Arc<str>, above: Parent, at: Stamp) -> Change {
+    /// Takes a node out whose children are gone, as far as itself goes; its parent, which was like
+    /// this before, still lists it or does no more. Quotas above it still count it.
+    fn take_out(&mut self, path: Arc<str>, above: Parent, at: Stamp) -> Change {
         let znode = self.nodes.remove(&*path).unwrap_or_default();
         if let Some(deadline_us) = znode.deadline(self.grace_us) {
             self.due.remove(&(deadline_us, Arc::clone(&path)));
@@ -397,11 +416,10 @@ impl Tree {
         let hash = digest::of_path(&path);
         let hashes = [digest::of_znode(hash, &znode), digest::of_data(hash, &znode.data)];
         hashes.into_iter().for_each(|hash| self.sum.remove(hash));
-        let mut metered = None;
-        if !self.quotas.is_empty() {
-            metered = self.meter(&path, None);
-            self.count(&path, Usage::default(), quota::node(znode.data.len()));
-        }
+        let metered = self.meter(&path, None);
+        // What was below it has gone before it.
+        let metered =
+            metered.map(|it| Metered { usage: quota::node(znode.data.len()), quota: it.quota });
         let change = Change {
             zxid: at.zxid,
             kind: Some(EventKind::Deleted),
@@ -472,6 +490,13 @@ impl Tree {
     }
 }
 
+/// What a tree keeps up beside its nodes.
+pub(super) struct Indexes {
+    due: OrdSet<(u64, Arc<str>)>,
+    quotas: OrdMap<Arc<str>, Metered>,
+    sum: Sum,
+}
+
 /// One node; its path is the map's key.
 #[derive(Clone, Default)]
 pub(super) struct Znode {
@@ -510,8 +535,7 @@ pub(super) struct Listing {
 /// What few nodes have.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Special {
-    /// Invariant: none that grants everything to everybody.
-    pub(super) acl: Option<Acl>,
+    pub(super) acl: Option<KeptAcl>,
     /// Changes of the list.
     pub(super) aversion: u64,
     pub(super) lifetime: Lifetime,
@@ -523,7 +547,7 @@ pub(super) struct Special {
 impl Special {
     /// `None` if it says nothing.
     pub(super) fn new(
-        acl: Option<Acl>,
+        acl: Option<KeptAcl>,
         aversion: u64,
         lifetime: Lifetime,
         since_us: u64,

@@ -74,8 +74,8 @@ pub enum LocalRecordError {
     },
     /// The store was founded empty, or from another backup.
     #[error(
-        "the store was founded {}, and is now to be founded from another backup ({configured:08x}): \
-         start with an empty directory, or without the backup",
+        "the store was founded {}, and is now to be founded from another backup \
+         ({configured:08x}): start with an empty directory, or without the backup",
         stored.map_or("empty".into(), |stored| format!("from the backup {stored:08x}"))
     )]
     OtherBackup {

@@ -14,7 +14,7 @@ use crate::{
     id::{ClusterId, LeaseId, Lineage, NodeId, SecretHash, SessionId, Zxid},
     namespace::{
         Frozen, Namespace,
-        access::shared,
+        access::{KeptAcl, shared},
         history::History,
         lease::Lease,
         quota::{self, Metered},
@@ -326,8 +326,9 @@ impl Body {
         session.last_seq = record.last_seq;
         session.acked = record.acked;
         session.keep_alive = record.keep_alive;
-        session.identities = identities_from_bytes(record.identities.clone())
+        let identities = identities_from_bytes(record.identities.clone())
             .map_err(|_| "the session's identities are not valid")?;
+        session.set_identities(identities);
         let again = session_to_record(id, &session);
         self.session_last = record.session;
         self.session = Some((id, session));
@@ -458,6 +459,7 @@ impl Body {
         }
         let acl = kept_acl(&record.acl).ok_or("the node's list is not valid")?;
         let acl_again = acl.as_ref().map(acl_to_bytes).unwrap_or_default();
+        let acl = acl.and_then(KeptAcl::new);
         let special = Special::new(acl, stat.aversion, stat.lifetime, record.since_us);
         let parent = self.open.last().map(|open| &open.znode);
         let special = special.map(|special| match parent {

@@ -187,6 +187,56 @@ fn guarded(at: &str, acl: &Acl) -> Fixture {
     it
 }
 
+/// What a subtree held is taken off the quotas above it at once, however deep they lie.
+#[test]
+fn a_deep_subtree_leaves_its_quotas_in_one_step() {
+    let mut it = Fixture::new();
+    let mut at = String::new();
+    for _ in 0..1_000 {
+        at += "/d";
+        it.plain(create(&at, "12", CreateMode::Persistent)).result.unwrap();
+    }
+    let quota = Some(Quota::default());
+    for at in ["/d", "/d/d", &at[..200]] {
+        it.plain(Op::SetQuota { path: path(at), quota }).result.unwrap();
+    }
+    let looks = crate::namespace::quota::tests::LOOKS.get();
+    let nodes = it.plain(Op::DeleteTree { path: path("/d/d/d") }).result;
+    assert_eq!(nodes, Ok(Outcome::DeletedTree { nodes: 998 }));
+    let looks = crate::namespace::quota::tests::LOOKS.get() - looks;
+    assert!(looks < 10, "{looks} looks for 998 nodes");
+    let usage = it.ns.view().quota(&path("/d")).unwrap().unwrap().1;
+    assert_eq!(usage, Usage { nodes: 2, bytes: 4 });
+    check_indexes(&restored(&it.ns, 1000));
+    let then = it.ns.past().at(Zxid::new(it.ns.zxid().as_u64() - 1)).unwrap();
+    let usage = |at: &str| then.quota(&path(at)).unwrap().unwrap().1;
+    assert_eq!(usage("/d/d"), Usage { nodes: 999, bytes: 1998 });
+    assert_eq!(usage(&at[..200]), Usage { nodes: 901, bytes: 1802 });
+}
+
+/// A long list is kept once for all nodes below, whether they ask for it or not.
+#[test]
+fn a_list_that_is_the_parents_is_kept_once() {
+    let grants = (0..64).map(|n| Grant {
+        principal: Principal::X509(Subject::new(&format!("CN={n}")).unwrap()),
+        rights: Rights::ALL,
+    });
+    let acl = Acl::new(grants).unwrap();
+    let mut it = Fixture::new();
+    let made = |at: &str, acl| match create(at, "", CreateMode::Container) {
+        Op::Create { path, data, mode, .. } => Op::Create { path, data, mode, acl },
+        other => other,
+    };
+    let again = Acl::new(acl.grants().to_vec()).unwrap();
+    for (at, acl) in [("/a", Some(acl)), ("/a/b", None), ("/a/c", Some(again))] {
+        it.plain_as(Identities::superuser(), made(at, acl)).result.unwrap();
+    }
+    for ns in [&it.ns, &restored(&it.ns, 1000)] {
+        let grants = |at: &str| ns.state.tree.get(at).unwrap().acl().unwrap().grants().as_ptr();
+        assert_eq!([grants("/a/b"), grants("/a/c")], [grants("/a"); 2]);
+    }
+}
+
 #[test]
 fn a_session_has_the_identities_of_its_newest_attachment() {
     let ann = || Identities::new([Identity::Digest(DigestId::new("ann", "h").unwrap())]).unwrap();

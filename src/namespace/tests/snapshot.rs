@@ -193,7 +193,7 @@ fn an_impossible_state_is_refused() {
     it.plain(create("/d/y", "", CreateMode::Persistent));
     assert!(decode_records(&it.ns, |_, _| {}).is_ok());
     #[expect(clippy::type_complexity, reason = "a name and an edit, for one test")]
-    let edits: [(&str, fn(&mut Kind)); 41] = [
+    let edits: [(&str, fn(&mut Kind)); 43] = [
         ("counters", |it| head(it, |it| it.zxid = u64::MAX)),
         ("counters", |it| head(it, |it| it.next_session = 0)),
         ("starts after", |it| head(it, |it| it.history_floor = 99)),
