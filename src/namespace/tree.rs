@@ -147,28 +147,23 @@ impl Tree {
         who: &Identities,
         at: Stamp,
     ) -> Result<(Outcome, Change), OpError> {
-        let check = |znode: &Znode| {
-            znode.require(path.as_str(), who, Rights::WRITE)?;
-            znode.check_version(&path, version, who)
-        };
-        if !self.quotas.is_empty() {
-            let znode = self.existing(&path)?;
-            check(znode)?;
-            let more = data.len().saturating_sub(znode.data.len());
-            self.check_quotas(path.as_str(), quota::data(more), who)?;
-        }
+        // All that is there is read before anything is taken for a change: a processor reads ahead,
+        // but waits at each step of a way that it takes.
+        let znode = self.existing(&path)?;
+        znode.require(path.as_str(), who, Rights::WRITE)?;
+        znode.check_version(&path, version, who)?;
+        let more = data.len().saturating_sub(znode.data.len());
+        self.check_quotas(path.as_str(), quota::data(more), who)?;
         let hash = digest::of_path(path.as_str());
+        let data_hash = digest::of_data(hash, &znode.data);
         let changed = self.change_hashed(path.as_str(), hash, |znode| {
-            check(znode)?;
             let before = znode.replace(own(data), at);
-            Ok((znode.stat(), before, Arc::clone(&znode.value), znode.listing))
+            (znode.stat(), before, Arc::clone(&znode.value), znode.listing)
         });
-        let Some((changed, znode_hash)) = changed else {
+        let Some(((stat, before, after, listing), znode_hash)) = changed else {
             return Err(OpError::NoNode { path });
         };
-        let (stat, before, after, listing) = changed?;
         self.count(path.as_str(), quota::data(data.len()), quota::data(before.data.len()));
-        let data_hash = digest::of_data(hash, &before.data);
         self.sum.remove(data_hash);
         self.sum.add(digest::of_data(hash, data));
         let change = Change {
