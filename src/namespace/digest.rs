@@ -185,7 +185,7 @@ pub(super) fn of_session(id: SessionId, it: &Session) -> u64 {
     ] {
         hash.word(word);
     }
-    hash.word(it.who().hash());
+    hash.word(it.identities_hash());
     hash.end()
 }
 

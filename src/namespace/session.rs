@@ -347,7 +347,8 @@ pub(super) struct Session {
     pub(super) opened: Zxid,
     /// Where it was opened under the epoch in force; `None` once it was attached.
     pub(super) opener: Option<Opener>,
-    who: Who,
+    /// `None` for nobody in particular.
+    who: Option<Arc<Who>>,
     pub(super) ephemerals: OrdSet<Arc<str>>,
     /// Beside the session's own.
     pub(super) leases: OrdSet<LeaseId>,
@@ -371,7 +372,7 @@ impl Session {
             keep_alive: 0,
             opened,
             opener: None,
-            who: Who::new(Identities::none()),
+            who: None,
             ephemerals: OrdSet::new(),
             leases: OrdSet::new(),
             owned: 0,
@@ -383,15 +384,18 @@ impl Session {
 
     /// As they were handed in with the attachment.
     pub(super) fn identities(&self) -> &Identities {
-        &self.who.identities
+        self.who.as_ref().map_or(&NOBODY, |who| &who.identities)
     }
 
     pub(super) fn set_identities(&mut self, identities: Identities) {
-        self.who = Who::new(identities);
+        let somebody = !identities.as_slice().is_empty();
+        let who = || Who { hash: digest::of_identities(&identities), identities };
+        self.who = somebody.then(who).map(Arc::new);
     }
 
-    pub(super) fn who(&self) -> &Who {
-        &self.who
+    /// What they come to in the digest.
+    pub(super) fn identities_hash(&self) -> u64 {
+        self.who.as_ref().map_or(0, |who| who.hash)
     }
 
     /// What becomes of a command (rule 7). `keeps` is the client's watermark, and the room that the
@@ -508,22 +512,9 @@ impl Session {
 }
 
 /// Identities, and what they come to in the digest, worked out once.
-#[derive(Clone)]
-pub(super) struct Who {
+struct Who {
     identities: Identities,
     hash: u64,
-}
-
-impl Who {
-    fn new(identities: Identities) -> Self {
-        let nobody = identities.as_slice().is_empty();
-        let hash = if nobody { 0 } else { digest::of_identities(&identities) };
-        Self { identities, hash }
-    }
-
-    pub(super) fn hash(&self) -> u64 {
-        self.hash
-    }
 }
 
 /// What becomes of a sequenced command.
@@ -615,6 +606,7 @@ fn error_bytes(error: &OpError) -> u64 {
     }
 }
 
+static NOBODY: Identities = Identities::none();
 /// About what a reply takes in memory beyond its path's text.
 const REPLY_BYTES: u64 = 192;
 /// What the largest reply counts for.
