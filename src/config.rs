@@ -1,7 +1,8 @@
 //! How a member is set up: who it is, how it keeps time, and the bounds of everything it holds.
 
-use std::{collections::BTreeSet, fmt, time::Duration};
+use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use slog::Logger;
 use thiserror::Error;
 
@@ -28,6 +29,8 @@ pub struct Config {
     pub(crate) cluster: ClusterId,
     /// The founding members; `None` for a member that joins a running cluster.
     pub(crate) founders: Option<BTreeSet<NodeId>>,
+    /// The state that the founders begin with, instead of an empty one.
+    pub(crate) backup: Option<Backup>,
     pub(crate) tick_interval: Duration,
     pub(crate) heartbeat_ticks: u32,
     pub(crate) election_ticks: u32,
@@ -38,6 +41,13 @@ pub struct Config {
     pub(crate) session_rate: Option<SessionRate>,
     pub(crate) accept_cut_tail: bool,
     pub(crate) logger: Logger,
+}
+
+/// The bytes of an image, in order.
+#[derive(Clone)]
+pub(crate) struct Backup {
+    pub(crate) chunks: Arc<[Bytes]>,
+    pub(crate) crc: u32,
 }
 
 /// How often a session may ask for something.
@@ -61,6 +71,48 @@ impl Config {
         let mut founders = BTreeSet::new();
         let twice = members.into_iter().filter(|member| !founders.insert(*member)).last();
         ConfigBuilder { twice, ..ConfigBuilder::new(cluster, id, Some(founders)) }
+    }
+
+    /// A founding member of a cluster that begins with the tree of a backup: the
+    /// [`chunks`](crate::node::Image::chunks) of an image, taken from a member of any cluster.
+    ///
+    /// All founders must be given the same backup, beside what [`founding`](Self::founding) asks
+    /// for, with the intervals and replicated limits that the backup has, and each an empty data
+    /// directory. Members of the old cluster are not heard by this one; let it have an id of its
+    /// own all the same, and stop what runs of the old one first, or clients write to both. Once a
+    /// directory was made so, it opens with the same backup or without one (`founding`).
+    ///
+    /// What the old cluster did after the backup never happened here. So its sessions and leases
+    /// have ended, with their nodes; zxids and their ids go on 2^40 higher, so that tokens only
+    /// grow; and the history begins anew, in another [`Lineage`](crate::Lineage): watches that
+    /// resume end `Compacted`. Versions go on from those of the backup: read a node again before a
+    /// write that depends on its version.
+    ///
+    /// ```no_run
+    /// # use quorate::{ClusterId, Config, NodeId, client::Client};
+    /// # fn example(old: Client, ids: [NodeId; 3]) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut file = Vec::new();
+    /// for chunk in old.image().wait()?.chunks() {
+    ///     file.extend_from_slice(&chunk);
+    /// }
+    /// // Much later, on each of the three founders:
+    /// let cluster = ClusterId::named("orders, restored");
+    /// let config = Config::restoring(cluster, ids[0], ids, [file.into()]).build()?;
+    /// # drop(config);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn restoring(
+        cluster: ClusterId,
+        id: NodeId,
+        members: impl IntoIterator<Item = NodeId>,
+        backup: impl IntoIterator<Item = Bytes>,
+    ) -> ConfigBuilder {
+        let chunks: Arc<[Bytes]> = backup.into_iter().collect();
+        let crc = chunks.iter().fold(0, |crc, chunk| crc32c::crc32c_append(crc, chunk));
+        let mut builder = Self::founding(cluster, id, members);
+        builder.config.backup = Some(Backup { chunks, crc });
+        builder
     }
 
     /// A member that joins a running cluster once its leader adds it as a learner.
@@ -126,6 +178,7 @@ impl fmt::Debug for Config {
             .field("id", &self.id)
             .field("cluster", &self.cluster)
             .field("founders", &self.founders)
+            .field("backup", &self.backup.as_ref().map(|backup| backup.crc))
             .field("tick_interval", &self.tick_interval)
             .field("heartbeat_ticks", &self.heartbeat_ticks)
             .field("election_ticks", &self.election_ticks)
@@ -155,6 +208,7 @@ impl ConfigBuilder {
                 id,
                 cluster,
                 founders,
+                backup: None,
                 tick_interval: Duration::from_millis(50),
                 heartbeat_ticks: 2,
                 election_ticks: 10,

@@ -270,6 +270,45 @@ impl fmt::Debug for Zxid {
     }
 }
 
+/// One history of a cluster: random, another one for each founding, also from a backup.
+///
+/// Zxids of two lineages say nothing of each other. Whoever keeps a zxid for longer than a node
+/// runs, to [resume a watch](crate::node::Watch) from it, keeps its lineage with it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Lineage([u8; 16]);
+
+impl Lineage {
+    /// What a member knows that has applied no entry of a leader: there is no transaction yet.
+    pub const NONE: Self = Self([0; 16]);
+
+    /// The lineage with these bytes.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its bytes, to be kept with a zxid.
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
+    /// That of the cluster whose log names this store first, which was drawn for that cluster.
+    pub(crate) const fn of(first: StoreId) -> Self {
+        Self(first.0)
+    }
+}
+
+impl fmt::Display for Lineage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_hex(f, &self.0)
+    }
+}
+
+impl fmt::Debug for Lineage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
 /// A client's 128-bit secret: names its session's creation, and lets it attach elsewhere.
 ///
 /// The log and the disk hold its SHA-256 only, and `Debug` shows nothing.

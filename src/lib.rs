@@ -115,7 +115,9 @@ pub struct Readme;
 
 pub use command::{CommandError, Release};
 pub use config::{Config, ConfigBuilder, ConfigError, Limits};
-pub use id::{Boot, ClusterId, Incarnation, LeaseId, NodeId, Secret, SessionId, StoreId, Zxid};
+pub use id::{
+    Boot, ClusterId, Incarnation, LeaseId, Lineage, NodeId, Secret, SessionId, StoreId, Zxid,
+};
 #[doc(hidden)]
 pub use namespace::Replica;
 pub use namespace::{Diff, Difference, DifferenceKind, Past, PastError, View};

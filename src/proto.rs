@@ -671,6 +671,9 @@ pub struct SnapshotHead {
     /// Node ids that were removed and are never used again; 8 bytes each, little-endian.
     #[prost(bytes = "bytes", tag = "10")]
     pub removed: ::prost::bytes::Bytes,
+    /// The store that the cluster's log named first; empty before it.
+    #[prost(bytes = "bytes", tag = "11")]
+    pub lineage: ::prost::bytes::Bytes,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ParametersRecord {
@@ -907,6 +910,9 @@ pub struct LocalRecord {
     /// is to be used. 0: none.
     #[prost(uint64, tag = "7")]
     pub diverged_at: u64,
+    /// CRC32C of the backup that the cluster was founded from.
+    #[prost(uint32, optional, tag = "8")]
+    pub backup: ::core::option::Option<u32>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RaftRecord {

@@ -21,7 +21,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use quorate::{CreateMode, List, Op, Path, Replica, SessionId, Txn};
+use quorate::{
+    Acl, CreateMode, Grant, List, Op, Path, Principal, Replica, Rights, SessionId, Subject, Txn,
+};
 
 use crate::table::Row;
 
@@ -165,6 +167,13 @@ fn run(mut bench: Bench) -> Vec<Row> {
         it.apply(create(&path).into());
         it.apply(Op::Delete { path, version: None }.into());
     });
+    let top: Path = "/d00000".parse().expect("a path");
+    bench.apply(Op::SetAcl { path: top.clone(), acl: long_list(), version: None }.into());
+    bench.measure("under_64_grants", "create_and_delete", |it| {
+        let path = top.join(&format!("x{}", it.seq)).expect("a name");
+        it.apply(create(&path).into());
+        it.apply(Op::Delete { path, version: None }.into());
+    });
     bench.measure("txn_of_5_sets", "set", |it| {
         let ops: Vec<Op> = (0..5).map(|_| set(it.any())).collect();
         it.apply(Txn::all(ops));
@@ -180,8 +189,8 @@ fn run(mut bench: Bench) -> Vec<Row> {
     bench.measure("freeze_view", "", |it| {
         black_box(it.replica.view());
     });
-    let sessions: Vec<SessionId> =
-        (2..bench.paths.len() as u64).filter_map(|n| bench.replica.open_session(n)).collect();
+    let more = 2..bench.paths.len().min(1_000_000) as u64;
+    let sessions: Vec<SessionId> = more.filter_map(|n| bench.replica.open_session(n)).collect();
     let mut number = 0;
     bench.measure("keep_alives_of_100", "", |it| {
         number += 1;
@@ -231,6 +240,14 @@ fn hash_map(bench: &mut Bench) {
         }
     });
     black_box(children.len());
+}
+
+/// As long as a list may be, and open to everybody.
+fn long_list() -> Acl {
+    let subject = |n| Subject::new(&format!("CN=somebody {n}, O=somewhere")).expect("short");
+    let others = (1..64).map(|n| Principal::X509(subject(n)));
+    let all = others.chain([Principal::World]);
+    Acl::new(all.map(|principal| Grant { principal, rights: Rights::ALL })).expect("64 grants")
 }
 
 fn create(path: &Path) -> Op {

@@ -177,7 +177,10 @@ impl Client {
     /// Opens a session with a secret of one's own, which nobody else may guess: 16 random bytes.
     ///
     /// When the outcome is unknown, the same call with the same secret at the same node gives the
-    /// session that was opened, or opens it. One that is given up ends by itself.
+    /// session that was opened, or opens it. One that is given up ends by itself. A handle with
+    /// other identities than those that the session has is refused
+    /// ([`OpError::OtherIdentities`](crate::OpError::OtherIdentities)): it may
+    /// [`attach`](Self::attach) it.
     pub fn open_session_with(&self, secret: Secret, ttl: Duration) -> Completion<Session> {
         let identities = self.who.clone();
         self.ask(|promise| Call::Open { secret: Some(secret), ttl, identities, promise })
@@ -213,7 +216,8 @@ impl Client {
         self.ask(|promise| Call::View { caller, promise })
     }
 
-    /// The whole state as the node has applied it, frozen, to be compared with other members'.
+    /// The whole state as the node has applied it, frozen, to be compared with other members' or
+    /// kept as a backup.
     pub fn image(&self) -> Completion<Image> {
         self.ask(Call::Image)
     }

@@ -70,13 +70,64 @@ impl Change {
 impl Value {
     /// The node's list; without one, everything is granted to everybody.
     pub(super) fn acl(&self) -> Option<&Acl> {
+        self.kept_acl().map(|kept| &kept.acl)
+    }
+
+    pub(super) fn kept_acl(&self) -> Option<&KeptAcl> {
         self.special.as_ref()?.acl.as_ref()
+    }
+}
+
+/// A list as nodes keep it: what each change of such a node asks of it is worked out once. Most
+/// nodes share that of their parent.
+#[derive(Clone, Eq, Debug)]
+pub(super) struct KeptAcl {
+    acl: Acl,
+    hash: u64,
+    bytes: usize,
+}
+
+impl KeptAcl {
+    /// `None` for one that grants everything to everybody: that is as if there were none.
+    pub(super) fn new(acl: Acl) -> Option<Self> {
+        if acl.is_open() {
+            return None;
+        }
+        Some(Self { hash: digest::of_acl(&acl), bytes: acl.bytes(), acl })
+    }
+
+    /// That of the parent, if it is the same.
+    fn like(acl: Acl, parent: &Znode) -> Option<Self> {
+        let above = parent.kept_acl().filter(|above| above.acl == acl).cloned();
+        above.or_else(|| Self::new(acl))
+    }
+
+    /// What it comes to in the digest.
+    pub(super) fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    /// What it counts for against limits.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl PartialEq for KeptAcl {
+    fn eq(&self, other: &Self) -> bool {
+        let shared = || std::ptr::eq(self.acl.grants(), other.acl.grants());
+        self.hash == other.hash && (shared() || self.acl == other.acl)
     }
 }
 
 impl Znode {
     pub(super) fn allows(&self, who: &Identities, right: Rights) -> bool {
         self.acl().is_none_or(|acl| acl.allows(who, right))
+    }
+
+    /// A number of the node, as an error tells of it: only to those who may read the node.
+    pub(super) fn shown(&self, number: u64, who: &Identities) -> Option<u64> {
+        self.allows(who, Rights::READ).then_some(number)
     }
 
     /// Refuses who has not this right on the node.
@@ -129,6 +180,36 @@ impl Tree {
         self.get(above).map_or(Ok(()), |znode| znode.require(above, who, Rights::DELETE))
     }
 
+    /// The same below a node; what is refused is named only as far as they may know of it, for the
+    /// names of children are for those who may read their parent.
+    pub(super) fn require_delete_below(
+        &self,
+        top: &Path,
+        path: &str,
+        who: &Identities,
+    ) -> Result<(), OpError> {
+        self.require_delete(path, who).map_err(|error| match error {
+            OpError::NoAuth { path, right } => {
+                let known = self.known(top.as_str(), path.as_str(), who);
+                OpError::NoAuth { path: Path::from_shared_checked(Arc::from(known)), right }
+            }
+            error => error,
+        })
+    }
+
+    /// As much of a path, from `top` on, as somebody may know of who knows `top`.
+    fn known<'a>(&self, top: &str, path: &'a str, who: &Identities) -> &'a str {
+        let mut end = top.len();
+        while end < path.len() {
+            let reads = |znode: &Znode| znode.allows(who, Rights::READ);
+            if !self.get(&path[..end]).is_some_and(reads) {
+                break;
+            }
+            end = path[end + 1..].find('/').map_or(path.len(), |next| end + 1 + next);
+        }
+        &path[..end]
+    }
+
     /// Replaces a node's list.
     pub(super) fn set_acl(
         &mut self,
@@ -143,13 +224,13 @@ impl Tree {
         let special = znode.special.as_deref().cloned().unwrap_or_default();
         let (path, actual) = (path.clone(), special.aversion);
         if let Some(expected) = version.filter(|&version| version != actual) {
+            let actual = znode.shown(actual, who);
             return Err(OpError::BadVersion { path, expected, actual });
         }
         let Some(acl) = acl.resolve(who) else {
             return Err(OpError::InvalidAcl { path });
         };
-        let acl = Some(acl).filter(|acl| !acl.is_open());
-        let special = Special { acl, aversion: actual + 1, ..special };
+        let special = Special { acl: KeptAcl::new(acl), aversion: actual + 1, ..special };
         let hash = digest::of_path(path.as_str());
         let changed = self.change_hashed(path.as_str(), hash, |znode| {
             let before = Arc::clone(&znode.value);
@@ -196,13 +277,14 @@ pub(super) fn special_of(
     at: Stamp,
 ) -> Result<Option<Arc<Special>>, OpError> {
     let acl = match acl {
-        None => parent.acl().cloned(),
+        None => parent.kept_acl().cloned(),
         Some(acl) => {
             let resolved = acl.resolve(who);
-            Some(resolved.ok_or_else(|| OpError::InvalidAcl { path: path.clone() })?)
+            let acl = resolved.ok_or_else(|| OpError::InvalidAcl { path: path.clone() })?;
+            KeptAcl::like(acl, parent)
         }
     };
-    let special = Special::new(acl.filter(|acl| !acl.is_open()), 0, lifetime, at.clock_us);
+    let special = Special::new(acl, 0, lifetime, at.clock_us);
     Ok(special.map(|special| shared(special, parent)))
 }
 

@@ -7,8 +7,9 @@
 use crate::{
     command::access::{acl_to_bytes, identities_to_bytes},
     config::Parameters,
-    id::{LeaseId, SessionId, Zxid},
+    id::{LeaseId, Lineage, SessionId, Zxid},
     namespace::{
+        access::KeptAcl,
         history::{Change, Parent},
         lease::Lease,
         quota::Metered,
@@ -16,7 +17,7 @@ use crate::{
         session::Session,
         tree::Znode,
     },
-    op::{EventKind, Lifetime, Outcome, Reply, Stat},
+    op::{Acl, EventKind, Identities, Lifetime, Outcome, Reply, Stat},
 };
 
 /// What the state comes to; two of the same version are equal if the states are.
@@ -52,6 +53,7 @@ impl Sum {
 /// The numbers beside the parts, as they stand in the head of a snapshot.
 pub(super) struct Head<'a> {
     pub(super) parameters: &'a Parameters,
+    pub(super) lineage: Lineage,
     pub(super) zxid: Zxid,
     pub(super) clock_us: u64,
     pub(super) wall_ms: u64,
@@ -63,6 +65,7 @@ pub(super) struct Head<'a> {
 pub(super) fn digest(head: &Head<'_>, parts: [Sum; 3]) -> Digest {
     let it = head.parameters;
     let mut hash = Hash::new(Kind::Head);
+    hash.bytes(head.lineage.as_bytes());
     for word in [
         head.zxid.as_u64(),
         head.clock_us,
@@ -139,8 +142,20 @@ pub(super) fn of_znode(path: u64, it: &Znode) -> u64 {
         hash.word(special.aversion);
         hash.lifetime(special.lifetime);
         hash.word(special.since_us);
-        hash.bytes(&special.acl.as_ref().map(acl_to_bytes).unwrap_or_default());
+        hash.word(special.acl.as_ref().map_or(0, KeptAcl::hash));
     }
+    hash.end()
+}
+
+pub(super) fn of_acl(acl: &Acl) -> u64 {
+    let mut hash = Hash::new(Kind::Acl);
+    hash.bytes(&acl_to_bytes(acl));
+    hash.end()
+}
+
+pub(super) fn of_identities(identities: &Identities) -> u64 {
+    let mut hash = Hash::new(Kind::Identities);
+    hash.bytes(&identities_to_bytes(identities));
     hash.end()
 }
 
@@ -170,9 +185,7 @@ pub(super) fn of_session(id: SessionId, it: &Session) -> u64 {
     ] {
         hash.word(word);
     }
-    if !it.identities.as_slice().is_empty() {
-        hash.bytes(&identities_to_bytes(&it.identities));
-    }
+    hash.word(it.identities_hash());
     hash.end()
 }
 
@@ -259,6 +272,8 @@ enum Kind {
     Change,
     Lease,
     Mark,
+    Acl,
+    Identities,
 }
 
 /// One word at a time, each step reversible: items of one length that differ in one word differ.

@@ -44,11 +44,18 @@ impl Namespace {
             (Some(_), Some(otherwise)) => otherwise,
             (Some(error), None) => return Err(error),
         };
-        let (before, changes) = (self.state.clone(), self.changes.len());
+        let state = &self.state;
+        let (indexes, sessions) = (state.tree.indexes(), state.sessions.clone());
+        let changes = self.changes.len();
         let result = Run::new(self, actor).all(ops, held);
         if result.is_err() {
-            self.state = before;
-            self.changes.truncate(changes);
+            // Rather than to keep the tree as it was, for then each change copies what it changes.
+            for change in self.changes.drain(changes..).rev() {
+                self.state.history.pop();
+                self.state.tree.undo(&change);
+            }
+            self.state.tree.put_back(indexes);
+            self.state.sessions = sessions;
         }
         result
     }

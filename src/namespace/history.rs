@@ -16,11 +16,12 @@ use crate::{
     config::Parameters,
     id::Zxid,
     namespace::{
+        access::KeptAcl,
         digest::{self, Sum},
         quota::Metered,
         tree::{Listing, Value},
     },
-    op::{Acl, Content, Detail, Event, EventKind},
+    op::{Content, Detail, Event, EventKind},
     path::Path,
 };
 
@@ -86,7 +87,8 @@ impl Change {
     /// What it counts for against `history_bytes_max`: itself, and what only it keeps alive.
     fn weight(&self) -> u64 {
         let before = self.before.as_ref().map_or(0, |value| {
-            VALUE_BYTES + (value.data.len() + value.acl().map_or(0, Acl::bytes)) as u64
+            let acl = value.kept_acl().map_or(0, KeptAcl::bytes);
+            VALUE_BYTES + (value.data.len() + acl) as u64
         });
         CHANGE_BYTES + self.path.as_str().len() as u64 + before
     }
@@ -112,6 +114,13 @@ impl History {
         self.bytes += change.weight();
         self.sum.add(change.hash);
         self.changes.push_back(change);
+    }
+
+    /// Takes the newest change away, which then never happened.
+    pub(super) fn pop(&mut self) {
+        if let Some(change) = self.changes.pop_back() {
+            self.forget(&change);
+        }
     }
 
     /// Adds what happened before all that is here, as a snapshot tells it.

@@ -48,7 +48,7 @@ pub use self::{
 use crate::{
     command::{Command, KeepAlive},
     config::Parameters,
-    id::{LeaseId, Origin, SecretHash, SessionId, Zxid},
+    id::{LeaseId, Lineage, Origin, SecretHash, SessionId, Zxid},
     op::{Detail, Identities, LimitName, OpError, Outcome, Reply, Txn},
     path::Path,
 };
@@ -78,6 +78,7 @@ impl Namespace {
     pub(crate) fn new(parameters: Parameters) -> Self {
         Self::thaw(Frozen {
             parameters,
+            lineage: Lineage::NONE,
             zxid: Zxid::ZERO,
             clock_us: 0,
             wall_ms: 0,
@@ -90,6 +91,35 @@ impl Namespace {
     /// The state goes on from here.
     pub(crate) fn thaw(state: Frozen) -> Self {
         Self { lists_replaced: state.zxid, state, changes: Vec::new() }
+    }
+
+    /// The state that a cluster begins with that is founded from this one.
+    ///
+    /// No zxid, and no id of a session or lease, that this cluster gave after this state comes
+    /// again. Its sessions end, for nobody knows what they were told after this state; with them
+    /// go their nodes. Nobody can resume from before it.
+    ///
+    /// # Errors
+    ///
+    /// What is at its end, after about four million restores on top of each other.
+    pub(crate) fn into_restored(mut self) -> Result<Self, &'static str> {
+        let next_id = self.state.sessions.next_id() + RESTORE_JUMP;
+        let zxid = self.state.zxid.as_u64() + RESTORE_JUMP;
+        if LeaseId::new(next_id).is_none() {
+            return Err("it has no ids for sessions left");
+        }
+        if zxid >= snapshot::COUNTER_MAX {
+            return Err("it has no zxids left");
+        }
+        self.state.zxid = Zxid::new(zxid);
+        while let Some((id, _)) = self.state.sessions.after(None) {
+            self.end_session(id);
+        }
+        let state = &mut self.state;
+        state.sessions = Sessions::starting_at(next_id);
+        state.history = History::new(state.zxid);
+        state.lineage = Lineage::NONE;
+        Ok(Self::thaw(self.state))
     }
 
     /// Moves the clocks before the commands of an entry (ARCHITECTURE.md, rule 4).
@@ -137,7 +167,13 @@ impl Namespace {
             Command::KeepAlives(items) => self.apply_keep_alives(items),
             Command::Expire { lease } => self.expire(lease),
             Command::ReapNode { path, czxid } => self.reap_node(path, czxid),
-            Command::PinStore { .. } | Command::CompareStates { .. } => Applied::Nothing,
+            Command::PinStore { store, .. } => {
+                if self.state.lineage == Lineage::NONE {
+                    self.state.lineage = Lineage::of(store);
+                }
+                Applied::Nothing
+            }
+            Command::CompareStates { .. } => Applied::Nothing,
         }
     }
 
@@ -170,8 +206,8 @@ impl Namespace {
 
     /// The tree as it is now, for somebody who may see everything; O(1).
     pub(crate) fn view(&self) -> View {
-        let Frozen { zxid, clock_us, tree, sessions, .. } = &self.state;
-        View::new((*zxid, *clock_us), tree.clone(), sessions.clone())
+        let Frozen { lineage, zxid, clock_us, tree, sessions, .. } = &self.state;
+        View::new((*lineage, *zxid, *clock_us), tree.clone(), sessions.clone())
     }
 
     /// The tree as it is now, and as it was; O(1).
@@ -198,6 +234,11 @@ impl Namespace {
     /// The last transaction.
     pub(crate) fn zxid(&self) -> Zxid {
         self.state.zxid
+    }
+
+    /// Of which history its zxids are.
+    pub(crate) fn lineage(&self) -> Lineage {
+        self.state.lineage
     }
 
     /// The replicated clock.
@@ -276,14 +317,11 @@ impl Namespace {
     ) -> Reply {
         let state = &mut self.state;
         let room_bytes = session::room_bytes(&txn, &state.parameters);
-        let keeps = Some((acked, room_bytes));
-        let admission = state.sessions.admit(id, epoch, seq, keeps, &state.parameters);
-        match admission {
-            Admission::Refuse(error) => self.reply(Err(error)),
-            Admission::Cached(reply) => reply,
-            Admission::Next => {
-                let session = state.sessions.get(id);
-                let who = session.map(|it| it.identities.clone()).unwrap_or_default();
+        let keeps = (acked, room_bytes);
+        match state.sessions.begin(id, epoch, seq, keeps, &state.parameters) {
+            (Admission::Refuse(error), _) => self.reply(Err(error)),
+            (Admission::Cached(reply), _) => reply,
+            (Admission::Next, who) => {
                 let result = self.execute(&txn, &Actor { session: Some(id), who });
                 let reply = self.reply(result);
                 self.state.sessions.record(id, reply.clone());
@@ -438,6 +476,8 @@ impl fmt::Debug for Namespace {
 #[derive(Clone)]
 pub(crate) struct Frozen {
     parameters: Parameters,
+    /// Set by the first entry that names a store, which is the first one with commands.
+    lineage: Lineage,
     zxid: Zxid,
     clock_us: u64,
     wall_ms: u64,
@@ -451,6 +491,7 @@ impl Frozen {
     pub(crate) fn digest(&self) -> Digest {
         let head = digest::Head {
             parameters: &self.parameters,
+            lineage: self.lineage,
             zxid: self.zxid,
             clock_us: self.clock_us,
             wall_ms: self.wall_ms,
@@ -469,10 +510,14 @@ impl Frozen {
         [self.tree.sum, self.sessions.sum(), self.history.sum()]
     }
 
-    #[cfg(test)]
     /// The last transaction.
     pub(crate) fn zxid(&self) -> Zxid {
         self.zxid
+    }
+
+    /// Of which history its zxids are.
+    pub(crate) fn lineage(&self) -> Lineage {
+        self.lineage
     }
 }
 
@@ -528,6 +573,9 @@ pub(crate) enum Applied {
     /// The command is not for this state machine.
     Nothing,
 }
+
+/// Zxids, and ids of sessions and leases, that a restored cluster leaves to the one before it.
+const RESTORE_JUMP: u64 = 1 << 40;
 
 fn limit(limit: LimitName, value: usize, max: usize) -> OpError {
     OpError::Limit { limit, value: value as u64, max: max as u64 }

@@ -85,8 +85,14 @@ impl Tree {
         self.quotas.get(path)
     }
 
-    /// Refuses what would add so much to the node or below it, if a hard bound would be passed.
-    pub(super) fn check_quotas(&self, path: &str, added: Usage) -> Result<(), OpError> {
+    /// Refuses what would add so much to the node or below it, if a hard bound would be passed. How
+    /// much there is, is only for those who may read the node with the quota.
+    pub(super) fn check_quotas(
+        &self,
+        path: &str,
+        added: Usage,
+        who: &Identities,
+    ) -> Result<(), OpError> {
         for above in self.metered_above(path) {
             let Some(Metered { quota, usage }) = self.quotas.get(above) else {
                 continue;
@@ -97,6 +103,8 @@ impl Tree {
             ] {
                 let value = used + more;
                 if let Some(max) = max.filter(|&max| more > 0 && value > max) {
+                    let shown = self.get(above).and_then(|znode| znode.shown(value, who));
+                    let value = shown.unwrap_or(max.saturating_add(1));
                     let path = Path::from_shared_checked(Arc::from(above));
                     return Err(OpError::Quota { path, limit, value, max });
                 }
@@ -107,6 +115,9 @@ impl Tree {
 
     /// Counts what came to the node or below it, and what went.
     pub(super) fn count(&mut self, path: &str, came: Usage, went: Usage) {
+        if self.quotas.is_empty() {
+            return;
+        }
         let above: Vec<&str> = self.metered_above(path).collect();
         for above in above {
             if let Some(metered) = self.quotas.get_mut(above) {
@@ -121,10 +132,25 @@ impl Tree {
     }
 
     /// The paths at and above `path` that have a quota, deepest first.
+    ///
+    /// Levels where no quota is near are jumped over: a path may have 2,048 of them.
     fn metered_above<'a>(&self, path: &'a str) -> impl Iterator<Item = &'a str> {
-        let first = Some(path).filter(|_| !self.quotas.is_empty());
-        let all = iter::successors(first, |path| parent(path));
-        all.filter(|path| self.quotas.contains_key(*path))
+        let mut next = Some(path);
+        iter::from_fn(move || {
+            while let Some(at) = next {
+                #[cfg(test)]
+                tests::LOOKS.set(tests::LOOKS.get() + 1);
+                // All that lie above it come before it.
+                let (nearest, _) = self.quotas.get_prev(at)?;
+                if **nearest == *at || **nearest == *"/" || super::tree::is_below(at, nearest) {
+                    let found = &path[..nearest.len()];
+                    next = parent(found);
+                    return Some(found);
+                }
+                next = Some(common(at, nearest));
+            }
+            None
+        })
     }
 
     /// Each write counts in every quota above it, so there are few above each other.
@@ -161,6 +187,17 @@ impl Tree {
     }
 }
 
+/// The lowest path at or above `path` whose text begins the other's, too.
+fn common<'a>(path: &'a str, other: &str) -> &'a str {
+    let (path_bytes, other) = (path.as_bytes(), other.as_bytes());
+    let same = path_bytes.iter().zip(other).take_while(|(one, two)| one == two).count();
+    let end = match path_bytes.get(same) {
+        Some(b'/') | None => same,
+        Some(_) => path_bytes[..same].iter().rposition(|&byte| byte == b'/').unwrap_or(0),
+    };
+    &path[..end.max(1)]
+}
+
 /// Quotas above each other.
 pub(super) const QUOTAS_NESTED_MAX: u64 = 8;
 
@@ -172,4 +209,52 @@ pub(super) fn node(bytes: usize) -> Usage {
 /// So many bytes of data.
 pub(super) fn data(bytes: usize) -> Usage {
     Usage { nodes: 0, bytes: bytes as u64 }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    thread_local! {
+        /// How often a quota was looked for.
+        pub(in crate::namespace) static LOOKS: Cell<u64> = const { Cell::new(0) };
+    }
+
+    /// Whatever the names, and wherever quotas are: as if every level were looked at.
+    #[test]
+    fn every_quota_above_a_path_is_found() {
+        let names = ["a", "a-", "a b", "b", "a\u{e9}", "a\u{ea}"];
+        let mut paths = vec!["/".to_string()];
+        for depth in 0..3 {
+            let level: Vec<_> = paths
+                .iter()
+                .filter(|it| it.matches('/').count() == depth.max(1))
+                .cloned()
+                .collect();
+            let level = level.iter().filter(|it| (depth == 0) == (*it == "/"));
+            let below =
+                |top: &String| names.map(|it| format!("{}/{it}", top.trim_end_matches('/')));
+            let next: Vec<_> = level.flat_map(below).collect();
+            paths.extend(next);
+        }
+        assert_eq!(paths.len(), 1 + 6 + 36 + 216);
+        let mut draw = 1u64;
+        for round in 0..200 {
+            let mut tree = Tree::new(0);
+            for path in &paths {
+                draw = draw.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                if draw >> 33 < (1 << 31) / (2 + round % 40) {
+                    let metered = Metered { quota: Quota::default(), usage: Usage::default() };
+                    tree.meter(&Arc::from(path.as_str()), Some(metered));
+                }
+            }
+            for path in &paths {
+                let all = iter::successors(Some(path.as_str()), |path| parent(path));
+                let all: Vec<_> = all.filter(|path| tree.quotas.contains_key(*path)).collect();
+                assert_eq!(tree.metered_above(path).collect::<Vec<_>>(), all, "{path}");
+            }
+        }
+    }
 }

@@ -75,7 +75,7 @@ impl Sessions {
         let ttl_us = ttl_us.min(parameters.ttl_us_max).max(parameters.ttl_us_min);
         let mut session = Session::new(secret, ttl_us, base_us.saturating_add(ttl_us), zxid);
         session.opener = Some(opener);
-        session.identities = identities;
+        session.set_identities(identities);
         let state = session.state(id);
         self.insert(id, session);
         Ok(state)
@@ -96,7 +96,9 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// [`OpError::Moved`] if the session was attached since, for then the repeat is a late one.
+    /// [`OpError::Moved`] if the session was attached since, for then the repeat is a late one;
+    /// [`OpError::OtherIdentities`] if it would be the same attachment with other identities: which
+    /// of two openings comes first is nobody's choice, so neither replaces those of the other.
     pub(super) fn reopen(
         &mut self,
         id: SessionId,
@@ -109,11 +111,14 @@ impl Sessions {
         if !same && (session.opener.is_none() || epoch != FIRST_EPOCH) {
             return Err(OpError::Moved { session: id, epoch });
         }
+        if same && session.identities() != &identities {
+            return Err(OpError::OtherIdentities { session: id });
+        }
         self.renew(id, base_us, |session| {
             if !same {
                 session.opener = Some(opener);
                 session.epoch += 1;
-                session.identities = identities;
+                session.set_identities(identities);
                 session.keep_alive = 0;
             }
         });
@@ -140,7 +145,7 @@ impl Sessions {
         self.renew(id, base_us, |session| {
             session.opener = None;
             session.epoch = epoch;
-            session.identities = identities;
+            session.set_identities(identities);
             session.keep_alive = 0;
         });
         let session = self.get(id).ok_or(OpError::SessionEnded { session: id })?;
@@ -153,7 +158,7 @@ impl Sessions {
         if session.epoch != epoch {
             return Err(OpError::Moved { session: id, epoch: session.epoch });
         }
-        Ok(&session.identities)
+        Ok(session.identities())
     }
 
     /// Renews a session or a lease if the keep-alive is the newest of the attachment in force
@@ -187,9 +192,35 @@ impl Sessions {
         admission.unwrap_or(Admission::Refuse(OpError::SessionEnded { session: id }))
     }
 
-    /// Keeps the reply to the next number of a session, which thereby is consumed.
+    /// The same for a transaction, and whose it is. If it is the next command, the sum is without
+    /// the session until its reply is [recorded](Self::record).
+    pub(super) fn begin(
+        &mut self,
+        id: SessionId,
+        epoch: u64,
+        seq: u64,
+        keeps: (u64, u64),
+        parameters: &Parameters,
+    ) -> (Admission, Identities) {
+        let Some(session) = self.by_id.get_mut(&id).map(Arc::make_mut) else {
+            let ended = OpError::SessionEnded { session: id };
+            return (Admission::Refuse(ended), Identities::none());
+        };
+        self.sum.remove(digest::of_session(id, session));
+        let admission = session.admit(id, epoch, seq, Some(keeps), parameters);
+        if !matches!(admission, Admission::Next) {
+            self.sum.add(digest::of_session(id, session));
+        }
+        (admission, session.identities().clone())
+    }
+
+    /// Keeps the reply to a transaction that was [begun](Self::begin), and thereby consumes its
+    /// number.
     pub(super) fn record(&mut self, id: SessionId, reply: Reply) {
-        self.change(id, |session| session.record(reply));
+        if let Some(session) = self.by_id.get_mut(&id).map(Arc::make_mut) {
+            session.record(reply);
+            self.sum.add(digest::of_session(id, session));
+        }
     }
 
     /// Ends a session with its leases; gives the ephemeral nodes of all in path order.
@@ -316,8 +347,8 @@ pub(super) struct Session {
     pub(super) opened: Zxid,
     /// Where it was opened under the epoch in force; `None` once it was attached.
     pub(super) opener: Option<Opener>,
-    /// As they were handed in with the attachment.
-    pub(super) identities: Identities,
+    /// `None` for nobody in particular.
+    who: Option<Arc<Who>>,
     pub(super) ephemerals: OrdSet<Arc<str>>,
     /// Beside the session's own.
     pub(super) leases: OrdSet<LeaseId>,
@@ -341,7 +372,7 @@ impl Session {
             keep_alive: 0,
             opened,
             opener: None,
-            identities: Identities::none(),
+            who: None,
             ephemerals: OrdSet::new(),
             leases: OrdSet::new(),
             owned: 0,
@@ -349,6 +380,22 @@ impl Session {
             reply_bytes: 0,
             kept: Sum::default(),
         }
+    }
+
+    /// As they were handed in with the attachment.
+    pub(super) fn identities(&self) -> &Identities {
+        self.who.as_ref().map_or(&NOBODY, |who| &who.identities)
+    }
+
+    pub(super) fn set_identities(&mut self, identities: Identities) {
+        let somebody = !identities.as_slice().is_empty();
+        let who = || Who { hash: digest::of_identities(&identities), identities };
+        self.who = somebody.then(who).map(Arc::new);
+    }
+
+    /// What they come to in the digest.
+    pub(super) fn identities_hash(&self) -> u64 {
+        self.who.as_ref().map_or(0, |who| who.hash)
     }
 
     /// What becomes of a command (rule 7). `keeps` is the client's watermark, and the room that the
@@ -464,6 +511,12 @@ impl Session {
     }
 }
 
+/// Identities, and what they come to in the digest, worked out once.
+struct Who {
+    identities: Identities,
+    hash: u64,
+}
+
 /// What becomes of a sequenced command.
 pub(super) enum Admission {
     /// It is the next one.
@@ -553,6 +606,7 @@ fn error_bytes(error: &OpError) -> u64 {
     }
 }
 
+static NOBODY: Identities = Identities::none();
 /// About what a reply takes in memory beyond its path's text.
 const REPLY_BYTES: u64 = 192;
 /// What the largest reply counts for.

@@ -22,7 +22,7 @@ use imbl::{GenericHashMap, OrdMap, OrdSet, shared_ptr::DefaultSharedPtr};
 use crate::{
     id::{LeaseId, Zxid},
     namespace::{
-        access::special_of,
+        access::{KeptAcl, special_of},
         digest::{self, Sum},
         history::{Change, Parent},
         limit,
@@ -103,7 +103,7 @@ impl Tree {
             return Err(OpError::NodeExists { path });
         }
         let special = special_of(parent, new.acl, new.lifetime, (&path, who), at)?;
-        self.check_quotas(parent_path, quota::node(new.data.len()))?;
+        self.check_quotas(parent_path, quota::node(new.data.len()), who)?;
         let value = Arc::new(Value {
             data: own(new.data),
             czxid: at.zxid,
@@ -147,28 +147,23 @@ impl Tree {
         who: &Identities,
         at: Stamp,
     ) -> Result<(Outcome, Change), OpError> {
-        let check = |znode: &Znode| {
-            znode.require(path.as_str(), who, Rights::WRITE)?;
-            znode.check_version(&path, version)
-        };
-        if !self.quotas.is_empty() {
-            let znode = self.existing(&path)?;
-            check(znode)?;
-            let more = data.len().saturating_sub(znode.data.len());
-            self.check_quotas(path.as_str(), quota::data(more))?;
-        }
+        // All that is there is read before anything is taken for a change: a processor reads ahead,
+        // but waits at each step of a way that it takes.
+        let znode = self.existing(&path)?;
+        znode.require(path.as_str(), who, Rights::WRITE)?;
+        znode.check_version(&path, version, who)?;
+        let more = data.len().saturating_sub(znode.data.len());
+        self.check_quotas(path.as_str(), quota::data(more), who)?;
         let hash = digest::of_path(path.as_str());
+        let data_hash = digest::of_data(hash, &znode.data);
         let changed = self.change_hashed(path.as_str(), hash, |znode| {
-            check(znode)?;
             let before = znode.replace(own(data), at);
-            Ok((znode.stat(), before, Arc::clone(&znode.value), znode.listing))
+            (znode.stat(), before, Arc::clone(&znode.value), znode.listing)
         });
-        let Some((changed, znode_hash)) = changed else {
+        let Some(((stat, before, after, listing), znode_hash)) = changed else {
             return Err(OpError::NoNode { path });
         };
-        let (stat, before, after, listing) = changed?;
         self.count(path.as_str(), quota::data(data.len()), quota::data(before.data.len()));
-        let data_hash = digest::of_data(hash, &before.data);
         self.sum.remove(data_hash);
         self.sum.add(digest::of_data(hash, data));
         let change = Change {
@@ -199,9 +194,9 @@ impl Tree {
         }
         let znode = self.existing(path)?;
         self.require_delete(path.as_str(), who)?;
-        znode.check_version(path, version)?;
+        znode.check_version(path, version, who)?;
         if !znode.children.is_empty() {
-            let children = znode.children.len() as u64;
+            let children = znode.shown(znode.children.len() as u64, who);
             return Err(OpError::NotEmpty { path: path.clone(), children });
         }
         Ok((Outcome::Deleted, self.remove_leaf(Arc::clone(path.shared()), at)))
@@ -225,20 +220,25 @@ impl Tree {
             if !is_below(next, path.as_str()) {
                 break;
             }
-            self.require_delete(next, who)?;
+            self.require_delete_below(path, next, who)?;
             if paths.len() as u64 >= max {
                 let value = max.saturating_add(1);
                 return Err(OpError::Limit { limit: LimitName::SubtreeNodes, value, max });
             }
             paths.push(Arc::clone(next));
         }
-        // Above what is deleted, only the topmost node's parent changes.
+        // Above what is deleted, only the topmost node's parent changes, and what quotas count.
+        let mut went = Usage::default();
         let removed = |path: Arc<str>| {
             let above = parent(&path).and_then(|parent| self.get(parent));
             let above = above.map(Znode::as_parent).unwrap_or_default();
-            self.remove(path, above, at)
+            let change = self.take_out(path, above, at);
+            went.nodes += 1;
+            went.bytes += change.before.as_ref().map_or(0, |value| value.data.len() as u64);
+            change
         };
         let changes = paths.into_iter().rev().map(removed).collect();
+        self.count(path.as_str(), Usage::default(), went);
         self.unlist(path.as_str(), at);
         Ok(changes)
     }
@@ -246,7 +246,10 @@ impl Tree {
     /// Removes a node that has no children, whoever owns it.
     pub(super) fn remove_leaf(&mut self, path: Arc<str>, at: Stamp) -> Change {
         let above = self.unlist(&path, at);
-        self.remove(path, above, at)
+        let change = self.take_out(path, above, at);
+        let bytes = change.before.as_ref().map_or(0, |value| value.data.len());
+        self.count(change.path.as_str(), Usage::default(), quota::node(bytes));
+        change
     }
 
     /// The nodes that may be removed at `clock_us`, those that waited longest first.
@@ -333,6 +336,16 @@ impl Tree {
         Some((result, hash_before))
     }
 
+    /// What takes back no change: to be [put back](Self::put_back) after them; O(1).
+    pub(super) fn indexes(&self) -> Indexes {
+        Indexes { due: self.due.clone(), quotas: self.quotas.clone(), sum: self.sum }
+    }
+
+    /// As it was, once the changes since were [taken back](Self::undo).
+    pub(super) fn put_back(&mut self, Indexes { due, quotas, sum }: Indexes) {
+        (self.due, self.quotas, self.sum) = (due, quotas, sum);
+    }
+
     /// Takes back the last change, in a tree that is only looked at: what is kept up for those that
     /// go on, deadlines and the sum, stays as it is.
     pub(super) fn undo(&mut self, change: &Change) {
@@ -388,8 +401,9 @@ impl Tree {
         Arc::make_mut(&mut znode.value).data = data;
     }
 
-    /// Takes a node out; its parent, which was like this before, still lists it or does no more.
-    fn remove(&mut self, path: Arc<str>, above: Parent, at: Stamp) -> Change {
+    /// Takes a node out whose children are gone, as far as itself goes; its parent, which was like
+    /// this before, still lists it or does no more. Quotas above it still count it.
+    fn take_out(&mut self, path: Arc<str>, above: Parent, at: Stamp) -> Change {
         let znode = self.nodes.remove(&*path).unwrap_or_default();
         if let Some(deadline_us) = znode.deadline(self.grace_us) {
             self.due.remove(&(deadline_us, Arc::clone(&path)));
@@ -397,11 +411,10 @@ impl Tree {
         let hash = digest::of_path(&path);
         let hashes = [digest::of_znode(hash, &znode), digest::of_data(hash, &znode.data)];
         hashes.into_iter().for_each(|hash| self.sum.remove(hash));
-        let mut metered = None;
-        if !self.quotas.is_empty() {
-            metered = self.meter(&path, None);
-            self.count(&path, Usage::default(), quota::node(znode.data.len()));
-        }
+        let metered = self.meter(&path, None);
+        // What was below it has gone before it.
+        let metered =
+            metered.map(|it| Metered { usage: quota::node(znode.data.len()), quota: it.quota });
         let change = Change {
             zxid: at.zxid,
             kind: Some(EventKind::Deleted),
@@ -472,6 +485,13 @@ impl Tree {
     }
 }
 
+/// What a tree keeps up beside its nodes.
+pub(super) struct Indexes {
+    due: OrdSet<(u64, Arc<str>)>,
+    quotas: OrdMap<Arc<str>, Metered>,
+    sum: Sum,
+}
+
 /// One node; its path is the map's key.
 #[derive(Clone, Default)]
 pub(super) struct Znode {
@@ -510,8 +530,7 @@ pub(super) struct Listing {
 /// What few nodes have.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Special {
-    /// Invariant: none that grants everything to everybody.
-    pub(super) acl: Option<Acl>,
+    pub(super) acl: Option<KeptAcl>,
     /// Changes of the list.
     pub(super) aversion: u64,
     pub(super) lifetime: Lifetime,
@@ -523,7 +542,7 @@ pub(super) struct Special {
 impl Special {
     /// `None` if it says nothing.
     pub(super) fn new(
-        acl: Option<Acl>,
+        acl: Option<KeptAcl>,
         aversion: u64,
         lifetime: Lifetime,
         since_us: u64,
@@ -535,10 +554,15 @@ impl Special {
 }
 
 impl Znode {
-    fn check_version(&self, path: &Path, expected: Option<u64>) -> Result<(), OpError> {
+    fn check_version(
+        &self,
+        path: &Path,
+        expected: Option<u64>,
+        who: &Identities,
+    ) -> Result<(), OpError> {
         match expected {
             Some(expected) if expected != self.version => {
-                let (path, actual) = (path.clone(), self.version);
+                let (path, actual) = (path.clone(), self.shown(self.version, who));
                 Err(OpError::BadVersion { path, expected, actual })
             }
             _ => Ok(()),

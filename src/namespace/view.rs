@@ -5,7 +5,7 @@ use std::{fmt, ops::Bound, sync::Arc};
 use bytes::Bytes;
 
 use crate::{
-    id::{LeaseId, SessionId, Zxid},
+    id::{LeaseId, Lineage, SessionId, Zxid},
     namespace::{
         history::Change,
         session::Sessions,
@@ -25,6 +25,7 @@ use crate::{
 /// goes on. Holding one keeps what was deleted since alive.
 #[derive(Clone)]
 pub struct View {
+    lineage: Lineage,
     zxid: Zxid,
     clock_us: u64,
     tree: Tree,
@@ -41,9 +42,13 @@ impl View {
     pub const OWNED_MAX: usize = 1024;
 
     /// What nobody is refused anything of.
-    pub(super) fn new((zxid, clock_us): (Zxid, u64), tree: Tree, sessions: Sessions) -> Self {
+    pub(super) fn new(
+        (lineage, zxid, clock_us): (Lineage, Zxid, u64),
+        tree: Tree,
+        sessions: Sessions,
+    ) -> Self {
         let who = Identities::superuser();
-        Self { zxid, clock_us, tree, sessions, who, today: None }
+        Self { lineage, zxid, clock_us, tree, sessions, who, today: None }
     }
 
     /// The same for somebody else.
@@ -90,6 +95,11 @@ impl View {
     /// The last transaction that it shows.
     pub fn zxid(&self) -> Zxid {
         self.zxid
+    }
+
+    /// Of which history its zxids are.
+    pub fn lineage(&self) -> Lineage {
+        self.lineage
     }
 
     /// The node, and whether whoever looks may read it.

@@ -182,7 +182,12 @@ impl Node {
         let mut changes = batch.0.is_empty();
         while let Some(command) = Batch::next_command(&mut batch) {
             match command {
-                Ok(Command::PinStore { node, store }) => self.membership.pin(node, store),
+                Ok(command @ Command::PinStore { node, store }) => {
+                    self.membership.pin(node, store);
+                    if !covered {
+                        self.namespace.apply(command);
+                    }
+                }
                 // The state holds what it did.
                 Ok(_) if covered => {}
                 Ok(Command::CompareStates { index, version, digest }) => {
@@ -315,7 +320,8 @@ impl Node {
             };
             let ttl = std::time::Duration::from_micros(state.ttl_us);
             let (session, epoch, last_seq) = (state.id, state.epoch, state.last_seq);
-            Attachment { session, epoch, ttl, until, last_seq }
+            let lineage = self.namespace.lineage();
+            Attachment { session, epoch, ttl, until, last_seq, lineage }
         });
         self.outputs.push(Output::Session { ticket, result });
     }

@@ -98,10 +98,9 @@ pub enum SubmitError {
         /// What the node has applied.
         applied: Zxid,
     },
-    /// A transaction that a watch is to start from lies before the history.
-    #[error(
-        "events after {from} are no longer kept; the oldest zxid to resume from is {resume_at}"
-    )]
+    /// A transaction that a watch is to start from lies before the history, or in that of another
+    /// [`Lineage`](crate::Lineage): read the tree again, and watch from there.
+    #[error("events after {from} are not kept here; the oldest zxid to resume from is {resume_at}")]
     Compacted {
         /// Where the watch was to start.
         from: Zxid,

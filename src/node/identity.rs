@@ -29,6 +29,8 @@ pub(crate) struct Identity {
     own: Incarnation,
     /// CRC32C of the bootstrap snapshot; founders must agree on it.
     bootstrap: u32,
+    /// CRC32C of the backup that it was made from.
+    backup: Option<u32>,
     /// The founding members, while this member is a founder.
     founders: Option<BTreeSet<NodeId>>,
     founded: bool,
@@ -70,6 +72,18 @@ pub enum LocalRecordError {
         /// As it is set up now.
         configured: u32,
     },
+    /// The store was founded empty, or from another backup.
+    #[error(
+        "the store was founded {}, and is now to be founded from another backup \
+         ({configured:08x}): start with an empty directory, or without the backup",
+        stored.map_or("empty".into(), |stored| format!("from the backup {stored:08x}"))
+    )]
+    OtherBackup {
+        /// CRC32C of what it was founded from.
+        stored: Option<u32>,
+        /// CRC32C of what it is to be founded from now.
+        configured: u32,
+    },
     /// A founder remains one for ever, and so does a member that joined.
     #[error(
         "the store {}; start with the kind of configuration that it was made with",
@@ -88,7 +102,7 @@ impl Identity {
     pub(crate) fn new(
         id: NodeId,
         own: Incarnation,
-        bootstrap: u32,
+        (bootstrap, backup): (u32, Option<u32>),
         founders: Option<BTreeSet<NodeId>>,
     ) -> Self {
         let founded = founders.as_ref().is_none_or(|founders| founders.len() == 1);
@@ -96,6 +110,7 @@ impl Identity {
             id,
             own,
             bootstrap,
+            backup,
             founders,
             founded,
             pins: BTreeMap::from([(id, own)]),
@@ -118,6 +133,13 @@ impl Identity {
         }
         if record.founder != self.founders.is_some() {
             return Err(LocalRecordError::OtherKind { founder: record.founder });
+        }
+        if let Some(configured) = self.backup.filter(|it| record.backup != Some(*it)) {
+            return Err(LocalRecordError::OtherBackup { stored: record.backup, configured });
+        }
+        if record.backup.is_some() {
+            // The backup need not be there any more, and without it nobody can say.
+            (self.bootstrap, self.backup) = (record.bootstrap, record.backup);
         }
         if record.founder && record.bootstrap != self.bootstrap {
             let (stored, configured) = (record.bootstrap, self.bootstrap);
@@ -173,6 +195,7 @@ impl Identity {
             recovering: self.recovering,
             pins: pins.freeze(),
             diverged_at: self.diverged_at,
+            backup: self.backup,
         };
         Some(record.encode_to_vec().into())
     }

@@ -84,7 +84,7 @@ use crate::{
     command::{Batch, Command},
     config::Config,
     consensus::{Consensus, MembershipChange},
-    id::{NodeId, Origin as OriginId},
+    id::{Lineage, NodeId, Origin as OriginId},
     namespace::{Namespace, Past, View},
     node::{
         cursors::Cursors, digests::Digests, divergence::Quarantine, drain::InFlight,
@@ -331,7 +331,8 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`SubmitError::Compacted`] when the watch is to resume from before the history;
+    /// [`SubmitError::Compacted`] when the watch is to resume from before the history, or from
+    /// another one ([`Watch::lineage`]);
     /// [`SubmitError::Behind`] when it is to resume from what this node has not applied yet;
     /// [`SubmitError::NotAttached`] when its session is not attached here;
     /// [`SubmitError::Overloaded`] past the number of watches; [`SubmitError::RateLimited`].
@@ -344,6 +345,11 @@ impl Node {
         }
         let zxid = self.namespace.zxid();
         let from = watch.from.unwrap_or(zxid);
+        let own = Some(self.namespace.lineage()).filter(|&it| it != Lineage::NONE);
+        if watch.from.is_some() && own.is_some_and(|own| watch.lineage.is_some_and(|it| it != own))
+        {
+            return Err(SubmitError::Compacted { from, resume_at: zxid });
+        }
         if from > zxid {
             return Err(SubmitError::Behind { from, applied: zxid });
         }
@@ -430,6 +436,7 @@ impl Node {
             applied: self.applied,
             last_index: self.consensus.last_index(),
             zxid: self.namespace.zxid(),
+            lineage: self.namespace.lineage(),
             members: self.membership.members.clone(),
             waiting,
             ended: self.ended.clone(),
@@ -477,7 +484,8 @@ impl Node {
         Ok(self.past().seen_by(self.who(caller)?))
     }
 
-    /// The whole state as this node has applied it, frozen in O(1), to be compared with others'.
+    /// The whole state as this node has applied it, frozen in O(1), to be compared with others' or
+    /// kept as a backup.
     pub fn image(&self) -> Image {
         Image::new(self.applied, self.source())
     }

@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use super::{Node, drain, identity::LocalRecordError};
 use crate::{
-    config::Config,
+    config::{Backup, Config},
     consensus::{Consensus, Options, RestoredLog},
     id::Incarnation,
     namespace::{Decoder, Namespace},
@@ -47,6 +47,12 @@ pub enum OpenError {
         /// What is wrong with it.
         why: String,
     },
+    /// The backup cannot be used.
+    #[error("the backup cannot be used: {why}")]
+    Backup {
+        /// What is wrong with it.
+        why: String,
+    },
     /// The log holds entries or votes but no snapshot that they stand on.
     #[error(
         "the log has entries or votes but no snapshot to stand on; put the lost files back, or \
@@ -71,12 +77,20 @@ impl Node {
     /// # Errors
     ///
     /// [`OpenError`] says what cannot be used, and what to do.
-    pub fn open(config: Config, mut restored: Restored) -> Result<Self, OpenError> {
+    pub fn open(mut config: Config, mut restored: Restored) -> Result<Self, OpenError> {
         let own = Incarnation { store: restored.store, boot: restored.boot };
-        let founding = config.founders.as_ref().map(|founders| bootstrap(&config, founders));
-        let crc = founding.as_ref().map_or(0, |writes| writes.1);
-        let mut identity = Identity::new(config.id, own, crc, config.founders.clone());
-        let was_used = restored.local.is_some();
+        let (backup, was_used) = (config.backup.take(), restored.local.is_some());
+        let of_backup = backup.as_ref().map(|backup| backup.crc);
+        let begin = |founders| {
+            let namespace = match backup.as_ref().filter(|_| !was_used) {
+                Some(backup) => read_backup(&config, backup)?,
+                None => Namespace::new(config.parameters()),
+            };
+            Ok::<_, OpenError>(Founding::new(&config, founders, namespace))
+        };
+        let founding = config.founders.as_ref().map(begin).transpose()?;
+        let crcs = (founding.as_ref().map_or(0, |it| it.crc), of_backup);
+        let mut identity = Identity::new(config.id, own, crcs, config.founders.clone());
         if let Some(record) = restored.local.clone() {
             identity.restore(record)?;
         }
@@ -92,7 +106,7 @@ impl Node {
         let (namespace, membership, next_write) = match &restored.snapshot {
             Some(snapshot) => {
                 let chunks = snapshot.chunks.iter().cloned();
-                let restored = restore(&config, chunks);
+                let restored = restore(Decoder::new(config.cluster), chunks);
                 let index = snapshot.index;
                 let (namespace, membership) =
                     restored.map_err(|why| OpenError::Snapshot { index, why })?;
@@ -102,12 +116,15 @@ impl Node {
                 }
                 (namespace, membership, Write::default())
             }
-            None => {
-                let namespace = Namespace::new(config.parameters());
-                let founders = config.founders.as_ref();
-                let membership = founders.map(Membership::founding).unwrap_or_default();
-                (namespace, membership, founding.map(|it| it.0).unwrap_or_default())
-            }
+            None => match founding {
+                Some(Founding { namespace, membership, write, .. }) => {
+                    (namespace, membership, write)
+                }
+                None => {
+                    let namespace = Namespace::new(config.parameters());
+                    (namespace, Membership::default(), Write::default())
+                }
+            },
         };
         let hard_state = raised.flatten().or(next_write.hard_state);
         let next_write = Write { hard_state, ..next_write };
@@ -230,31 +247,51 @@ fn accept_cut_tail(
     restored.hard_state
 }
 
-/// The bootstrap snapshot as a write, and its checksum: alike on every founder.
-fn bootstrap(config: &Config, founders: &BTreeSet<crate::NodeId>) -> (Write, u32) {
-    let source = Source {
-        frozen: Namespace::new(config.parameters()).freeze(),
-        cluster: config.cluster,
-        membership: Membership::founding(founders),
-    };
-    let (index, term) = FOUNDING;
-    let mut local = super::transfer::Local::new(FOUNDING, 0, &source, 1 << 20);
-    let mut snapshot = Vec::new();
-    while !local.write(1, 1 << 20, &mut snapshot) {}
-    let crc = match snapshot.last() {
-        Some(SnapshotWrite::Finish { crc, .. }) => *crc,
-        _ => 0,
-    };
-    snapshot.push(SnapshotWrite::Install { index, term, reset_log: true });
-    let hard_state = Some(HardState::new(term, 0, index));
-    (Write { snapshot, hard_state, ..Write::default() }, crc)
+/// What a founder begins with, alike on every one.
+struct Founding {
+    namespace: Namespace,
+    membership: Membership,
+    /// The bootstrap snapshot.
+    write: Write,
+    /// Its checksum.
+    crc: u32,
+}
+
+impl Founding {
+    fn new(config: &Config, founders: &BTreeSet<crate::NodeId>, namespace: Namespace) -> Self {
+        let membership = Membership::founding(founders);
+        let (frozen, cluster) = (namespace.freeze(), config.cluster);
+        let source = Source { frozen, cluster, membership: membership.clone() };
+        let (index, term) = FOUNDING;
+        let mut local = super::transfer::Local::new(FOUNDING, 0, &source, 1 << 20);
+        let mut snapshot = Vec::new();
+        while !local.write(1, 1 << 20, &mut snapshot) {}
+        let crc = match snapshot.last() {
+            Some(SnapshotWrite::Finish { crc, .. }) => *crc,
+            _ => 0,
+        };
+        snapshot.push(SnapshotWrite::Install { index, term, reset_log: true });
+        let hard_state = Some(HardState::new(term, 0, index));
+        let write = Write { snapshot, hard_state, ..Write::default() };
+        Self { namespace, membership, write, crc }
+    }
+}
+
+/// The state that a cluster begins with which is founded from a backup.
+fn read_backup(config: &Config, backup: &Backup) -> Result<Namespace, OpenError> {
+    let of_backup = |why: String| OpenError::Backup { why };
+    let chunks = backup.chunks.iter().cloned();
+    let (namespace, _) = restore(Decoder::of_backup(), chunks).map_err(of_backup)?;
+    match namespace.parameters().difference(&config.parameters()) {
+        Some(other) => Err(OpenError::OtherParameters(other)),
+        None => namespace.into_restored().map_err(|why| of_backup(why.into())),
+    }
 }
 
 fn restore(
-    config: &Config,
+    mut decoder: Decoder,
     chunks: impl Iterator<Item = bytes::Bytes>,
 ) -> Result<(Namespace, Membership), String> {
-    let mut decoder = Decoder::new(config.cluster);
     for chunk in chunks {
         decoder.feed(chunk).map_err(|error| error.to_string())?;
     }

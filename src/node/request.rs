@@ -6,7 +6,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use crate::{
-    id::{LeaseId, NodeId, Secret, SessionId, Zxid},
+    id::{LeaseId, Lineage, NodeId, Secret, SessionId, Zxid},
     namespace::{Change, View},
     node::error::RequestError,
     op::{
@@ -37,8 +37,9 @@ pub enum Request {
         secret: Secret,
         /// How long the session lives without a keep-alive.
         ttl: Duration,
-        /// Who the client is, as the application has verified it. A repeat that gives the same
-        /// attachment leaves those that it has.
+        /// Who the client is, as the application has verified it. A repeat for the same attachment
+        /// has the same ones, in the same order, or is refused
+        /// ([`OpError::OtherIdentities`]): attach the session to replace them.
         identities: Identities,
     },
     /// Attaches an existing session to this node. Answered by [`Output::Session`].
@@ -265,6 +266,9 @@ pub struct Watch {
     pub progress_ticks: Option<NonZeroU32>,
     /// Resume after this transaction; `None` starts at what the node has applied.
     pub from: Option<Zxid>,
+    /// Of which history `from` is. Of another one there is nothing to resume: it ends
+    /// `Compacted`. `None` is for a zxid that did not outlive the node that told of it.
+    pub lineage: Option<Lineage>,
     /// Events that may be handed out before [`Node::credit`](crate::node::Node::credit) asks for
     /// more.
     pub credit: u32,
@@ -290,6 +294,7 @@ impl Watch {
             once: false,
             progress_ticks: None,
             from: None,
+            lineage: None,
             credit,
         }
     }
@@ -421,6 +426,8 @@ pub struct Attachment {
     pub until: Duration,
     /// The sequence number of the last command that was applied.
     pub last_seq: u64,
+    /// Of which history the cluster's zxids are.
+    pub lineage: Lineage,
 }
 
 /// Why an attachment is over.

@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use crate::{
     command::{CommandError, Release},
-    id::{Boot, Incarnation, NodeId, StoreId, Zxid},
+    id::{Boot, Incarnation, Lineage, NodeId, StoreId, Zxid},
 };
 
 /// What a node knows of itself and its cluster.
@@ -31,6 +31,8 @@ pub struct Status {
     pub last_index: u64,
     /// The last transaction that it has applied.
     pub zxid: Zxid,
+    /// Of which history its zxids are.
+    pub lineage: Lineage,
     /// The members as of `applied`.
     pub members: BTreeMap<NodeId, Member>,
     /// What it waits for before it takes part, if anything.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::{
     config::Parameters,
-    id::{ClusterId, NodeId},
+    id::{ClusterId, Lineage, NodeId, Zxid},
     namespace::{Decoder, Encoder, Frozen, Namespace},
     node::{membership::Membership, ready::SnapshotWrite},
     wire::Chunk,
@@ -78,7 +78,8 @@ pub(crate) enum Received {
 }
 
 /// The whole state at one index of the log, frozen: tree, sessions, replies, clock, history and
-/// members.
+/// members. To compare with others', or to keep as a backup, from which
+/// [`Config::restoring`](crate::Config::restoring) founds a cluster.
 ///
 /// Replicas that have applied the same index have the same checksum.
 ///
@@ -104,6 +105,26 @@ impl Image {
     /// The last entry that it covers.
     pub fn index(&self) -> u64 {
         self.index
+    }
+
+    /// The last transaction.
+    pub fn zxid(&self) -> Zxid {
+        self.source.frozen.zxid()
+    }
+
+    /// Of which history it is.
+    pub fn lineage(&self) -> Lineage {
+        self.source.frozen.lineage()
+    }
+
+    /// Its canonical encoding, a snapshot, in pieces of at most 1 MiB, each encoded when it is
+    /// asked for; on any thread. It ends with a digest, so that whoever reads it notices damage.
+    ///
+    /// All data is in it, and hashes that stand for the passwords of clients: keep it as safe as
+    /// the directories of the members.
+    pub fn chunks(&self) -> impl Iterator<Item = Bytes> {
+        let mut stream = self.source.stream(IMAGE_CHUNK_BYTES);
+        std::iter::from_fn(move || stream.next(IMAGE_CHUNK_BYTES).map(|(_, bytes, _)| bytes))
     }
 
     /// CRC32C of its canonical encoding, a snapshot. Takes as long as to write one.

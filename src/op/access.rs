@@ -201,7 +201,7 @@ impl Identities {
     pub const MAX: usize = 16;
 
     /// Nobody in particular: what is granted to the world.
-    pub fn none() -> Self {
+    pub const fn none() -> Self {
         Self(None)
     }
 

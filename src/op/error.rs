@@ -27,22 +27,22 @@ pub enum OpError {
         path: Path,
     },
     /// The node is at another version.
-    #[error("node {path} is at version {actual}, not {expected}")]
+    #[error("node {path} is at {}, not {expected}", version(*actual))]
     BadVersion {
         /// The node.
         path: Path,
         /// The version that was asked for.
         expected: u64,
-        /// The node's version.
-        actual: u64,
+        /// The node's version, for those who may read it.
+        actual: Option<u64>,
     },
     /// Only a node without children can be deleted.
-    #[error("node {path} has {children} children")]
+    #[error("node {path} has {}children", counted(*children))]
     NotEmpty {
         /// The node.
         path: Path,
-        /// How many it has.
-        children: u64,
+        /// How many it has, for those who may read it.
+        children: Option<u64>,
     },
     /// An ephemeral node has no children.
     #[error("node {path} is ephemeral and has no children")]
@@ -94,7 +94,7 @@ pub enum OpError {
         path: Path,
         /// The bound.
         limit: LimitName,
-        /// The value that was refused.
+        /// The value that was refused; `max + 1` for those who may not read the node.
         value: u64,
         /// The bound's value.
         max: u64,
@@ -137,6 +137,12 @@ pub enum OpError {
         /// The session.
         session: SessionId,
     },
+    /// The opening of a session was repeated with other identities than those that it has.
+    #[error("session {session} was opened with other identities: attach it with these")]
+    OtherIdentities {
+        /// The session.
+        session: SessionId,
+    },
     /// A number was skipped; nothing happened, and the commands are sent again in order.
     #[error("sequence number {expected} is next, not {actual}")]
     Gap {
@@ -151,6 +157,14 @@ pub enum OpError {
         /// The number.
         seq: u64,
     },
+}
+
+fn version(actual: Option<u64>) -> String {
+    actual.map_or("another version".into(), |actual| format!("version {actual}"))
+}
+
+fn counted(children: Option<u64>) -> String {
+    children.map_or(String::new(), |children| format!("{children} "))
 }
 
 /// The limits that are checked at apply, by name.

@@ -8,6 +8,7 @@ use std::{
     time::Instant,
 };
 
+use bytes::Bytes;
 use parking_lot::{Condvar, Mutex as Gate};
 
 use super::*;
@@ -264,3 +265,44 @@ fn a_panic_in_an_embedders_transport_answers_everybody_who_waits() {
     until("the end of its thread", || (!drivers[0].is_running()).then_some(()));
     until("the others go on", || make(drivers[1].client(), "/after").wait().ok());
 }
+
+/// The backup of one directory begins another, which opens later without it.
+#[test]
+fn a_backup_founds_a_cluster_in_a_directory_of_its_own() {
+    let root = tempfile::tempdir().expect("a directory");
+    let start = |config: crate::ConfigBuilder, dir: &str| {
+        let (config, inbox) = (config.build().expect("valid"), Inbox::new());
+        let line = Switchboard::new().connect(id(1), inbox.clone());
+        let host = Host::open(config, &root.path().join(dir), line, inbox).expect("opens");
+        Driver::spawn(host).expect("threads")
+    };
+    let founding = |name| Config::founding(ClusterId::named(name), id(1), [id(1)]);
+    let old = start(founding("old"), "old");
+    for n in 0..200 {
+        let made = old.client().create(&path(&format!("/{n}")), vec![7; 20_000], PERSISTENT);
+        made.wait().expect("made");
+    }
+    let image = old.client().image().wait().expect("it runs");
+    let backup: Vec<Bytes> = image.chunks().collect();
+    assert!(backup.len() > 3, "of several pieces");
+    old.stop();
+    let name = ClusterId::named("new");
+    let new = start(Config::restoring(name, id(1), [id(1)], backup), "new");
+    let set = new.client().set(&path("/7"), "new", Some(0)).wait().expect("set");
+    assert!(set.zxid.as_u64() > 1 << 40 && set.zxid > image.zxid());
+    let status = new.client().status().wait().expect("it runs");
+    assert_ne!(status.lineage, image.lineage());
+    new.stop();
+    let again = start(founding("new"), "new");
+    let (data, stat) =
+        again.client().get(&path("/7"), Consistency::Linearizable).wait().expect("read");
+    assert_eq!((&data[..], stat.mzxid), (&b"new"[..], set.zxid));
+    let view = again.client().view().wait().expect("it runs");
+    assert_eq!(
+        (view.lineage(), view.descendants(&Path::root(), 999)),
+        (status.lineage, Ok((200, false)))
+    );
+    again.stop();
+}
+
+const PERSISTENT: CreateMode = CreateMode::Persistent;

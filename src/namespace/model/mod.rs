@@ -370,6 +370,9 @@ impl Model {
             return (self.open_new(opener, (secret, identities), ttl_us), None);
         };
         let moved_from = match (lease.opener, lease.epoch) {
+            (same, _) if same == opener && lease.identities != identities => {
+                return (Err(OpError::OtherIdentities { session: id }), None);
+            }
             (same, _) if same == opener => None,
             (Some(_), 1) => {
                 (lease.epoch, lease.opener, lease.keep_alive) = (2, opener, 0);

@@ -153,10 +153,10 @@ impl Model {
             Op::Set { path, data, version } => {
                 self.existing(path)?;
                 self.right(path.as_str(), who, Rights::WRITE)?;
-                self.check_version(path, *version)?;
+                self.check_version(path, *version, who)?;
                 let before = self.nodes[path.as_str()].data.len();
                 let more = data.len().saturating_sub(before) as u64;
-                self.quotas(path.as_str(), (0, more))?;
+                self.quotas(path.as_str(), (0, more), who)?;
                 let (zxid, wall_ms) = (self.zxid + 1, self.wall_ms);
                 let image = self.image(path.as_str());
                 let node = self.nodes.get_mut(path.as_str()).unwrap();
@@ -174,9 +174,10 @@ impl Model {
                 }
                 self.existing(path)?;
                 self.right(before(path.as_str()), who, Rights::DELETE)?;
-                self.check_version(path, *version)?;
+                self.check_version(path, *version, who)?;
                 let children = self.children(path.as_str()).len() as u64;
                 if children > 0 {
+                    let children = self.shown(path.as_str(), who, children);
                     return Err(OpError::NotEmpty { path: path.clone(), children });
                 }
                 done.push(self.unlink(path.as_str()));
@@ -356,7 +357,7 @@ impl Model {
             None => above.acl.clone(),
             Some(acl) => resolved(&path, acl, who)?,
         };
-        self.quotas(&parent, (1, data.len() as u64))?;
+        self.quotas(&parent, (1, data.len() as u64), who)?;
         let zxid = Zxid::new(self.zxid + 1);
         let above = self.nodes.get_mut(&parent).unwrap();
         above.sequence = sequence;
@@ -393,11 +394,15 @@ impl Model {
         if path.is_root() {
             return Err(OpError::Root);
         }
-        self.check_version(path, None)?;
+        self.existing(path)?;
         let paths = self.subtree(path.as_str());
         let max = self.parameters.subtree_nodes_max;
         for (count, path) in paths.iter().enumerate() {
-            self.right(before(path), who, Rights::DELETE)?;
+            if self.right(before(path), who, Rights::DELETE).is_err() {
+                let known = self.known(&paths[0], before(path), who);
+                let (path, right) = (known.parse().unwrap(), Rights::DELETE);
+                return Err(OpError::NoAuth { path, right });
+            }
             if count as u64 == self.nodes_left {
                 let (limit, value) = (LimitName::SubtreeNodes, max + 1);
                 return Err(OpError::Limit { limit, value, max });
@@ -467,6 +472,7 @@ impl Model {
         self.right(path.as_str(), who, Rights::ADMIN)?;
         let actual = self.nodes[path.as_str()].stat.aversion;
         if let Some(expected) = version.filter(|&version| version != actual) {
+            let actual = self.shown(path.as_str(), who, actual);
             return Err(OpError::BadVersion { path: path.clone(), expected, actual });
         }
         let acl = resolved(path, acl, who)?;
@@ -502,7 +508,12 @@ impl Model {
     }
 
     /// Whether all quotas at and above a path let this much come.
-    fn quotas(&self, path: &str, (nodes, bytes): (u64, u64)) -> Result<(), OpError> {
+    fn quotas(
+        &self,
+        path: &str,
+        (nodes, bytes): (u64, u64),
+        who: &Identities,
+    ) -> Result<(), OpError> {
         let mut at = Some(path);
         while let Some(top) = at {
             if let Some(quota) = self.nodes[top].quota {
@@ -512,7 +523,8 @@ impl Model {
                     (LimitName::QuotaBytes, quota.bytes_hard, usage.bytes + bytes, bytes),
                 ] {
                     if let Some(max) = max.filter(|max| value > *max && more > 0) {
-                        let path = top.parse().unwrap();
+                        let (path, shown) = (top.parse().unwrap(), self.shown(top, who, value));
+                        let value = shown.unwrap_or(max + 1);
                         return Err(OpError::Quota { path, limit, value, max });
                     }
                 }
@@ -572,13 +584,34 @@ impl Model {
         }
     }
 
-    fn check_version(&self, path: &Path, expected: Option<u64>) -> Result<(), OpError> {
+    /// What an error tells of a node.
+    fn shown(&self, path: &str, who: &Identities, number: u64) -> Option<u64> {
+        self.right(path, who, Rights::READ).is_ok().then_some(number)
+    }
+
+    /// The longest part of a path, not above `top`, whose nodes above may all be read.
+    fn known(&self, top: &str, path: &str, who: &Identities) -> String {
+        let mut parts = vec![path.to_string()];
+        while parts[0].len() > top.len() {
+            parts.insert(0, before(&parts[0]).to_string());
+        }
+        let hidden = parts.iter().position(|it| self.right(it, who, Rights::READ).is_err());
+        parts[hidden.unwrap_or(parts.len() - 1).min(parts.len() - 1)].clone()
+    }
+
+    fn check_version(
+        &self,
+        path: &Path,
+        expected: Option<u64>,
+        who: &Identities,
+    ) -> Result<(), OpError> {
         let Some(stat) = self.stat(path.as_str()) else {
             return Err(OpError::NoNode { path: path.clone() });
         };
         match expected {
             Some(expected) if expected != stat.version => {
-                Err(OpError::BadVersion { path: path.clone(), expected, actual: stat.version })
+                let actual = self.shown(path.as_str(), who, stat.version);
+                Err(OpError::BadVersion { path: path.clone(), expected, actual })
             }
             _ => Ok(()),
         }

@@ -100,7 +100,7 @@ pub(super) fn session_to_record(id: SessionId, it: &Session) -> proto::SessionRe
         opened_zxid: it.opened.as_u64(),
         opener_node: it.opener.map_or(0, |opener| opener.node.as_u64()),
         opener_nonce: it.opener.map_or(0, |opener| opener.boot_nonce),
-        identities: identities_to_bytes(&it.identities),
+        identities: identities_to_bytes(it.identities()),
     }
 }
 

@@ -199,8 +199,10 @@ fn error_to_record(error: &OpError) -> proto::OpErrorRecord {
     match error {
         OpError::NoNode { path } => with_path(1, path, 0, 0),
         OpError::NodeExists { path } => with_path(2, path, 0, 0),
-        OpError::BadVersion { path, expected, actual } => with_path(3, path, *expected, *actual),
-        OpError::NotEmpty { path, children } => with_path(4, path, *children, 0),
+        OpError::BadVersion { path, expected, actual } => {
+            with_path(3, path, *expected, actual.map_or(0, |actual| actual + 1))
+        }
+        OpError::NotEmpty { path, children } => with_path(4, path, children.unwrap_or(0), 0),
         OpError::NoChildrenForEphemerals { path } => with_path(5, path, 0, 0),
         OpError::Root => plain(6, 0, 0),
         OpError::EphemeralWithoutSession => plain(7, 0, 0),
@@ -222,6 +224,7 @@ fn error_to_record(error: &OpError) -> proto::OpErrorRecord {
         },
         OpError::NoLease { lease } => plain(18, lease.as_u64(), 0),
         OpError::LeaseWithoutSession => plain(19, 0, 0),
+        OpError::OtherIdentities { session } => plain(20, session.as_u64(), 0),
         OpError::InTxn { index, cause } => {
             proto::OpErrorRecord { operation: index + 1, ..error_to_record(cause) }
         }
@@ -237,8 +240,12 @@ fn error_from_record(it: &proto::OpErrorRecord) -> Option<OpError> {
     Some(match it.code {
         1 => OpError::NoNode { path: path(&it.path)? },
         2 => OpError::NodeExists { path: path(&it.path)? },
-        3 => OpError::BadVersion { path: path(&it.path)?, expected: it.a, actual: it.b },
-        4 => OpError::NotEmpty { path: path(&it.path)?, children: it.a },
+        3 => OpError::BadVersion {
+            path: path(&it.path)?,
+            expected: it.a,
+            actual: it.b.checked_sub(1),
+        },
+        4 => OpError::NotEmpty { path: path(&it.path)?, children: Some(it.a).filter(|&a| a > 0) },
         5 => OpError::NoChildrenForEphemerals { path: path(&it.path)? },
         6 => OpError::Root,
         7 => OpError::EphemeralWithoutSession,
@@ -262,6 +269,7 @@ fn error_from_record(it: &proto::OpErrorRecord) -> Option<OpError> {
         },
         18 => OpError::NoLease { lease: LeaseId::new(it.a)? },
         19 => OpError::LeaseWithoutSession,
+        20 => OpError::OtherIdentities { session: session()? },
         _ => return None,
     })
 }
@@ -337,8 +345,11 @@ mod tests {
             Ok(Outcome::Closed),
             Err(OpError::NoNode { path: path.clone() }),
             Err(OpError::NodeExists { path: path.clone() }),
-            Err(OpError::BadVersion { path: path.clone(), expected: 1, actual: 2 }),
-            Err(OpError::NotEmpty { path: path.clone(), children: 4 }),
+            Err(OpError::BadVersion { path: path.clone(), expected: 1, actual: Some(0) }),
+            Err(OpError::BadVersion { path: path.clone(), expected: 1, actual: None }),
+            Err(OpError::NotEmpty { path: path.clone(), children: Some(4) }),
+            Err(OpError::NotEmpty { path: path.clone(), children: None }),
+            Err(OpError::OtherIdentities { session: SessionId::new(9).unwrap() }),
             Err(OpError::NoChildrenForEphemerals { path: path.clone() }),
             Err(OpError::Root),
             Err(OpError::EphemeralWithoutSession),

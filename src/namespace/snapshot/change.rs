@@ -10,7 +10,7 @@ use crate::{
     config::Parameters,
     id::Zxid,
     namespace::{
-        access::shared,
+        access::{KeptAcl, shared},
         digest,
         history::{Change, Parent},
         quota::Metered,
@@ -129,6 +129,7 @@ fn deleted(
         "the deleted node is not valid",
     )?;
     let acl = kept_acl(&before.acl).ok_or("the deleted node's list is not valid")?;
+    let acl = acl.and_then(KeptAcl::new);
     let special = Special::new(acl, stat.aversion, stat.lifetime, before.since_us);
     let special = special.map(|special| shared(special, above));
     change.before = Some(Arc::new(value_of(&stat, &before.data, special)));
@@ -151,6 +152,7 @@ fn replaced(
     let mut before = Value::clone(now);
     if kind == EventKind::AclChanged {
         let acl = kept_acl(&record.acl).ok_or("the changed node's list is not valid")?;
+        let acl = acl.and_then(KeptAcl::new);
         let special = Special::new(acl, stat.aversion, now.lifetime(), now.since_us());
         before.special = special.map(Arc::new);
         check(stat.aversion.checked_add(1) == Some(now.aversion()), "a list was replaced before")?;

@@ -11,10 +11,10 @@ use prost::Message as _;
 
 use crate::{
     command::access::{acl_to_bytes, identities_from_bytes, quota_from_record},
-    id::{ClusterId, LeaseId, NodeId, SecretHash, SessionId, Zxid},
+    id::{ClusterId, LeaseId, Lineage, NodeId, SecretHash, SessionId, Zxid},
     namespace::{
         Frozen, Namespace,
-        access::shared,
+        access::{KeptAcl, shared},
         history::History,
         lease::Lease,
         quota::{self, Metered},
@@ -37,7 +37,8 @@ use crate::{
 
 /// Reads a snapshot, fed piece by piece; the first error is final.
 pub(crate) struct Decoder {
-    cluster: ClusterId,
+    /// Whose snapshot it is to be; none of another.
+    cluster: Option<ClusterId>,
     pending: BytesMut,
     scratch: BytesMut,
     record: u64,
@@ -48,6 +49,15 @@ pub(crate) struct Decoder {
 impl Decoder {
     /// Before the first byte of a snapshot of this cluster.
     pub(crate) fn new(cluster: ClusterId) -> Self {
+        Self::of(Some(cluster))
+    }
+
+    /// Before the first byte of a backup, of whichever cluster.
+    pub(crate) fn of_backup() -> Self {
+        Self::of(None)
+    }
+
+    fn of(cluster: Option<ClusterId>) -> Self {
         Self {
             cluster,
             pending: BytesMut::new(),
@@ -163,8 +173,8 @@ impl Decoder {
                     .try_into()
                     .map(ClusterId::from_bytes)
                     .map_err(|_| at_record("the cluster's id has not 16 bytes"))?;
-                if cluster != self.cluster {
-                    return Err(SnapshotError::Cluster { expected: self.cluster, actual: cluster });
+                if let Some(expected) = self.cluster.filter(|&it| it != cluster) {
+                    return Err(SnapshotError::Cluster { expected, actual: cluster });
                 }
                 let (body, again) = Body::new(head).map_err(at_record)?;
                 self.body = Some(Box::new(body));
@@ -216,9 +226,16 @@ impl Body {
             "its counters are not valid",
         )?;
         check(head.history_floor <= head.zxid, "its history starts after its end")?;
+        let lineage = match &head.lineage[..] {
+            [] => Some(Lineage::NONE),
+            bytes => {
+                bytes.try_into().ok().map(Lineage::from_bytes).filter(|&it| it != Lineage::NONE)
+            }
+        };
         let body = Self {
             state: Frozen {
                 parameters,
+                lineage: lineage.ok_or("its lineage is not valid")?,
                 zxid: Zxid::new(head.zxid),
                 clock_us: head.clock_us,
                 wall_ms: head.wall_ms,
@@ -314,8 +331,9 @@ impl Body {
         session.last_seq = record.last_seq;
         session.acked = record.acked;
         session.keep_alive = record.keep_alive;
-        session.identities = identities_from_bytes(record.identities.clone())
+        let identities = identities_from_bytes(record.identities.clone())
             .map_err(|_| "the session's identities are not valid")?;
+        session.set_identities(identities);
         let again = session_to_record(id, &session);
         self.session_last = record.session;
         self.session = Some((id, session));
@@ -446,6 +464,7 @@ impl Body {
         }
         let acl = kept_acl(&record.acl).ok_or("the node's list is not valid")?;
         let acl_again = acl.as_ref().map(acl_to_bytes).unwrap_or_default();
+        let acl = acl.and_then(KeptAcl::new);
         let special = Special::new(acl, stat.aversion, stat.lifetime, record.since_us);
         let parent = self.open.last().map(|open| &open.znode);
         let special = special.map(|special| match parent {

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use prost::Message as _;
 
 use crate::{
-    id::{ClusterId, LeaseId, SessionId},
+    id::{ClusterId, LeaseId, Lineage, SessionId},
     namespace::{
         Frozen,
         record::{
@@ -45,6 +45,10 @@ impl Encoder {
             history_floor: state.history.floor().as_u64(),
             members,
             removed,
+            lineage: match state.lineage {
+                Lineage::NONE => Bytes::new(),
+                lineage => Bytes::copy_from_slice(lineage.as_bytes()),
+            },
         };
         let head = proto::SnapshotRecord { kind: Some(Kind::Head(head)) };
         let head_crc = crc32c::crc32c(&head.encode_to_vec());

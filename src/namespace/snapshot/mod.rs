@@ -79,4 +79,4 @@ const SNAPSHOT_VERSION: u32 = 1;
 /// The longest head; the ids of removed members are in it.
 const HEAD_BYTES_MAX: u64 = 16 << 20;
 /// Above any counter that grows by one; what is below cannot overflow.
-const COUNTER_MAX: u64 = 1 << 62;
+pub(super) const COUNTER_MAX: u64 = 1 << 62;

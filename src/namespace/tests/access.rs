@@ -102,6 +102,60 @@ fn every_operation_needs_its_right_alone_and_in_a_transaction() {
     assert!(refused > 200, "{refused}");
 }
 
+/// Each refusal that has numbers or names, for those who may read what it tells of and for those
+/// who may do everything else.
+#[test]
+fn an_error_tells_no_more_of_a_node_than_its_caller_may_read() {
+    let at = |text: &str| path(text);
+    let quota = Quota { bytes_hard: Some(9), ..Quota::default() };
+    let bytes = LimitName::QuotaBytes;
+    let version = |actual| OpError::BadVersion { path: at("/p/n"), expected: 7, actual };
+    let aversion = |actual| OpError::BadVersion { path: at("/p/n"), expected: 9, actual };
+    let full = |limit, value, max| OpError::Quota { path: at("/p/n"), limit, value, max };
+    let no = |path, right| OpError::NoAuth { path, right };
+    let unread = || no(at("/p/n"), Rights::READ);
+    let check = |check| Op::Check(Guard { path: at("/p/n"), check });
+    let guard = OpError::GuardFailed { index: 0, path: at("/p/n") };
+    let children = |children| OpError::NotEmpty { path: at("/p/n"), children };
+    let set_acl = Op::SetAcl { path: at("/p/n"), acl: Acl::open(), version: Some(9) };
+    let rows = [
+        (delete("/p/n", None), children(Some(1)), children(None)),
+        (delete("/p/n", Some(7)), version(Some(1)), version(None)),
+        (set("/p/n", "", Some(7)), version(Some(1)), version(None)),
+        (set_acl, aversion(Some(1)), aversion(None)),
+        (create("/p/n/new", "123", CreateMode::Persistent), full(bytes, 11, 9), full(bytes, 10, 9)),
+        (set("/p/n", "123456789", None), full(bytes, 12, 9), full(bytes, 10, 9)),
+        (check(Check::Version(7)), guard.clone(), unread()),
+        (check(Check::Exists(false)), guard, unread()),
+        // Nobody may delete below `/p/n/child`, whose name only a reader of `/p/n` may know.
+        (
+            Op::DeleteTree { path: at("/p/n") },
+            no(at("/p/n/child"), Rights::DELETE),
+            no(at("/p/n"), Rights::DELETE),
+        ),
+    ];
+    let grant = |rights| Acl::new([Grant { principal: Principal::World, rights }]).unwrap();
+    let blind = Rights::from_bits(Rights::ALL.bits() ^ Rights::READ.bits()).unwrap();
+    let undeletable = Rights::from_bits(Rights::ALL.bits() ^ Rights::DELETE.bits()).unwrap();
+    for (op, told, hidden) in rows {
+        for (rights, expected) in [(Rights::ALL, told), (blind, hidden)] {
+            let mut it = guarded("/p/n", &grant(rights));
+            for op in [
+                set("/p/n", "12345", None),
+                create("/p/n/child", "123", CreateMode::Persistent),
+                Op::SetQuota { path: at("/p/n"), quota: Some(quota) },
+                Op::SetAcl { path: at("/p/n/child"), acl: grant(undeletable), version: None },
+                create("/p/n/child/x", "", CreateMode::Persistent),
+            ] {
+                it.plain_as(Identities::superuser(), op).result.unwrap();
+            }
+            let before = snapshot(&it.ns);
+            assert_eq!(it.plain(op.clone()).result, Err(expected), "{op:?} with {rights:?}");
+            assert!(snapshot(&it.ns) == before, "what is refused changes nothing");
+        }
+    }
+}
+
 /// As a session, its identities handed in when it was opened, and as nobody's.
 fn run(it: &mut Fixture, who: &[Identity], txn: &Txn) -> Reply {
     let who = Identities::new(who.iter().cloned()).unwrap();
@@ -131,6 +185,56 @@ fn guarded(at: &str, acl: &Acl) -> Fixture {
     let (path, acl) = (path(at), acl.clone());
     it.plain(Op::SetAcl { path, acl, version: Some(0) }).result.unwrap();
     it
+}
+
+/// What a subtree held is taken off the quotas above it at once, however deep they lie.
+#[test]
+fn a_deep_subtree_leaves_its_quotas_in_one_step() {
+    let mut it = Fixture::new();
+    let mut at = String::new();
+    for _ in 0..1_000 {
+        at += "/d";
+        it.plain(create(&at, "12", CreateMode::Persistent)).result.unwrap();
+    }
+    let quota = Some(Quota::default());
+    for at in ["/d", "/d/d", &at[..200]] {
+        it.plain(Op::SetQuota { path: path(at), quota }).result.unwrap();
+    }
+    let looks = crate::namespace::quota::tests::LOOKS.get();
+    let nodes = it.plain(Op::DeleteTree { path: path("/d/d/d") }).result;
+    assert_eq!(nodes, Ok(Outcome::DeletedTree { nodes: 998 }));
+    let looks = crate::namespace::quota::tests::LOOKS.get() - looks;
+    assert!(looks < 10, "{looks} looks for 998 nodes");
+    let usage = it.ns.view().quota(&path("/d")).unwrap().unwrap().1;
+    assert_eq!(usage, Usage { nodes: 2, bytes: 4 });
+    check_indexes(&restored(&it.ns, 1000));
+    let then = it.ns.past().at(Zxid::new(it.ns.zxid().as_u64() - 1)).unwrap();
+    let usage = |at: &str| then.quota(&path(at)).unwrap().unwrap().1;
+    assert_eq!(usage("/d/d"), Usage { nodes: 999, bytes: 1998 });
+    assert_eq!(usage(&at[..200]), Usage { nodes: 901, bytes: 1802 });
+}
+
+/// A long list is kept once for all nodes below, whether they ask for it or not.
+#[test]
+fn a_list_that_is_the_parents_is_kept_once() {
+    let grants = (0..64).map(|n| Grant {
+        principal: Principal::X509(Subject::new(&format!("CN={n}")).unwrap()),
+        rights: Rights::ALL,
+    });
+    let acl = Acl::new(grants).unwrap();
+    let mut it = Fixture::new();
+    let made = |at: &str, acl| match create(at, "", CreateMode::Container) {
+        Op::Create { path, data, mode, .. } => Op::Create { path, data, mode, acl },
+        other => other,
+    };
+    let again = Acl::new(acl.grants().to_vec()).unwrap();
+    for (at, acl) in [("/a", Some(acl)), ("/a/b", None), ("/a/c", Some(again))] {
+        it.plain_as(Identities::superuser(), made(at, acl)).result.unwrap();
+    }
+    for ns in [&it.ns, &restored(&it.ns, 1000)] {
+        let grants = |at: &str| ns.state.tree.get(at).unwrap().acl().unwrap().grants().as_ptr();
+        assert_eq!([grants("/a/b"), grants("/a/c")], [grants("/a"); 2]);
+    }
 }
 
 #[test]
@@ -198,7 +302,7 @@ fn a_list_is_replaced_by_its_version_and_shown_without_its_secrets() {
         (stat.aversion, stat.version, stat.mzxid, reply.zxid.as_u64()),
         (1, 0, stat.czxid, 2)
     );
-    let stale = OpError::BadVersion { path: path("/a"), expected: 0, actual: 1 };
+    let stale = OpError::BadVersion { path: path("/a"), expected: 0, actual: Some(1) };
     assert_eq!(it.plain_as(who(), set_acl(Some(0))).result, Err(stale));
     let get = || Op::GetAcl { path: path("/a") };
     let shown = it.plain_as(who(), get()).result.unwrap();

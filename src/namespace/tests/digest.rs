@@ -126,5 +126,5 @@ fn rule_2_the_digest_is_that_of_the_snapshot_after_random_runs() {
     }
 }
 
-const EMPTY: u64 = 604_059_161_741_019_799;
-const BUSY: u64 = 12_379_126_748_983_840_059;
+const EMPTY: u64 = 18_219_136_678_981_415_136;
+const BUSY: u64 = 10_841_169_021_615_242_023;

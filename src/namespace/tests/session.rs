@@ -1,6 +1,7 @@
 //! Sessions: exactly once (rules 7 and 9), keep-alives and the clock (rules 3 and 4).
 
 use super::*;
+use crate::op::{DigestId, Identity};
 
 #[test]
 fn rule_7_a_number_applies_once_and_in_order() {
@@ -118,6 +119,37 @@ fn rule_9_an_open_repeated_elsewhere_is_the_next_attachment_of_the_same_session(
         assert_eq!(open(&mut it, late).0, Err(OpError::Moved { session: id, epoch: 2 }));
     }
     assert_eq!(it.ns.zxid(), Zxid::new(2), "it takes no zxid");
+}
+
+/// Which of two openings is applied first is the network's choice: so none replaces the identities
+/// that another was told of.
+#[test]
+fn rule_9_an_open_repeated_with_other_identities_is_refused() {
+    let digest = |user: &&str| Identity::Digest(DigestId::new(user, "hash").unwrap());
+    let who = |users: &[&str]| Identities::new(users.iter().map(digest)).unwrap();
+    for order in [[&["ann"][..], &[]], [&[], &["ann"]], [&["ann", "bob"], &["bob", "ann"]]] {
+        let mut it = Fixture::new();
+        let [first, second] = order.map(who);
+        let id = it.open_as(1, SECOND, first.clone());
+        it.ns.begin_entry(7, 0);
+        let before = it.ns.state.digest();
+        let open = |it: &mut Fixture, origin, identities| {
+            let (secret, ttl_us) = (secret(1), SECOND);
+            match it.ns.apply(Command::OpenSession { origin, secret, ttl_us, identities }) {
+                Applied::Session { result, moved_from, .. } => (result, moved_from),
+                other => panic!("{other:?}"),
+            }
+        };
+        let refused = Err(OpError::OtherIdentities { session: id });
+        assert_eq!(open(&mut it, origin(1), second.clone()), (refused, None));
+        assert_eq!(it.ns.state.digest(), before, "it does not even renew");
+        assert_eq!(it.ns.identities(id, 1), Ok(&first));
+        assert_eq!(open(&mut it, origin(2), first).0.map(|it| it.epoch), Ok(1));
+        // Elsewhere it is the next attachment, whose identities are its own.
+        let elsewhere = Origin { boot_nonce: 6, ..origin(1) };
+        assert_eq!(open(&mut it, elsewhere, second.clone()).1, Some(1));
+        assert_eq!(it.ns.identities(id, 2), Ok(&second));
+    }
 }
 
 #[test]

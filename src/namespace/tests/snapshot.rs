@@ -43,6 +43,54 @@ fn chunks_are_cut_anywhere_and_hold_what_was_asked_for() {
     }
 }
 
+/// ARCHITECTURE.md, rule 12: whatever the state was, a cluster can begin with it.
+#[test]
+fn rule_12_a_state_that_is_restored_has_no_session_and_no_past() {
+    for (seed, steps) in [(3, 200), (4, 600)] {
+        let ns = busy(seed, steps);
+        let (zxid, next) = (ns.zxid().as_u64(), ns.state.sessions.next_id());
+        let mut kept = ns.view().descendants(&Path::root(), u64::MAX).unwrap().0;
+        let mut session = ns.state.sessions.after(None);
+        let mut sessions = 0;
+        while let Some((id, it)) = session {
+            (kept, sessions) = (kept - it.owned, sessions + 1);
+            session = ns.state.sessions.after(Some(id));
+        }
+        let mut again = ns.into_restored().unwrap();
+        assert_eq!(again.zxid().as_u64(), zxid + RESTORE_JUMP + sessions);
+        assert_eq!((again.sessions(), again.state.sessions.next_id()), (0, next + RESTORE_JUMP));
+        assert_eq!(again.view().descendants(&Path::root(), u64::MAX).unwrap().0, kept);
+        assert_eq!((again.history_floor(), again.lineage()), (again.zxid(), Lineage::NONE));
+        assert!(again.drain_changes().is_empty());
+        check_indexes(&again);
+        check_indexes(&restored(&again, 1000));
+    }
+    let mut last = Namespace::new(parameters());
+    last.state.zxid = Zxid::new((1 << 62) - RESTORE_JUMP);
+    assert!(last.into_restored().is_err());
+    let mut last = Namespace::new(parameters());
+    last.state.sessions = Sessions::starting_at((1 << 56) - RESTORE_JUMP);
+    assert!(last.into_restored().is_err());
+}
+
+/// The first store that the log names is the lineage, for ever.
+#[test]
+fn rule_12_the_first_entry_begins_the_lineage() {
+    let mut it = Fixture::new();
+    assert_eq!(restored(&it.ns, 9).lineage(), Lineage::NONE);
+    let pin = |store| Command::PinStore {
+        node: NodeId::new(1).unwrap(),
+        store: crate::StoreId::from_bytes([store; 16]),
+    };
+    let before = it.ns.state.digest();
+    it.ns.apply(pin(7));
+    assert_ne!(it.ns.state.digest(), before);
+    it.ns.apply(pin(8));
+    let lineage = Lineage::from_bytes([7; 16]);
+    assert_eq!((it.ns.lineage(), it.ns.view().lineage()), (lineage, lineage));
+    assert_eq!(restored(&it.ns, 9).lineage(), lineage);
+}
+
 /// Every prefix of a snapshot is not one, and no bit of it can be another.
 #[test]
 fn a_torn_or_changed_snapshot_is_refused() {
@@ -145,10 +193,12 @@ fn an_impossible_state_is_refused() {
     it.plain(create("/d/y", "", CreateMode::Persistent));
     assert!(decode_records(&it.ns, |_, _| {}).is_ok());
     #[expect(clippy::type_complexity, reason = "a name and an edit, for one test")]
-    let edits: [(&str, fn(&mut Kind)); 41] = [
+    let edits: [(&str, fn(&mut Kind)); 43] = [
         ("counters", |it| head(it, |it| it.zxid = u64::MAX)),
         ("counters", |it| head(it, |it| it.next_session = 0)),
         ("starts after", |it| head(it, |it| it.history_floor = 99)),
+        ("lineage", |it| head(it, |it| it.lineage = Bytes::from_static(&[0; 16]))),
+        ("lineage", |it| head(it, |it| it.lineage = Bytes::from_static(&[1; 15]))),
         ("parameters are not valid", |it| {
             head(it, |it| it.parameters.as_mut().unwrap().window_bytes_max = u64::MAX);
         }),

@@ -15,7 +15,8 @@ fn a_refused_operation_changes_nothing() {
     let (p, e, s) =
         (CreateMode::Persistent, CreateMode::Ephemeral, CreateMode::PersistentSequential);
     let payload = |value| OpError::Limit { limit: LimitName::PayloadBytes, value, max: 4 };
-    let version = |actual| OpError::BadVersion { path: path("/a"), expected: 7, actual };
+    let version =
+        |actual| OpError::BadVersion { path: path("/a"), expected: 7, actual: Some(actual) };
     let no_node = |at| OpError::NoNode { path: path(at) };
     for (op, error) in [
         (create("/", "", p), OpError::Root),
@@ -33,7 +34,7 @@ fn a_refused_operation_changes_nothing() {
         (set("/x", "", Some(7)), no_node("/x")),
         (delete("/a", Some(7)), version(0)),
         (delete("/x", None), no_node("/x")),
-        (delete("/a", None), OpError::NotEmpty { path: path("/a"), children: 1 }),
+        (delete("/a", None), OpError::NotEmpty { path: path("/a"), children: Some(1) }),
     ] {
         let reply = it.plain(op);
         assert_eq!((reply.zxid, reply.result), (Zxid::new(4), Err(error)));

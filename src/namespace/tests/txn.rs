@@ -1,7 +1,12 @@
 //! Transactions: all or nothing, in order, in one zxid.
 
+use std::time::Duration;
+
 use super::*;
-use crate::op::{Check, Children, Field, Guard, List, Owned, Page, Quota, Relation};
+use crate::op::{
+    Acl, Check, Children, Field, Grant, Guard, List, Owned, Page, Principal, Quota, Relation,
+    Rights,
+};
 
 /// ZooKeeper's `multi`: results one by one, one zxid, and each operation sees those before it.
 #[test]
@@ -62,7 +67,7 @@ fn what_is_refused_changes_nothing_and_names_the_operation() {
         Op::DeleteTree { path: path("/a") },
         create("/s-", "", CreateMode::PersistentSequential),
     ];
-    let version = OpError::BadVersion { path: path("/e"), expected: 5, actual: 0 };
+    let version = OpError::BadVersion { path: path("/e"), expected: 5, actual: Some(0) };
     let failed = OpError::GuardFailed { index: 0, path: path("/a") };
     for (op, cause) in [
         (set("/e", "", Some(5)), version),
@@ -79,6 +84,68 @@ fn what_is_refused_changes_nothing_and_names_the_operation() {
         assert!(snapshot(&it.ns) == before);
         check_indexes(&it.ns);
     }
+}
+
+/// Whatever the operations before the refused one did, to nodes, lists, quotas, leases and
+/// deadlines, is taken back to the last bit; also what a later transaction builds on.
+#[test]
+fn what_was_done_before_a_refusal_is_taken_back() {
+    let acl = || Acl::new([Grant { principal: Principal::World, rights: Rights::READ }]).unwrap();
+    let quota = |max| Some(Quota { nodes_hard: Some(max), ..Quota::default() });
+    let ttl = Duration::from_millis(5);
+    let done = |lease: LeaseId| {
+        [
+            create("/c/n-", "", CreateMode::PersistentSequential),
+            create("/c/l", "", CreateMode::Leased(lease)),
+            create("/c/t", "", CreateMode::Ttl(ttl)),
+            Op::SetQuota { path: path("/c"), quota: quota(20) },
+            Op::SetQuota { path: path("/q"), quota: None },
+            set("/q/r", "longer", None),
+            Op::SetAcl { path: path("/q/r"), acl: acl(), version: Some(0) },
+            set("/ttl", "", None),
+            delete("/c/x", None),
+            Op::Revoke { lease },
+            Op::Grant { ttl: Duration::ZERO },
+            delete("/c/n-0000000000", None),
+            delete("/c/t", None),
+            Op::DeleteTree { path: path("/q") },
+            create("/q", "again", CreateMode::Container),
+            create("/q/r", "", CreateMode::Ephemeral),
+            Op::SetQuota { path: path("/q"), quota: quota(3) },
+            create("/q/s", "", CreateMode::Persistent),
+        ]
+    };
+    let mut it = Fixture::new();
+    let id = it.open(1, 0);
+    it.plain(create("/c", "", CreateMode::Container));
+    it.txn(id, 1, 0, create("/c/x", "", CreateMode::Ephemeral)).result.unwrap();
+    it.plain(create("/ttl", "1", CreateMode::Ttl(ttl)));
+    for at in ["/q", "/q/r", "/q/r/s"] {
+        it.plain(create(at, "12", CreateMode::Persistent));
+    }
+    for at in ["/q", "/q/r"] {
+        it.plain(Op::SetQuota { path: path(at), quota: quota(9) }).result.unwrap();
+    }
+    let granted = it.txn(id, 2, 1, Op::Grant { ttl: Duration::ZERO }).result;
+    let Ok(Outcome::Granted { lease, .. }) = granted else {
+        panic!("{granted:?}");
+    };
+    it.txn(id, 3, 2, create("/leased", "", CreateMode::Leased(lease))).result.unwrap();
+    it.ns.begin_entry(100, 5);
+    it.ns.drain_changes();
+    let actor = Actor { session: Some(id), who: Identities::superuser() };
+    let (before, digest) = (snapshot(&it.ns), it.ns.digest());
+    for count in 1..=done(lease).len() {
+        let ops = done(lease).into_iter().take(count);
+        let refused = it.ns.execute(&Txn::all(ops).then(delete("/none", None)), &actor);
+        let (index, cause) = (count as u64, Box::new(OpError::NoNode { path: path("/none") }));
+        assert_eq!(refused, Err(OpError::InTxn { index, cause }));
+        assert!(it.ns.drain_changes().is_empty());
+        assert!(it.ns.digest() == digest && snapshot(&it.ns) == before, "after {count}");
+        check_indexes(&it.ns);
+    }
+    it.ns.execute(&Txn::all(done(lease)), &actor).unwrap();
+    check_indexes(&restored(&it.ns, 1000));
 }
 
 /// etcd's transaction: guards choose between two branches.

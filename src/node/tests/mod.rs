@@ -10,6 +10,7 @@ mod identity;
 mod leases;
 mod members;
 mod releases;
+mod restores;
 mod rights;
 mod run_loop;
 mod sessions;
@@ -167,6 +168,9 @@ pub(super) struct Cluster {
     pub(super) sent: Vec<Bytes>,
     pub(super) record: bool,
     pub(super) accept_cut_tail: bool,
+    pub(super) name: &'static str,
+    /// What founders begin with.
+    pub(super) backup: Option<Vec<Bytes>>,
     /// Things that came out to be dropped elsewhere.
     pub(super) garbage: usize,
 }
@@ -193,6 +197,8 @@ impl Cluster {
             sent: Vec::new(),
             record: false,
             accept_cut_tail: false,
+            name: "test",
+            backup: None,
             garbage: 0,
         };
         for id in founders {
@@ -200,6 +206,19 @@ impl Cluster {
             this.disks.insert(id, Disk::new(store));
             this.start(id);
         }
+        this
+    }
+
+    /// Three founders of another cluster, which begins with a backup.
+    pub(super) fn restored(name: &'static str, stores: u8, backup: &[Bytes]) -> Self {
+        let mut this = Self::new(0);
+        this.founders = (1..=3).map(id).collect();
+        (this.name, this.backup) = (name, Some(backup.to_vec()));
+        for (member, store) in this.founders.clone().into_iter().zip(stores..) {
+            this.disks.insert(member, Disk::new(store));
+            this.start(member);
+        }
+        this.elect();
         this
     }
 
@@ -228,10 +247,12 @@ impl Cluster {
     }
 
     pub(super) fn config(&self, member: NodeId) -> Config {
-        let cluster = ClusterId::named("test");
-        let builder = match self.founders.contains(&member) {
-            true => Config::founding(cluster, member, self.founders.iter().copied()),
-            false => Config::joining(cluster, member),
+        let cluster = ClusterId::named(self.name);
+        let founders = self.founders.iter().copied();
+        let builder = match (self.founders.contains(&member), &self.backup) {
+            (true, None) => Config::founding(cluster, member, founders),
+            (true, Some(it)) => Config::restoring(cluster, member, founders, it.iter().cloned()),
+            (false, _) => Config::joining(cluster, member),
         };
         let builder = builder.accept_cut_tail(self.accept_cut_tail);
         let builder = match self.session_rate {
