@@ -10,6 +10,7 @@ use foldhash::fast::FixedState;
 
 use crate::{
     id::{SessionId, Zxid},
+    mutant::Mutant,
     namespace::{Change, Lists},
     node::request::{Output, Watch, WatchEnd, WatchId},
     op::{Detail, Event, EventKind, Filter, Identities},
@@ -63,7 +64,7 @@ impl Cursors {
         zxid: Zxid,
     ) {
         self.index(&watch.filter).entry(watch.filter.path().clone()).or_default().insert(id);
-        let lags = from < zxid;
+        let lags = from < zxid && !Mutant::WatchStartsLate.active();
         if lags && watch.credit > 0 {
             self.eager.insert(id);
         }
@@ -371,7 +372,7 @@ impl Cursor {
         tick: u64,
         out: &mut Vec<Output>,
     ) {
-        self.last = zxid;
+        self.last = if Mutant::EventTwice.active() { zxid.before() } else { zxid };
         self.told = (zxid, tick);
         self.fired = self.watch.once;
         let count = u32::try_from(events.len()).unwrap_or(u32::MAX);

@@ -169,7 +169,7 @@ impl Cluster {
                 self.undo_at(until, event.id, Undo::LyingDisk(id));
             }
             FaultKind::Wipe => {
-                member.destroyed = true;
+                (member.destroyed, member.wiped) = (true, true);
                 member.state = State::Down(until);
                 member.disk.replace(MemoryFs::new());
             }
@@ -181,7 +181,7 @@ impl Cluster {
                 let image = member.disk.image();
                 match member.image.replace(image) {
                     Some(earlier) => {
-                        member.destroyed = true;
+                        (member.destroyed, member.wiped) = (true, false);
                         member.disk.replace(earlier);
                     }
                     None => return false,

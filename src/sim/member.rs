@@ -29,6 +29,8 @@ pub(super) struct Member {
     pub(super) image: Option<MemoryFs>,
     /// Something has happened to it that it need not survive.
     pub(super) destroyed: bool,
+    /// Its disk was empty when it was last started on another one.
+    pub(super) wiped: bool,
 }
 
 #[derive(Debug)]
@@ -83,6 +85,7 @@ impl Member {
             lives: 0,
             image: None,
             destroyed: false,
+            wiped: false,
         }
     }
 

@@ -4,7 +4,11 @@
 //!
 //! Options: `--seeds N` (1000), `--from SEED` (0), `--nodes N` (drawn), `--seconds N` of faults
 //! (40), `--threads N` (2), `--calm 1` for none. A failure is made small and shown with the line
-//! that repeats it: `QUORATE_SIM="17 crash:0" cargo run ..` makes that run alone.
+//! that repeats it: `QUORATE_SIM="17 crash:0" cargo run ..` makes that run alone. Built with
+//! `RUSTFLAGS="--cfg quorate_mutants"` it takes `--mutants` and `--mutants NAME`: see `mutants`.
+
+#[cfg(quorate_mutants)]
+mod mutants;
 
 use std::{
     collections::BTreeMap,
@@ -58,6 +62,10 @@ impl Sum {
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
+    #[cfg(quorate_mutants)]
+    if arguments.first().is_some_and(|it| it == "--mutants") {
+        return mutants::table(&arguments[1..]);
+    }
     let options: BTreeMap<_, _> = arguments.chunks_exact(2).map(|it| (&*it[0], &*it[1])).collect();
     let option = |name| options.get(name).and_then(|text| text.parse::<u64>().ok());
     let mut swarm = Swarm::default();
