@@ -411,14 +411,17 @@ impl Namespace {
 }
 
 /// What a broken memory does: nothing that is counted notices.
+#[cfg(any(test, feature = "sim"))]
+impl Namespace {
+    pub(crate) fn corrupt_clock(&mut self) {
+        self.state.clock_us ^= 1 << 3;
+    }
+}
+
 #[cfg(test)]
 impl Namespace {
     pub(crate) fn corrupt_data(&mut self, path: &str, data: bytes::Bytes) {
         self.state.tree.corrupt(path, data);
-    }
-
-    pub(crate) fn corrupt_clock(&mut self) {
-        self.state.clock_us ^= 1 << 3;
     }
 
     pub(crate) fn corrupt_reply(&mut self, session: SessionId) {

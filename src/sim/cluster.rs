@@ -54,7 +54,7 @@ pub struct Cluster {
     /// A minority, on which destructive faults fall.
     pub(super) victims: Vec<NodeId>,
     application: Box<dyn FnMut(NodeId) -> Box<dyn Application>>,
-    agreement: Agreement,
+    pub(super) agreement: Agreement,
     invariants: Vec<Invariant>,
     trace: u64,
     turns: u64,

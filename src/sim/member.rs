@@ -225,6 +225,11 @@ impl Process {
         self.host.node()
     }
 
+    /// A bit of its state flips.
+    pub(super) fn rot_memory(&mut self) {
+        self.host.node_mut().rot_memory();
+    }
+
     pub(super) fn client(&self) -> &Client {
         &self.client
     }

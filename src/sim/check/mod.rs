@@ -63,6 +63,11 @@ impl Agreement {
         self.state.observe(id, seen)
     }
 
+    /// The memory of a member has gone bad: from now on states may differ, until they are compared.
+    pub(super) fn expect_rot(&mut self) {
+        self.state.expect_rot();
+    }
+
     /// A member has lost its disk.
     pub(super) fn forget(&mut self, id: NodeId) {
         self.monotone.forget(id);
