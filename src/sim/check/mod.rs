@@ -66,6 +66,7 @@ impl Agreement {
     /// The memory of a member has gone bad: from now on states may differ, until they are compared.
     pub(super) fn expect_rot(&mut self) {
         self.state.expect_rot();
+        self.monotone.expect_rot();
     }
 
     /// A member has lost its disk.

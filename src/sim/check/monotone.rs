@@ -9,13 +9,14 @@ use crate::{id::NodeId, node::Glimpse};
 pub(super) struct Monotone {
     /// With the life in which it did.
     last: BTreeMap<NodeId, (u64, Glimpse)>,
+    rot: bool,
 }
 
 impl Monotone {
     /// A member that is started again has forgotten what it knew to be committed, until its
     /// log or a leader tells it; its term it keeps.
     pub(super) fn observe(&mut self, id: NodeId, life: u64, seen: &Glimpse) -> Result<(), String> {
-        if seen.applied > seen.commit {
+        if seen.applied > seen.commit && !self.rot {
             return Err(format!("{id} applies {} but commits {}", seen.applied, seen.commit));
         }
         let Some((before_life, before)) = self.last.insert(id, (life, *seen)) else {
@@ -32,6 +33,11 @@ impl Monotone {
             back("zxid", before.zxid, seen.zxid)?;
         }
         Ok(())
+    }
+
+    /// A memory has gone bad: the state that replaces it is that of a peer, which may be ahead.
+    pub(super) fn expect_rot(&mut self) {
+        self.rot = true;
     }
 
     pub(super) fn forget(&mut self, id: NodeId) {
