@@ -76,16 +76,18 @@ mutants! {
     PromiseFromArrival, "promise-from-arrival", "rule 3", "a promise counts from its answer on";
     TicksCarriedTwice, "ticks-carried-twice", "rule 4", "entries carry ticks that others carried";
     ExpiryUnchecked, "expiry-unchecked", "rule 4", "an expiry is not checked again at apply";
+    OwnedStays, "owned-stays", "section 3", "a session that ends leaves its ephemeral nodes";
     NoClockEntries, "no-clock-entries", "rule 10", "an idle cluster lets no time pass";
     // Reads and watches.
     ReadUnconfirmed, "read-unconfirmed", "rule 6", "a leader asks nobody whether it still leads";
+    OwnWriteUnread, "own-write-unread", "section 3", "a session reads before its own writes";
     ReadBeforeApplied, "read-before-applied", "rule 6", "a read does not wait for its index";
     ReadJoinsRound, "read-joins-round", "rule 6", "a read joins a round that has left";
     ContextReused, "context-reused", "rule 6", "all read rounds have one context";
     WatchGap, "watch-gap", "rule 12", "a watch resumes from before the history";
     WatchStartsLate, "watch-starts-late", "rule 12", "a watch tells nothing from before it was armed";
     EventTwice, "event-twice", "rule 12", "a watch that reads on tells its last event again";
-    ReplyBeforeEvents, "reply-before-events", "rule 12", "a reply overtakes the events";
+    EventsLate, "events-late", "rule 12", "a watch tells at the next tick, after the reply";
     TransferNotResumed, "transfer-not-resumed", "rule 11", "a chunk that is lost stays lost";
     // Recipes.
     OrderOfNames, "order-of-names", "recipes", "contenders queue by name, not by number";

@@ -365,7 +365,10 @@ impl Namespace {
 
     /// Removes the session, its leases and their ephemeral nodes, all in one transaction.
     fn end_session(&mut self, id: SessionId) {
-        let ephemerals = self.state.sessions.remove(id);
+        let mut ephemerals = self.state.sessions.remove(id);
+        if Mutant::OwnedStays.active() {
+            ephemerals.clear();
+        }
         self.remove_owned(ephemerals);
     }
 

@@ -229,7 +229,7 @@ impl Node {
         if zxid != before {
             self.digests.push_mark(zxid, self.namespace.mark());
         }
-        let (changes, told) = (self.namespace.drain_changes(), self.outputs.len());
+        let changes = self.namespace.drain_changes();
         if !changes.is_empty() {
             let namespace = &self.namespace;
             let learns =
@@ -266,9 +266,6 @@ impl Node {
             Applied::Expired { session, .. } => self.detach(session, Detach::Expired),
             Applied::LeaseExpired { lease, session } => self.end_lease(session, lease),
             _ => {}
-        }
-        if Mutant::ReplyBeforeEvents.active() {
-            self.outputs[told..].reverse();
         }
     }
 

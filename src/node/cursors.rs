@@ -126,6 +126,9 @@ impl Cursors {
     /// Time passes: those that have told nothing for a while say how far they have come.
     pub(crate) fn tick(&mut self, tick: u64, zxid: Zxid, out: &mut Vec<Output>) {
         self.tick = tick;
+        if Mutant::EventsLate.active() {
+            self.eager.extend(self.cursors.keys());
+        }
         for _ in 0..PROGRESS_PER_TICK {
             let Some(&(due, id)) = self.by_progress.first().filter(|(due, _)| *due <= tick) else {
                 return;
@@ -172,6 +175,7 @@ impl Cursors {
             let Some(cursor) = self.cursors.get_mut(&id) else {
                 continue;
             };
+            cursor.lags |= Mutant::EventsLate.active();
             if cursor.lags || cursor.last >= zxid {
                 continue;
             }

@@ -14,6 +14,8 @@ use crate::{
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Glimpse {
     pub(crate) term: u64,
+    /// For whom in this term; 0 for nobody.
+    pub(crate) vote: u64,
     pub(crate) leads: bool,
     pub(crate) commit: u64,
     pub(crate) applied: u64,
@@ -27,6 +29,7 @@ impl Node {
     pub(crate) fn glimpse(&self) -> Glimpse {
         Glimpse {
             term: self.consensus.term(),
+            vote: self.consensus.vote(),
             leads: self.consensus.role() == Role::Leader,
             commit: self.consensus.commit(),
             applied: self.applied,

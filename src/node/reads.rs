@@ -80,7 +80,8 @@ impl Reads {
             return;
         };
         let blocked = self.blocked.get(&session).is_some_and(|queue| !queue.is_empty());
-        if blocked || place.after_seq > place.answered || !self.may_run(session, &waiting) {
+        let behind = place.after_seq > place.answered && !Mutant::OwnWriteUnread.active();
+        if blocked || behind || !self.may_run(session, &waiting) {
             self.blocked.entry(session).or_default().push_back(waiting);
         } else {
             self.run(session, waiting);

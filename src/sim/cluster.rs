@@ -174,10 +174,14 @@ impl Cluster {
         let id = member.id;
         if let Some(Turned { sent, ended }) = member.turn(now) {
             self.turns += 1;
-            for (at, message) in sent {
-                self.network.send(at, id, message);
+            let dark = self.members[at].disk.is_dark();
+            for (after, message) in sent {
+                if dark {
+                    self.agreement.sent(id, &message.bytes);
+                }
+                self.network.send(after, id, message);
             }
-            if self.members[at].disk.is_dark() {
+            if dark {
                 self.power_off(at);
                 return Ok(());
             }

@@ -30,14 +30,14 @@ impl Locks {
     ///
     /// Another one holds it, or its token is not the highest, or was another one's.
     pub fn holds(&mut self, who: &str, token: Zxid) -> Result<(), String> {
-        self.acquired += u64::from(self.highest < token);
         if token < self.highest {
             return Err(format!("{who} holds it by token {token}; {} came before", self.highest));
         }
-        if token == self.highest && self.highest_of != who {
+        if token == self.highest && self.acquired > 0 && self.highest_of != who {
             return Err(format!("{who} holds it by token {token}, as {} did", self.highest_of));
         }
-        if token > self.highest {
+        if token > self.highest || self.acquired == 0 {
+            self.acquired += 1;
             (self.highest, self.highest_of) = (token, who.to_owned());
         }
         if let Some((other, theirs)) = self.holders.iter().find(|(other, _)| *other != who) {

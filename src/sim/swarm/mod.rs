@@ -224,9 +224,9 @@ fn needs_operator(cluster: &Cluster, doomed: &[NodeId]) -> bool {
 fn small(config: ConfigBuilder) -> ConfigBuilder {
     let limits = Limits {
         snapshot_log_bytes: 24 << 10,
-        log_tail_bytes_max: 64 << 10,
+        log_tail_bytes_max: 16 << 10,
         snapshot_chunk_bytes: 4 << 10,
-        history_count_max: 400,
+        history_count_max: 200,
         ..Limits::default()
     };
     config.limits(limits)
