@@ -7,6 +7,7 @@
 //! that repeats it: `QUORATE_SIM="17 crash:0" cargo run ..` makes that run alone. Built with
 //! `RUSTFLAGS="--cfg quorate_mutants"` it takes `--mutants` and `--mutants NAME`: see `mutants`.
 
+mod again;
 #[cfg(quorate_mutants)]
 mod mutants;
 
@@ -24,7 +25,7 @@ use std::{
 };
 
 use quorate::sim::{
-    FaultKind, Faults, Plan, PlanError, Violation, shrink,
+    FaultKind, Faults, Plan,
     swarm::{Report, Swarm},
 };
 
@@ -75,7 +76,7 @@ fn main() -> ExitCode {
         swarm.faults = Faults::none();
     }
     if let Ok(text) = env::var("QUORATE_SIM") {
-        return again(&swarm, &text);
+        return again::again(&swarm, &text);
     }
     let first = option("--from").unwrap_or(0);
     let end = first + option("--seeds").unwrap_or(1000);
@@ -104,28 +105,7 @@ fn main() -> ExitCode {
     });
     let failure = failure.into_inner().expect("no panic");
     table(&sum.into_inner().expect("no panic"), started);
-    failure.map_or(ExitCode::SUCCESS, |violation| fail(&swarm, violation))
-}
-
-/// One run, as a violation says that it is to be repeated.
-fn again(swarm: &Swarm, text: &str) -> ExitCode {
-    let plan = text.parse().map_err(|error: PlanError| error.to_string());
-    match plan.and_then(|plan| swarm.run(&plan).map_err(|violation| violation.to_string())) {
-        Ok(report) => {
-            println!("{report:#?}");
-            ExitCode::SUCCESS
-        }
-        Err(why) => {
-            println!("{why}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn fail(swarm: &Swarm, violation: Violation) -> ExitCode {
-    println!("\n{violation}\n\nmaking it small ..");
-    println!("{}", shrink(violation, |plan| swarm.run(plan).map(drop)));
-    ExitCode::FAILURE
+    failure.map_or(ExitCode::SUCCESS, |violation| again::fail(&swarm, violation))
 }
 
 fn progress(sum: &Sum, all: u64, started: Instant) {
