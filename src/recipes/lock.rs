@@ -5,7 +5,6 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::{
-    mutant::Mutant,
     op::Guard,
     path::Path,
     recipes::{
@@ -91,9 +90,7 @@ pub(super) fn state(contender: &Contender, until: Duration, now: Duration) -> St
         Phase::Lost => State::Lost,
         Phase::Failed(error) => State::Failed(error.clone()),
         Phase::Held => match contender.held() {
-            Some(own) if now < until || Mutant::HeldPastLease.active() => {
-                State::Held { token: own.token, until }
-            }
+            Some(own) if now < until => State::Held { token: own.token, until },
             Some(own) => State::Suspended { token: own.token },
             None => State::Lost,
         },

@@ -65,7 +65,7 @@ impl Agreement {
         self.state.observe(id, seen)
     }
 
-    /// A member has sent this before its power went.
+    /// A member has sent this in its last turn.
     pub(super) fn sent(&mut self, id: NodeId, frame: &Bytes) {
         self.monotone.sent(id, frame);
     }

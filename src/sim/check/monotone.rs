@@ -48,7 +48,7 @@ impl Monotone {
     }
 
     /// What a member has sent in a term, or as its vote, binds it, also if its power went in that
-    /// very turn. What it says of a term to come binds nobody.
+    /// very turn, or its disk failed. What it says of a term to come binds nobody.
     pub(super) fn sent(&mut self, id: NodeId, frame: &Bytes) {
         let Ok(Frame { to, body: Body::Raft(message), .. }) = Frame::decode(frame, FRAME_BYTES_MAX)
         else {
