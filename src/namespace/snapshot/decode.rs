@@ -583,7 +583,7 @@ impl Body {
         let unseen = Mutant::RepliesNotRestored.active() || Mutant::DeadlinesNotRestored.active();
         check(again == *record || unseen, "its digest is not that of the snapshot")?;
         check(again.znodes > 0, "there is no root")?;
-        Ok(record.clone())
+        Ok(*record)
     }
 }
 
