@@ -1,7 +1,7 @@
 //! The power of the simulator: each seeded mistake, and how many seeds it takes to see it.
 //!
 //! `RUSTFLAGS="--cfg quorate_mutants" cargo run --release --features sim --example swarm --
-//! --mutants [NAME ..] [--seeds N] [--threads N]`
+//! --mutants [NAME ..] [--seeds N] [--from SEED] [--threads N]`
 //!
 //! Every seed is a run of the standard swarm. A mistake that 2,000 seeds do not show is a hole in
 //! the checks: the command fails.
@@ -28,6 +28,7 @@ pub(super) fn table(arguments: &[String]) -> ExitCode {
     let options: BTreeMap<_, _> = options.chunks_exact(2).map(|it| (&*it[0], &*it[1])).collect();
     let option = |name| options.get(name).and_then(|text| text.parse::<u64>().ok());
     let (seeds, threads) = (option("--seeds").unwrap_or(2000), option("--threads").unwrap_or(2));
+    let from = option("--from").unwrap_or(0);
     if let Some(name) = names.iter().find(|name| Mutant::ALL.iter().all(|it| it.name() != *name)) {
         println!("no mutant is called {name}");
         return ExitCode::FAILURE;
@@ -38,7 +39,7 @@ pub(super) fn table(arguments: &[String]) -> ExitCode {
     for &mutant in Mutant::ALL.iter().filter(chosen) {
         let started = super::clock();
         Mutant::choose(Some(mutant));
-        let found = search(seeds, threads);
+        let found = search(from, from + seeds, threads);
         Mutant::choose(None);
         let seconds = (super::clock() - started).as_secs_f64();
         let name = mutant.name();
@@ -71,8 +72,8 @@ pub(super) fn table(arguments: &[String]) -> ExitCode {
 }
 
 /// The first seed that shows something, and what.
-fn search(seeds: u64, threads: u64) -> Option<(u64, Violation)> {
-    let (next, found) = (AtomicU64::new(0), Mutex::new(None::<(u64, Violation)>));
+fn search(from: u64, end: u64, threads: u64) -> Option<(u64, Violation)> {
+    let (next, found) = (AtomicU64::new(from), Mutex::new(None::<(u64, Violation)>));
     let swarm = Swarm::default();
     thread::scope(|scope| {
         for _ in 0..threads {
@@ -80,7 +81,7 @@ fn search(seeds: u64, threads: u64) -> Option<(u64, Violation)> {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     let first = found.lock().expect("no panic").as_ref().map(|it| it.0);
-                    if seed >= seeds.min(first.unwrap_or(seeds)) {
+                    if seed >= end.min(first.unwrap_or(end)) {
                         return;
                     }
                     if let Err(violation) = swarm.run(&Plan::new(seed)) {
