@@ -56,7 +56,7 @@ mutants! {
     TailCommitted, "tail-committed", "Raft 5.3", "a heartbeat commits whatever the follower has";
     WipedAccepted, "wiped-accepted", "rule 1", "another store under a known member is taken";
     // The state machine.
-    EntryAppliedTwice, "entry-applied-twice", "rule 5", "the entry after a snapshot is applied twice";
+    EntryAppliedTwice, "entry-applied-twice", "rule 5", "after a snapshot an entry is applied twice";
     OwnClock, "own-clock", "rule 4", "deadlines pass by the clock of each member";
     OwnWallClock, "own-wall-clock", "rule 2", "nodes get the time of the member that applies";
     DigestNotCompared, "digest-not-compared", "rule 2", "nobody compares states";
@@ -85,7 +85,7 @@ mutants! {
     ReadJoinsRound, "read-joins-round", "rule 6", "a read joins a round that has left";
     ContextReused, "context-reused", "rule 6", "all read rounds have one context";
     WatchGap, "watch-gap", "rule 12", "a watch resumes from before the history";
-    WatchStartsLate, "watch-starts-late", "rule 12", "a watch tells nothing from before it was armed";
+    WatchStartsLate, "watch-starts-late", "rule 12", "a watch skips what is older than itself";
     EventTwice, "event-twice", "rule 12", "a watch that reads on tells its last event again";
     EventsLate, "events-late", "rule 12", "a watch tells at the next tick, after the reply";
     TransferNotResumed, "transfer-not-resumed", "rule 11", "a chunk that is lost stays lost";

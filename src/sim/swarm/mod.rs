@@ -206,7 +206,7 @@ fn doom(cluster: &mut Cluster, rng: &mut Rng) -> (Vec<NodeId>, Vec<NodeId>) {
 }
 
 /// Whether too few members may vote: the others have lost the ends of their logs, which they may
-/// have acknowledged. Or a bad state has spread before it was found, and no majority has a good one.
+/// have acknowledged. Or a bad state has spread before it was found, and none has a majority.
 fn needs_operator(cluster: &Cluster, doomed: &[NodeId]) -> bool {
     let nodes = cluster.nodes();
     let votes = |node: &&NodeId| {
