@@ -56,7 +56,7 @@ mutants! {
     TailCommitted, "tail-committed", "Raft 5.3", "a heartbeat commits whatever the follower has";
     WipedAccepted, "wiped-accepted", "rule 1", "another store under a known member is taken";
     // The state machine.
-    EntryAppliedTwice, "entry-applied-twice", "rule 5", "after a snapshot an entry is applied twice";
+    EntryAppliedTwice, "entry-applied-twice", "rule 5", "the entry after a snapshot counts twice";
     OwnClock, "own-clock", "rule 4", "deadlines pass by the clock of each member";
     OwnWallClock, "own-wall-clock", "rule 2", "nodes get the time of the member that applies";
     DigestNotCompared, "digest-not-compared", "rule 2", "nobody compares states";
