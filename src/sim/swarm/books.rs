@@ -34,6 +34,8 @@ pub(super) struct Books {
     pub(super) resume: BTreeMap<NodeId, Zxid>,
     lives: BTreeMap<NodeId, u64>,
     pub(super) next_value: u64,
+    /// The register of which a write was last answered.
+    pub(super) fresh: u64,
     pub(super) answered: u64,
     pub(super) over: bool,
     /// What a worker has found wrong.
@@ -60,6 +62,7 @@ impl Books {
             resume: BTreeMap::new(),
             lives: BTreeMap::new(),
             next_value: 0,
+            fresh: 0,
             answered: 0,
             over: false,
             wrong: None,
