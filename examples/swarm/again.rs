@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use quorate::sim::{Plan, PlanError, Violation, shrink, swarm::Swarm};
+use quorate::sim::{PlanError, Violation, shrink, swarm::Swarm};
 
 /// One run, as a violation says that it is to be repeated.
 pub(super) fn again(swarm: &Swarm, text: &str) -> ExitCode {
