@@ -91,6 +91,8 @@ pub mod driver;
 #[doc(hidden)]
 pub mod fuzz;
 mod id;
+#[doc(hidden)]
+pub mod mutant;
 mod namespace;
 pub mod node;
 mod op;

@@ -39,6 +39,7 @@ use raft::{
 
 use crate::{
     id::NodeId,
+    mutant::Mutant,
     wire::{HardState, LogEntry, RaftMessage, SnapshotMeta},
 };
 
@@ -295,6 +296,17 @@ impl Consensus {
         if !self.may_vote {
             self.note_announced(kind, &mut message);
         }
+        match kind {
+            MessageType::MsgHeartbeat if Mutant::TailCommitted.active() => {
+                message.commit = self.last_index();
+            }
+            MessageType::MsgRequestVote | MessageType::MsgRequestPreVote
+                if Mutant::AnyLogElected.active() =>
+            {
+                message.log_term = message.term;
+            }
+            _ => {}
+        }
         let message = convert::incoming(kind, from, self.id, message);
         match self.call("step", |raw| raw.step(message)) {
             Some(Ok(())) => Ok(()),
@@ -341,7 +353,8 @@ impl Consensus {
     /// Moves what raft has ready into the batch, or into the write that is then out.
     fn fill(&mut self, batch: &mut Batch, pending: Pending, mut ready: Ready) {
         let raft = &self.raw.raft;
-        let hard_state = HardState::new(raft.term, raft.vote, raft.raft_log.committed);
+        let vote = if Mutant::VoteForgotten.active() { 0 } else { raft.vote };
+        let hard_state = HardState::new(raft.term, vote, raft.raft_log.committed);
         let elected = (hard_state.term, hard_state.vote) != (self.durable.term, self.durable.vote);
         let bytes_max = self.options.message_bytes_max;
         let entries = ready.take_entries();
@@ -364,6 +377,10 @@ impl Consensus {
             messages.extend(now);
             held = later;
         }
+        let early = if elected { Mutant::VoteBeforeSync } else { Mutant::AckBeforeSync };
+        if early.active() {
+            messages.append(&mut held);
+        }
         batch.messages = batch.sort(messages, bytes_max);
         let held = batch.sort(held, bytes_max);
         let number = ready.number();
@@ -383,9 +400,10 @@ impl Consensus {
             });
             return;
         }
-        let barrier = elected || install.is_some();
+        let barrier = elected || (install.is_some() && !Mutant::InstallNoBarrier.active());
         batch.write = Some(RaftWrite {
-            hard_state: (hard_state != self.durable).then_some(hard_state),
+            hard_state: (hard_state != self.durable && !Mutant::TermForgotten.active())
+                .then_some(hard_state),
             entries: entries.iter().cloned().map(convert::entry_from_raft).collect(),
             install: install.as_ref().map(|(meta, _)| meta.clone()),
             barrier,

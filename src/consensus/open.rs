@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use crate::{
     id::NodeId,
+    mutant::Mutant,
     wire::{HardState, LogEntry, SnapshotMeta},
 };
 
@@ -53,7 +54,10 @@ impl Options {
             check_quorum: true,
             pre_vote: true,
             // A lease holds only while clocks and pauses behave; a round of heartbeats always.
-            read_only_option: ReadOnlyOption::Safe,
+            read_only_option: match Mutant::ReadUnconfirmed.active() {
+                true => ReadOnlyOption::LeaseBased,
+                false => ReadOnlyOption::Safe,
+            },
             batch_append: true,
             // One electable node with the log must be enough, so all are equal.
             priority: 0,

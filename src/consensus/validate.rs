@@ -8,6 +8,7 @@ use raft::eraftpb::MessageType;
 
 use crate::{
     id::NodeId,
+    mutant::Mutant,
     wire::{EntryKind, LogEntry, RaftMessage},
 };
 
@@ -194,7 +195,8 @@ fn check_common(view: &View<'_>, from: NodeId, message: &RaftMessage) -> Result<
     require(from != view.id, Misbehaving::FromSelf)?;
     // Term 0 would pass as a local message, and put a candidate back to term 0 (H1).
     let term = message.term;
-    require((1..NUMBER_END).contains(&term), Misbehaving::Term)?;
+    let first = u64::from(!Mutant::TermZeroTaken.active());
+    require((first..NUMBER_END).contains(&term), Misbehaving::Term)?;
     require(term.saturating_sub(view.term) < TERMS_AHEAD_END, Misbehaving::Term)?;
     let terms = [message.log_term, message.commit_term];
     require(terms.iter().all(|&other| other <= term), Misbehaving::LogTerm)?;

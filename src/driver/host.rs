@@ -248,6 +248,12 @@ impl Host {
         self.id
     }
 
+    /// The node, to make its memory go bad.
+    #[cfg(feature = "sim")]
+    pub(crate) fn node_mut(&mut self) -> &mut Node {
+        &mut self.node
+    }
+
     #[cfg(test)]
     pub(super) fn without_entropy(mut self) -> Self {
         self.desk = Desk::new(Arc::clone(&self.shared), Entropy::new(|| Err("none".into())));

@@ -49,6 +49,7 @@ use crate::{
     command::{Command, KeepAlive},
     config::Parameters,
     id::{LeaseId, Lineage, Origin, SecretHash, SessionId, Zxid},
+    mutant::Mutant,
     op::{Detail, Identities, LimitName, OpError, Outcome, Reply, Txn},
     path::Path,
 };
@@ -371,12 +372,13 @@ impl Namespace {
 
     fn expire(&mut self, lease: LeaseId) -> Applied {
         let clock_us = self.state.clock_us;
+        let over = |deadline_us| clock_us >= deadline_us || Mutant::ExpiryUnchecked.active();
         let id = lease.session();
-        if let Some(session) = self.session(id).filter(|it| clock_us >= it.deadline_us) {
+        if let Some(session) = self.session(id).filter(|it| over(it.deadline_us)) {
             self.end_session(id);
             return Applied::Expired { session: id, epoch: session.epoch };
         }
-        let granted = self.state.sessions.lease(lease).filter(|it| clock_us >= it.deadline_us);
+        let granted = self.state.sessions.lease(lease).filter(|it| over(it.deadline_us));
         let Some(session) = granted.map(|it| it.session) else {
             return Applied::NotExpired { lease };
         };
@@ -401,7 +403,10 @@ impl Namespace {
 
     /// Removes the session, its leases and their ephemeral nodes, all in one transaction.
     fn end_session(&mut self, id: SessionId) {
-        let ephemerals = self.state.sessions.remove(id);
+        let mut ephemerals = self.state.sessions.remove(id);
+        if Mutant::OwnedStays.active() {
+            ephemerals.clear();
+        }
         self.remove_owned(ephemerals);
     }
 
@@ -447,14 +452,17 @@ impl Namespace {
 }
 
 /// What a broken memory does: nothing that is counted notices.
+#[cfg(any(test, feature = "sim"))]
+impl Namespace {
+    pub(crate) fn corrupt_clock(&mut self) {
+        self.state.clock_us ^= 1 << 3;
+    }
+}
+
 #[cfg(test)]
 impl Namespace {
     pub(crate) fn corrupt_data(&mut self, path: &str, data: bytes::Bytes) {
         self.state.tree.corrupt(path, data);
-    }
-
-    pub(crate) fn corrupt_clock(&mut self) {
-        self.state.clock_us ^= 1 << 3;
     }
 
     pub(crate) fn corrupt_reply(&mut self, session: SessionId) {

@@ -16,6 +16,7 @@ use crate::{
     command::KeepAlive,
     config::Parameters,
     id::{LeaseId, NodeId, SecretHash, SessionId, Zxid},
+    mutant::Mutant,
     namespace::{
         digest::{self, Sum},
         lease::Lease,
@@ -411,6 +412,10 @@ impl Session {
         if epoch != self.epoch {
             return Admission::Refuse(OpError::Moved { session: id, epoch: self.epoch });
         }
+        if Mutant::GapTaken.active() && seq > self.last_seq + 1 {
+            self.acknowledge(self.last_seq);
+            (self.acked, self.last_seq) = (seq - 1, seq - 1);
+        }
         let expected = self.last_seq + 1;
         if seq > expected {
             return Admission::Refuse(OpError::Gap { expected, actual: seq });
@@ -418,7 +423,7 @@ impl Session {
         if let Some((acked, _)) = keeps {
             self.acknowledge(acked);
         }
-        if seq < expected {
+        if seq < expected && !Mutant::RepeatApplied.active() {
             return match self.cached(seq) {
                 Some(reply) => Admission::Cached(reply.clone()),
                 None => Admission::Refuse(OpError::AlreadyAcknowledged { seq }),

@@ -11,6 +11,7 @@ use crate::{
     command::{Batch, Command, CommandError, Entry, KeepAlive, Release},
     consensus::{MembershipChange, Replication},
     id::{LeaseId, Origin as OriginId, SessionId, Zxid},
+    mutant::Mutant,
     namespace::{Applied, Change, Lists, SessionState},
     node::{
         error::{RequestError, Unknown},
@@ -20,6 +21,7 @@ use crate::{
         transfer::Local,
     },
     op::{Identities, OpError, Outcome, Reply},
+    time::as_micros,
     wire::{Body, DigestReport, EntryKind, LogEntry},
 };
 
@@ -35,6 +37,9 @@ impl Node {
             if entry.term > self.applied_term && !self.is_covered(index) {
                 self.applied_term = entry.term;
                 self.origin.earlier_terms_ended(entry.term, self.unanswered_before.unwrap_or(0));
+            }
+            if Mutant::EntryAppliedTwice.active() && index == self.snapshot_index + 1 {
+                self.apply_entry(index, entry.data.clone());
             }
             let changes = match entry.kind {
                 EntryKind::Normal => self.apply_entry(index, entry.data),
@@ -175,10 +180,15 @@ impl Node {
             }
         };
         let covered = self.is_covered(index);
-        if !covered {
-            self.namespace.begin_entry(entry.advance_us, entry.wall_ms);
+        let Entry { commands: mut batch, mut advance_us, mut wall_ms, .. } = entry;
+        if Mutant::OwnClock.active() {
+            advance_us = as_micros(self.now.mono).saturating_sub(self.namespace.clock_us());
+        } else if Mutant::OwnWallClock.active() {
+            wall_ms = self.now.wall_ms;
         }
-        let Entry { commands: mut batch, .. } = entry;
+        if !covered {
+            self.namespace.begin_entry(advance_us, wall_ms);
+        }
         let mut changes = batch.0.is_empty();
         while let Some(command) = Batch::next_command(&mut batch) {
             match command {
@@ -248,7 +258,8 @@ impl Node {
             Applied::KeepAlives { accepted, .. } => {
                 for it in accepted {
                     if let Some((sent, ttl_us)) = self.origin.renewed(&it) {
-                        let until = self.until(sent, ttl_us);
+                        let late = Mutant::PromiseFromArrival.active();
+                        let until = self.until(if late { self.now.mono } else { sent }, ttl_us);
                         let KeepAlive { session, lease, epoch, .. } = it;
                         self.outputs.push(match lease {
                             None => Output::Renewed { session, epoch, until },
@@ -416,12 +427,17 @@ impl Node {
         if self.is_quarantined() {
             return;
         }
-        self.tick_outgoing();
+        let resumes = !Mutant::TransferNotResumed.active();
+        if resumes {
+            self.tick_outgoing();
+        }
         let (tick, election) = (self.tick, u64::from(self.config.election_ticks));
         match &mut self.transfers.incoming {
             // The log has brought it here meanwhile.
             Some(it) if it.index <= self.consensus.applied_index() => self.drop_incoming(),
-            Some(incoming) if !incoming.is_whole() && tick - incoming.asked_tick >= election => {
+            Some(incoming)
+                if !incoming.is_whole() && tick - incoming.asked_tick >= election && resumes =>
+            {
                 // What was asked for, or the answer, seems to be lost.
                 incoming.asked_tick = tick;
                 let (index, term, offset) = (incoming.index, incoming.term, incoming.offset);

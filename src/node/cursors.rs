@@ -10,6 +10,7 @@ use foldhash::fast::FixedState;
 
 use crate::{
     id::{SessionId, Zxid},
+    mutant::Mutant,
     namespace::{Change, Lists},
     node::request::{Output, Watch, WatchEnd, WatchId},
     op::{Detail, Event, EventKind, Filter, Identities},
@@ -63,7 +64,7 @@ impl Cursors {
         zxid: Zxid,
     ) {
         self.index(&watch.filter).entry(watch.filter.path().clone()).or_default().insert(id);
-        let lags = from < zxid;
+        let lags = from < zxid && !Mutant::WatchStartsLate.active();
         if lags && watch.credit > 0 {
             self.eager.insert(id);
         }
@@ -125,6 +126,9 @@ impl Cursors {
     /// Time passes: those that have told nothing for a while say how far they have come.
     pub(crate) fn tick(&mut self, tick: u64, zxid: Zxid, out: &mut Vec<Output>) {
         self.tick = tick;
+        if Mutant::EventsLate.active() {
+            self.eager.extend(self.cursors.keys());
+        }
         for _ in 0..PROGRESS_PER_TICK {
             let Some(&(due, id)) = self.by_progress.first().filter(|(due, _)| *due <= tick) else {
                 return;
@@ -171,6 +175,7 @@ impl Cursors {
             let Some(cursor) = self.cursors.get_mut(&id) else {
                 continue;
             };
+            cursor.lags |= Mutant::EventsLate.active();
             if cursor.lags || cursor.last >= zxid {
                 continue;
             }
@@ -241,7 +246,7 @@ impl Cursors {
     /// it, or ends there.
     pub(crate) fn installed(&mut self, zxid: Zxid) {
         for (&id, cursor) in &mut self.cursors {
-            if !cursor.lags {
+            if !cursor.lags && !Mutant::EventTwice.active() {
                 cursor.last = cursor.last.max(zxid);
             }
             cursor.lags = true;
@@ -371,7 +376,7 @@ impl Cursor {
         tick: u64,
         out: &mut Vec<Output>,
     ) {
-        self.last = zxid;
+        self.last = if Mutant::EventTwice.active() { zxid.before() } else { zxid };
         self.told = (zxid, tick);
         self.fired = self.watch.once;
         let count = u32::try_from(events.len()).unwrap_or(u32::MAX);

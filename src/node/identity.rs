@@ -13,6 +13,7 @@ use thiserror::Error;
 
 use crate::{
     id::{Incarnation, NodeId, StoreId},
+    mutant::Mutant,
     node::{
         membership::Membership,
         status::{Ended, Waiting},
@@ -218,11 +219,12 @@ impl Identity {
         if membership.removed.contains(&from) {
             return Err(Refusal::Removed);
         }
-        if membership.store(from).is_some_and(|store| store != sender.store) {
+        let other = |store| store != sender.store && !Mutant::WipedAccepted.active();
+        if membership.store(from).is_some_and(other) {
             return Err(Refusal::Wiped);
         }
         if let Some(&known) = self.pins.get(&from) {
-            if known.store != sender.store && membership.store(from).is_none() {
+            if other(known.store) && membership.store(from).is_none() {
                 return Err(Refusal::Wiped);
             }
             if known.store == sender.store && !is_newer_or_same(known, sender) {

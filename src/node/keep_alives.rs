@@ -11,6 +11,7 @@ use std::{
 use crate::{
     command::KeepAlive,
     id::{LeaseId, SessionId},
+    mutant::Mutant,
 };
 
 /// Keep-alives of the sessions that are attached here, and of their leases.
@@ -87,7 +88,7 @@ impl KeepAlives {
         }
         let mut asked = None;
         while let Some(&(number, at)) = beats.sent.front() {
-            if number > it.number {
+            if number > it.number && !Mutant::NewestAcknowledged.active() {
                 break;
             }
             asked = Some(at);

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crate::{
     command::{Command, Entry, KEEP_ALIVES_MAX, KeepAlive},
     id::{LeaseId, NodeId, SessionId, StoreId, Zxid},
+    mutant::Mutant,
     path::Path,
 };
 
@@ -81,7 +82,7 @@ impl Leadership {
         let place = 1u64.checked_shl(behind).unwrap_or(0);
         let first = place != 0 && taken.seen & place == 0;
         taken.seen |= place;
-        first
+        first || Mutant::FrameTakenAgain.active()
     }
 
     /// Time goes on by what this node's clock measured.
@@ -184,7 +185,10 @@ impl Leadership {
         let parts: Vec<Bytes> = self.buffer.drain(..count).collect();
         self.buffer_bytes -= parts.iter().map(Bytes::len).sum::<usize>();
         self.since_entry_us = 0;
-        let advance_us = std::mem::take(&mut self.advance_us);
+        let advance_us = self.advance_us;
+        if !Mutant::TicksCarriedTwice.active() {
+            self.advance_us = 0;
+        }
         Some(Entry::encode(advance_us, wall_ms, &parts))
     }
 
@@ -198,7 +202,8 @@ impl Leadership {
 
     /// Whether keep-alives, expiries and the clock are to be proposed.
     pub(crate) fn renewal_due(&self, renewal_us: u64, any_deadline: bool) -> bool {
-        self.since_renewal_us >= renewal_us && (any_deadline || !self.held.is_empty())
+        let wanted = any_deadline || !self.held.is_empty();
+        self.since_renewal_us >= renewal_us && wanted && !Mutant::NoClockEntries.active()
     }
 
     /// Whether this leader may propose expiries: its origins had time to send their keep-alives.

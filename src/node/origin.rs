@@ -16,6 +16,7 @@ use crate::{
     command::KeepAlive,
     config::{Config, Limits},
     id::{LeaseId, SessionId, Zxid},
+    mutant::Mutant,
     node::{
         error::{RequestError, SubmitError, Unknown},
         keep_alives::KeepAlives,
@@ -273,7 +274,7 @@ impl Origin {
         let attachments = &self.attachments;
         self.keep_alives.ask_again(|session| attachments.get(&session).map_or(0, |it| it.acked));
         for (&counter, plain) in &self.plain {
-            if plain.sent.is_none() || plain.session.is_some() {
+            if plain.sent.is_none() || plain.session.is_some() || Mutant::PlainSentAgain.active() {
                 self.outbox.push(Unsent::Plain(counter));
             }
         }
@@ -500,7 +501,8 @@ impl Origin {
         let sent: Vec<u64> = sent.map(|(&counter, _)| counter).collect();
         for counter in sent {
             // Opening and attaching are repeated without harm (rule 9).
-            if self.plain.get(&counter).is_some_and(|it| it.session.is_some()) {
+            let harmless = self.plain.get(&counter).is_some_and(|it| it.session.is_some());
+            if harmless || Mutant::PlainInstalledAgain.active() {
                 self.outbox.push(Unsent::Plain(counter));
                 continue;
             }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
     id::{NodeId, SessionId, Zxid},
+    mutant::Mutant,
     node::request::{Consistency, Read, Ticket},
 };
 
@@ -79,7 +80,8 @@ impl Reads {
             return;
         };
         let blocked = self.blocked.get(&session).is_some_and(|queue| !queue.is_empty());
-        if blocked || place.after_seq > place.answered || !self.may_run(session, &waiting) {
+        let behind = place.after_seq > place.answered && !Mutant::OwnWriteUnread.active();
+        if blocked || behind || !self.may_run(session, &waiting) {
             self.blocked.entry(session).or_default().push_back(waiting);
         } else {
             self.run(session, waiting);
@@ -122,7 +124,7 @@ impl Reads {
 
     /// Closes the forming round: from here on nothing joins it. The context is never used again.
     pub(crate) fn begin_round(&mut self, boot_nonce: u64, term: u64, tick: u64) -> [u8; 16] {
-        self.next_round += 1;
+        self.next_round += u64::from(!Mutant::ContextReused.active());
         let mut context = [0; 16];
         context[..8].copy_from_slice(&boot_nonce.to_le_bytes());
         context[8..].copy_from_slice(&self.next_round.to_le_bytes());
@@ -196,7 +198,9 @@ impl Reads {
     /// Takes the reads that can be answered from the tree as it is now.
     pub(crate) fn take_ready(&mut self, applied: u64, zxid: Zxid) -> Vec<Waiting> {
         let mut ready = std::mem::take(&mut self.ready);
-        while let Some(first) = self.at_index.first_entry().filter(|it| *it.key() <= applied) {
+        let early = Mutant::ReadBeforeApplied.active();
+        let due = |index: u64| index <= applied || early;
+        while let Some(first) = self.at_index.first_entry().filter(|it| due(*it.key())) {
             ready.extend(first.remove());
         }
         while let Some(first) = self.at_zxid.first_entry().filter(|it| *it.key() <= zxid) {
@@ -256,7 +260,10 @@ impl Reads {
         match waiting.read.consistency {
             Consistency::Local => self.ready.push(waiting),
             Consistency::AtLeast(zxid) => self.at_zxid.entry(zxid).or_default().push(waiting),
-            Consistency::Linearizable => self.forming.push(waiting),
+            Consistency::Linearizable => match &mut self.out {
+                Some(round) if Mutant::ReadJoinsRound.active() => round.reads.push(waiting),
+                _ => self.forming.push(waiting),
+            },
         }
     }
 

@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use crate::{
     id::Zxid,
+    mutant::Mutant,
     op::{
         Check, CreateMode, Event, EventKind, Filter, Guard, LimitName, Op, OpError, Outcome, Stat,
         Txn,
@@ -362,7 +363,11 @@ impl Contender {
         };
         for name in names {
             listing.own_seen |= name == own.path.name();
-            let Some(number) = sequence(name).filter(|number| *number < own_number) else {
+            let ahead = |number: &i128| match Mutant::OrderOfNames.active() {
+                true => name.as_str() < own.path.name(),
+                false => *number < own_number,
+            };
+            let Some(number) = sequence(name).filter(ahead) else {
                 continue;
             };
             listing.ahead += 1;

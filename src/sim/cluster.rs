@@ -54,7 +54,7 @@ pub struct Cluster {
     /// A minority, on which destructive faults fall.
     pub(super) victims: Vec<NodeId>,
     application: Box<dyn FnMut(NodeId) -> Box<dyn Application>>,
-    agreement: Agreement,
+    pub(super) agreement: Agreement,
     invariants: Vec<Invariant>,
     trace: u64,
     turns: u64,
@@ -174,10 +174,15 @@ impl Cluster {
         let id = member.id;
         if let Some(Turned { sent, ended }) = member.turn(now) {
             self.turns += 1;
-            for (at, message) in sent {
-                self.network.send(at, id, message);
+            let dark = self.members[at].disk.is_dark();
+            for (after, message) in sent {
+                // After other turns the member itself is looked at.
+                if dark || ended.is_some() {
+                    self.agreement.sent(id, &message.bytes);
+                }
+                self.network.send(after, id, message);
             }
-            if self.members[at].disk.is_dark() {
+            if dark {
                 self.power_off(at);
                 return Ok(());
             }
@@ -188,6 +193,10 @@ impl Cluster {
                 let observed = self.agreement.observe(id, member.lives, &seen, process.node());
                 self.record(&[id.as_u64(), seen.term, seen.commit, seen.applied, seen.digest]);
                 observed.map_err(|why| self.violation("agreement", why))?;
+                if self.members[at].wiped && seen.term > FOUNDING_TERM {
+                    let why = format!("member {id} has lost its disk, and takes part all the same");
+                    return Err(self.violation("identity", why));
+                }
             }
             if let Some(ended) = ended {
                 return self.ended(at, &ended);
@@ -241,8 +250,9 @@ impl Cluster {
             return Ok(());
         }
         let (id, destroyed) = (member.id, member.destroyed);
+        let taken_in = member.wiped && matches!(ended, Ended::Consensus { .. });
         member.state = State::Dead(ended.to_string());
-        match destroyed {
+        match destroyed && !taken_in {
             true => Ok(()),
             false => Err(self.violation("ending", format!("member {id}: {ended}"))),
         }
@@ -452,6 +462,8 @@ impl std::fmt::Debug for Cluster {
     }
 }
 
+/// Where the terms of a cluster begin.
+const FOUNDING_TERM: u64 = 1;
 const WORLD: u64 = 3 << 32;
 const NETWORK: u64 = 4 << 32;
 /// After so long somebody starts a process again that has ended.

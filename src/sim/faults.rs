@@ -72,11 +72,17 @@ pub enum FaultKind {
     /// Syncs of one disk do nothing and say that they worked; then the power goes. Destructive. No
     /// part of [`swarm`](Faults::swarm): no log survives it, and acknowledged writes may be lost.
     LyingSync,
+    /// A frame arrives in a member's name that no member sends: a heartbeat of term 0, which says
+    /// that entries are committed.
+    Forgery,
+    /// A bit of a member's state flips in memory: in its replicated clock, that of 8 us. Befalls a
+    /// member of the minority, once in a run; the states of its peers put it right.
+    MemoryRot,
 }
 
 impl FaultKind {
     /// All kinds.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::Loss,
         Self::Duplication,
         Self::Reordering,
@@ -102,6 +108,8 @@ impl FaultKind {
         Self::Rollback,
         Self::Wipe,
         Self::LyingSync,
+        Self::Forgery,
+        Self::MemoryRot,
     ];
 
     /// Its name, in lower case with hyphens.
@@ -132,6 +140,8 @@ impl FaultKind {
             Self::Rollback => "rollback",
             Self::Wipe => "wipe",
             Self::LyingSync => "lying-sync",
+            Self::Forgery => "forgery",
+            Self::MemoryRot => "memory-rot",
         }
     }
 

@@ -7,7 +7,7 @@ use crate::{
     sim::{
         Cluster, FaultEvent, FaultId, FaultKind, Rng,
         faults::Schedule,
-        member::{DIR, State},
+        member::{DIR, Member, State},
     },
     wal::{Keep, MemoryFs},
 };
@@ -89,6 +89,8 @@ impl Cluster {
             | FaultKind::Rollback
             | FaultKind::Wipe
             | FaultKind::LyingSync => self.destroy(event, &mut rng),
+            FaultKind::Forgery => self.forge(&mut rng),
+            FaultKind::MemoryRot => self.rot_memory(&mut rng),
             _ => self.disturb_process(event, &mut rng),
         }
     }
@@ -169,7 +171,7 @@ impl Cluster {
                 self.undo_at(until, event.id, Undo::LyingDisk(id));
             }
             FaultKind::Wipe => {
-                member.destroyed = true;
+                (member.destroyed, member.wiped) = (true, true);
                 member.state = State::Down(until);
                 member.disk.replace(MemoryFs::new());
             }
@@ -181,13 +183,44 @@ impl Cluster {
                 let image = member.disk.image();
                 match member.image.replace(image) {
                     Some(earlier) => {
-                        member.destroyed = true;
+                        (member.destroyed, member.wiped) = (true, false);
                         member.disk.replace(earlier);
                     }
                     None => return false,
                 }
             }
         }
+        true
+    }
+
+    /// A frame that is to be refused arrives at once.
+    fn forge(&mut self, rng: &mut Rng) -> bool {
+        let Some((from, to)) = self.link(rng) else {
+            return false;
+        };
+        let (now, beyond) = (self.now, rng.below(2));
+        let process = |id| self.member(id).and_then(Member::process);
+        let (Some(sender), Some(receiver)) = (process(from), process(to)) else {
+            return false;
+        };
+        let forged = sender.node().forge(to, receiver.node().glimpse().last_index + beyond);
+        let receiver = self.member_mut(to).and_then(Member::process_mut);
+        receiver.into_iter().for_each(|it| it.deliver(now, from, forged.clone()));
+        true
+    }
+
+    /// Once in a run, and where two others are there to tell which state is the right one.
+    fn rot_memory(&mut self, rng: &mut Rng) -> bool {
+        let (few, victim) = (self.members.len() < 3, rng.pick(&self.victims));
+        let destroyed = victim.is_none_or(|id| self.is_destroyed(id));
+        if few || destroyed || self.counts.contains_key(&FaultKind::MemoryRot) {
+            return false;
+        }
+        match victim.and_then(|id| self.member_mut(id)).and_then(Member::process_mut) {
+            Some(process) => process.rot_memory(),
+            None => return false,
+        }
+        self.agreement.expect_rot();
         true
     }
 

@@ -29,6 +29,8 @@ pub(super) struct Member {
     pub(super) image: Option<MemoryFs>,
     /// Something has happened to it that it need not survive.
     pub(super) destroyed: bool,
+    /// Its disk was empty when it was last started on another one.
+    pub(super) wiped: bool,
 }
 
 #[derive(Debug)]
@@ -83,6 +85,7 @@ impl Member {
             lives: 0,
             image: None,
             destroyed: false,
+            wiped: false,
         }
     }
 
@@ -220,6 +223,11 @@ impl Member {
 impl Process {
     pub(super) fn node(&self) -> &Node {
         self.host.node()
+    }
+
+    /// A bit of its state flips.
+    pub(super) fn rot_memory(&mut self) {
+        self.host.node_mut().rot_memory();
     }
 
     pub(super) fn client(&self) -> &Client {

@@ -71,9 +71,10 @@
 //!
 //! After each turn of a member: no term has two leaders; what is committed is the same everywhere,
 //! stays so, and is in the log of every later leader; members that have applied the same entries
-//! have the same state; terms, commits and zxids never go back; no member ends, or refuses to
-//! open its disk, unless the faults have destroyed what it needs. More, for what clients see, is in
-//! [`check`]; [`swarm`] has all of it at work.
+//! have the same state, unless a memory has gone bad; terms, commits and zxids never go back, and
+//! nobody votes twice in a term; a member that has lost its disk takes no part; no member ends, or
+//! refuses to open its disk, unless the faults have destroyed what it needs. More, for what clients
+//! see, is in [`check`]; [`swarm`] has all of it at work.
 //!
 //! # What is simulated, and how far
 //!

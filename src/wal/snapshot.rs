@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use crate::{
     id::StoreId,
+    mutant::Mutant,
     wal::{
         WalError,
         fs::{Fs, FsFile},
@@ -80,7 +81,9 @@ impl Staging {
         self.file
             .write_at(&encode_header(self.store, &staged), 0)
             .map_err(|error| WalError::io("write", &self.path, error))?;
-        self.sync()?;
+        if !Mutant::SnapshotNotSynced.active() {
+            self.sync()?;
+        }
         let path = dir.join(file_name(&staged));
         fs.rename(&self.path, &path).map_err(|error| WalError::io("rename to", &path, error))?;
         fs.sync_dir(dir).map_err(|error| WalError::io("sync", dir, error))?;

@@ -6,7 +6,7 @@ use crate::{Finding, source::Source};
 
 /// Rooms by row; a room knows those in rows before its own.
 const ROWS: [&[&str]; 11] = [
-    &["config", "path", "id", "time", "proto", "record"],
+    &["config", "path", "id", "time", "proto", "record", "mutant"],
     &["op"],
     &["command", "wire"],
     &["namespace", "consensus", "recipes"],

@@ -10,8 +10,9 @@ use crate::id::Zxid;
 pub struct Locks {
     /// Who says that it holds the lock, and its token.
     holders: BTreeMap<String, Zxid>,
-    /// The highest token that anybody had.
+    /// The highest token that anybody had, and who has it.
     highest: Zxid,
+    highest_of: String,
     /// The token of each fenced write, by the zxid at which it took effect.
     fenced: BTreeMap<Zxid, Zxid>,
     acquired: u64,
@@ -27,13 +28,18 @@ impl Locks {
     ///
     /// # Errors
     ///
-    /// Another one holds it, or its token is not the highest.
+    /// Another one holds it, or its token is not the highest, or was another one's.
     pub fn holds(&mut self, who: &str, token: Zxid) -> Result<(), String> {
-        self.acquired += u64::from(self.highest < token);
         if token < self.highest {
             return Err(format!("{who} holds it by token {token}; {} came before", self.highest));
         }
-        self.highest = token;
+        if token == self.highest && self.acquired > 0 && self.highest_of != who {
+            return Err(format!("{who} holds it by token {token}, as {} did", self.highest_of));
+        }
+        if token > self.highest || self.acquired == 0 {
+            self.acquired += 1;
+            (self.highest, self.highest_of) = (token, who.to_owned());
+        }
         if let Some((other, theirs)) = self.holders.iter().find(|(other, _)| *other != who) {
             return Err(format!("{who} holds it by token {token}, and {other} by {theirs}"));
         }
@@ -92,6 +98,7 @@ mod tests {
         assert!(it.holds("b", Zxid::new(5)).is_ok());
         it.lost("b");
         assert!(it.holds("a", Zxid::new(3)).is_err(), "an old token");
+        assert!(it.holds("a", Zxid::new(5)).is_err(), "one that was another's");
         it.wrote(Zxid::new(4), Zxid::new(3));
         it.wrote(Zxid::new(6), Zxid::new(5));
         assert!(it.check().is_ok());

@@ -28,6 +28,8 @@ mod monotone;
 mod state;
 mod watch;
 
+use bytes::Bytes;
+
 use crate::{
     id::NodeId,
     node::{Glimpse, Node},
@@ -63,6 +65,17 @@ impl Agreement {
         self.state.observe(id, seen)
     }
 
+    /// A member has sent this in its last turn.
+    pub(super) fn sent(&mut self, id: NodeId, frame: &Bytes) {
+        self.monotone.sent(id, frame);
+    }
+
+    /// The memory of a member has gone bad: from now on states may differ, until they are compared.
+    pub(super) fn expect_rot(&mut self) {
+        self.state.expect_rot();
+        self.monotone.expect_rot();
+    }
+
     /// A member has lost its disk.
     pub(super) fn forget(&mut self, id: NodeId) {
         self.monotone.forget(id);
@@ -73,6 +86,7 @@ impl Agreement {
 fn glimpse(term: u64, commit: u64, applied: u64) -> Glimpse {
     Glimpse {
         term,
+        vote: 0,
         leads: false,
         commit,
         applied,

@@ -10,7 +10,7 @@ use std::{
 use crate::{
     id::{NodeId, SessionId, Zxid},
     namespace::View,
-    op::List,
+    op::{List, Stat},
     path::Path,
     sim::{
         Cluster,
@@ -34,6 +34,8 @@ pub(super) struct Books {
     pub(super) resume: BTreeMap<NodeId, Zxid>,
     lives: BTreeMap<NodeId, u64>,
     pub(super) next_value: u64,
+    /// The register of which a write was last answered.
+    pub(super) fresh: u64,
     pub(super) answered: u64,
     pub(super) over: bool,
     /// What a worker has found wrong.
@@ -60,6 +62,7 @@ impl Books {
             resume: BTreeMap::new(),
             lives: BTreeMap::new(),
             next_value: 0,
+            fresh: 0,
             answered: 0,
             over: false,
             wrong: None,
@@ -124,6 +127,11 @@ impl Books {
         if let Some(session) = orphans.into_iter().find(|session| lives(&view, *session)) {
             return Err(("leases", format!("session {session} outlives its owner")));
         }
+        for path in self.contests.keys() {
+            if let Some(name) = ownerless(&view, path) {
+                return Err(("leases", format!("{name} below {path} outlives its owner")));
+            }
+        }
         let undecided = self.linear.check().map_err(|why| ("linearizability", why))?;
         self.watches.check().map_err(|why| ("watches", why))?;
         for ground in self.contests.values() {
@@ -152,6 +160,16 @@ impl Ground {
 
 fn lives(view: &View, session: SessionId) -> bool {
     view.lease(session.lease()).is_some()
+}
+
+/// A child whose owner has ended.
+fn ownerless(view: &View, path: &str) -> Option<String> {
+    let path: Path = path.parse().expect("valid");
+    // Of one lock there are fewer contenders than fit into a page.
+    let page = view.list(&List::of(path).with_stat()).ok()?;
+    let ended = |it: &Stat| it.owner.is_some_and(|owner| view.lease(owner).is_none());
+    let mut left = page.children.into_iter().filter(|it| it.stat.as_ref().is_some_and(ended));
+    left.next().map(|child| child.name)
 }
 
 /// What is in the queue: who wrote it, and its number.

@@ -14,7 +14,7 @@ use crate::{
     client::{Completion, Error, Written},
     config::{ConfigBuilder, Limits},
     id::NodeId,
-    node::Consistency,
+    node::{Consistency, Divergence},
     op::{CreateMode, OpError},
     path::Path,
     sim::{Cluster, FaultKind, Faults, Plan, Rng, Violation},
@@ -103,7 +103,12 @@ impl Swarm {
         let write_after = cluster.now() - healed;
         books.borrow_mut().close();
         cluster.run_for(ORPHANS_MAX)?;
-        cluster.run_until(AGREE_MAX, |it| it.agree(&live).then_some(()))?;
+        if let Err(violation) = self.agree(&mut cluster, &live) {
+            return match needs_operator(&cluster, &doomed) {
+                true => Ok(report(&cluster, &books.borrow(), None)),
+                false => Err(violation),
+            };
+        }
         let verdict = books.borrow().verdict(&cluster, live[0]);
         let undecided = verdict.map_err(|(check, why)| cluster.violation(check, why))?;
         let recovery = Some((leader_after, write_after));
@@ -121,6 +126,17 @@ impl Swarm {
             .application(move |node| Worker::new(node, Rc::clone(&seat)))
             .invariant("clients", move |cluster| ledger.borrow_mut().look(cluster));
         builder.build().expect("these limits are possible")
+    }
+
+    /// All have the same state; where a memory went bad, after the next comparison.
+    fn agree(&self, cluster: &mut Cluster, live: &[NodeId]) -> Result<(), Violation> {
+        let rot = cluster.fault_counts().contains_key(&FaultKind::MemoryRot);
+        if rot {
+            // Without a change nothing is compared.
+            self.write(cluster, live)?;
+        }
+        let limit = if rot { COMPARED_MAX } else { AGREE_MAX };
+        cluster.run_until(limit, |it| it.agree(live).then_some(()))
     }
 
     /// A fresh write, and a read that sees it, at a member that lives.
@@ -190,23 +206,27 @@ fn doom(cluster: &mut Cluster, rng: &mut Rng) -> (Vec<NodeId>, Vec<NodeId>) {
 }
 
 /// Whether too few members may vote: the others have lost the ends of their logs, which they may
-/// have acknowledged.
+/// have acknowledged. Or a bad state has spread before it was found, and none has a majority.
 fn needs_operator(cluster: &Cluster, doomed: &[NodeId]) -> bool {
     let nodes = cluster.nodes();
     let votes = |node: &&NodeId| {
         let waits = cluster.status(**node).map(|status| status.waiting);
         waits == Some(None) && !doomed.contains(node)
     };
-    nodes.iter().filter(votes).count() <= nodes.len() / 2
+    let divided = |node: &NodeId| {
+        let divergence = cluster.status(*node).and_then(|status| status.divergence);
+        matches!(divergence, Some(Divergence::Unresolved { .. }))
+    };
+    nodes.iter().filter(votes).count() <= nodes.len() / 2 || nodes.iter().any(divided)
 }
 
 /// Snapshots, segments and histories come and go within seconds.
 fn small(config: ConfigBuilder) -> ConfigBuilder {
     let limits = Limits {
         snapshot_log_bytes: 24 << 10,
-        log_tail_bytes_max: 64 << 10,
+        log_tail_bytes_max: 16 << 10,
         snapshot_chunk_bytes: 4 << 10,
-        history_count_max: 400,
+        history_count_max: 200,
         ..Limits::default()
     };
     config.limits(limits)
@@ -219,6 +239,8 @@ const LEADER_MAX: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_millis(500);
 const WRITE_MAX: Duration = Duration::from_secs(15);
 const AGREE_MAX: Duration = Duration::from_secs(10);
+/// States are compared 20 election timeouts after a change, and then one is handed over.
+const COMPARED_MAX: Duration = Duration::from_secs(30);
 /// Sessions without an owner are over after their time to live, two renewal intervals, three ticks
 /// and a little for the drift of clocks: and before that a leader must know that it is one.
 const ORPHANS_MAX: Duration = Duration::from_millis(2_000 + 2 * 500 + 3 * 50 + 100 + 1_000);

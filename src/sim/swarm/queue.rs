@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use crate::{
     client::{Completion, Session, Written},
-    op::CreateMode,
+    node::Consistency,
+    op::{CreateMode, Stat},
     path::Path,
 };
 
@@ -16,6 +17,8 @@ pub(super) struct Queue {
     pub(super) name: String,
     next: u64,
     out: VecDeque<(u64, Completion<Written>)>,
+    /// A look at the queue, and the last item that was written before.
+    look: Option<(u64, Completion<Option<Stat>>)>,
     /// An item was refused: first everything behind it is answered.
     refused: Option<u64>,
     /// Nobody knows what became of an item, so nothing follows it.
@@ -24,7 +27,7 @@ pub(super) struct Queue {
 
 impl Queue {
     pub(super) fn new(name: String) -> Self {
-        Self { name, next: 1, out: VecDeque::new(), refused: None, over: false }
+        Self { name, next: 1, out: VecDeque::new(), look: None, refused: None, over: false }
     }
 
     /// Writes the next item, if there is room.
@@ -36,6 +39,10 @@ impl Queue {
         let data = format!("{} {}", self.name, self.next);
         let create = session.create_sequential(prefix, data, CreateMode::PersistentSequential);
         self.out.push_back((self.next, create));
+        if self.look.is_none() {
+            let path: Path = QUEUE.parse().expect("valid");
+            self.look = Some((self.next, session.exists(&path, Consistency::Local)));
+        }
         self.next += 1;
     }
 
@@ -58,12 +65,28 @@ impl Queue {
                 Err(_) => self.refused = self.refused.or(Some(number)),
             }
         }
+        if let Some((after, answer)) = self.look.take() {
+            self.looked(after, answer, books);
+        }
         if self.out.is_empty() {
             if let Some(number) = self.refused.take() {
                 self.next = number;
             }
         }
         made
+    }
+
+    /// What the session reads, it reads after all that it has written before.
+    fn looked(&mut self, after: u64, mut look: Completion<Option<Stat>>, books: &mut Books) {
+        let first = self.out.front().map_or(u64::MAX, |(number, _)| *number);
+        match look.try_take() {
+            None => self.look = Some((after, look)),
+            Some(Ok(_)) if first <= after => {
+                let name = &self.name;
+                books.wrong = Some(format!("{name} reads behind write {after}, before {first}"));
+            }
+            Some(_) => {}
+        }
     }
 }
 

@@ -38,7 +38,8 @@ pub(super) struct Worker {
     next_at: Duration,
     session: Tenure,
     sessions: u64,
-    writes: Vec<(usize, Completion<Written>)>,
+    /// With the register of each.
+    writes: Vec<(usize, u64, Completion<Written>)>,
     reads: Vec<(usize, Completion<(Bytes, Stat)>)>,
     local: Vec<Completion<Answer>>,
     local_zxid: Zxid,
@@ -211,7 +212,7 @@ impl Worker {
         let books = Rc::clone(&self.books);
         let books = &mut *books.borrow_mut();
         let mut written = Vec::new();
-        self.writes.retain_mut(|(entry, write)| {
+        self.writes.retain_mut(|(entry, register, write)| {
             let Some(answer) = write.try_take() else {
                 return true;
             };
@@ -223,6 +224,7 @@ impl Worker {
                 Some(seen) => books.linear.end(*entry, seen),
                 None => books.linear.refused(*entry),
             }
+            books.fresh = *register;
             written.extend(answer);
             false
         });
@@ -276,6 +278,9 @@ impl Worker {
         };
         match what {
             0..30 if self.reads.len() < OUT_MAX => {
+                // What was just written, by anybody, is what a stale read misses.
+                let register = if at.rng.chance(500_000) { books.fresh } else { register };
+                let path: Path = format!("/register-{register}").parse().expect("valid");
                 let entry = books.linear.begin(register, Operation::Read);
                 self.reads.push((entry, at.client.get(&path, Consistency::Linearizable)));
             }
@@ -308,7 +313,7 @@ impl Worker {
                     (_, Some(it)) => it.set(&path, data, expected),
                     (_, None) => at.client.set(&path, data, expected),
                 };
-                self.writes.push((entry, write));
+                self.writes.push((entry, register, write));
             }
             _ => {}
         }

@@ -54,6 +54,17 @@ fn a_disk_that_lies_is_found_out() {
     assert!((0..40).any(|seed| lies(seed).is_err()));
 }
 
+/// After the run all members have the same state: that is what the swarm waits for.
+#[test]
+fn a_memory_that_goes_bad_is_put_right_and_a_forged_frame_is_refused() {
+    for kind in [FaultKind::MemoryRot, FaultKind::Forgery] {
+        let faults = Faults::none().every(kind, Duration::from_secs(3));
+        let swarm = Swarm { nodes: Some(3), faults, ..swarm() };
+        let report = swarm.run(&Plan::new(1)).unwrap_or_else(|it| panic!("{kind}: {it}"));
+        assert!(report.faults.contains_key(&kind) && report.recovery.is_some(), "{kind}");
+    }
+}
+
 /// Found by seed 0: a plain write happened twice, because the frame that carried it to the leader
 /// came twice. A leader now takes each frame of commands once (ARCHITECTURE.md, rule 9).
 #[test]

@@ -4,7 +4,12 @@
 //!
 //! Options: `--seeds N` (1000), `--from SEED` (0), `--nodes N` (drawn), `--seconds N` of faults
 //! (40), `--threads N` (2), `--calm 1` for none. A failure is made small and shown with the line
-//! that repeats it: `QUORATE_SIM="17 crash:0" cargo run ..` makes that run alone.
+//! that repeats it: `QUORATE_SIM="17 crash:0" cargo run ..` makes that run alone. Built with
+//! `RUSTFLAGS="--cfg quorate_mutants"` it takes `--mutants` and `--mutants NAME`: see `mutants`.
+
+mod again;
+#[cfg(quorate_mutants)]
+mod mutants;
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +25,7 @@ use std::{
 };
 
 use quorate::sim::{
-    FaultKind, Faults, Plan, PlanError, Violation, shrink,
+    FaultKind, Faults, Plan,
     swarm::{Report, Swarm},
 };
 
@@ -58,6 +63,10 @@ impl Sum {
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
+    #[cfg(quorate_mutants)]
+    if arguments.first().is_some_and(|it| it == "--mutants") {
+        return mutants::table(&arguments[1..]);
+    }
     let options: BTreeMap<_, _> = arguments.chunks_exact(2).map(|it| (&*it[0], &*it[1])).collect();
     let option = |name| options.get(name).and_then(|text| text.parse::<u64>().ok());
     let mut swarm = Swarm::default();
@@ -67,7 +76,7 @@ fn main() -> ExitCode {
         swarm.faults = Faults::none();
     }
     if let Ok(text) = env::var("QUORATE_SIM") {
-        return again(&swarm, &text);
+        return again::again(&swarm, &text);
     }
     let first = option("--from").unwrap_or(0);
     let end = first + option("--seeds").unwrap_or(1000);
@@ -96,28 +105,7 @@ fn main() -> ExitCode {
     });
     let failure = failure.into_inner().expect("no panic");
     table(&sum.into_inner().expect("no panic"), started);
-    failure.map_or(ExitCode::SUCCESS, |violation| fail(&swarm, violation))
-}
-
-/// One run, as a violation says that it is to be repeated.
-fn again(swarm: &Swarm, text: &str) -> ExitCode {
-    let plan = text.parse().map_err(|error: PlanError| error.to_string());
-    match plan.and_then(|plan| swarm.run(&plan).map_err(|violation| violation.to_string())) {
-        Ok(report) => {
-            println!("{report:#?}");
-            ExitCode::SUCCESS
-        }
-        Err(why) => {
-            println!("{why}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn fail(swarm: &Swarm, violation: Violation) -> ExitCode {
-    println!("\n{violation}\n\nmaking it small ..");
-    println!("{}", shrink(violation, |plan| swarm.run(plan).map(drop)));
-    ExitCode::FAILURE
+    failure.map_or(ExitCode::SUCCESS, |violation| again::fail(&swarm, violation))
 }
 
 fn progress(sum: &Sum, all: u64, started: Instant) {
