@@ -95,7 +95,7 @@ impl Node {
             identity.restore(record)?;
         }
         if restored.tail_cut {
-            identity.set_recovering(true);
+            identity.set_tail_cut();
         }
         let accepts = config.accept_cut_tail && identity.is_recovering();
         let raised = accepts.then(|| accept_cut_tail(&config, &mut identity, &mut restored));
@@ -140,7 +140,7 @@ impl Node {
     fn assemble(
         config: Config,
         restored: Restored,
-        (identity, namespace, membership): (Identity, Namespace, Membership),
+        (mut identity, namespace, membership): (Identity, Namespace, Membership),
         next_write: Write,
         (index, term): (u64, u64),
     ) -> Result<Self, OpenError> {
@@ -158,6 +158,7 @@ impl Node {
         };
         let consensus = Consensus::open(options(&config), log)
             .map_err(|error| OpenError::Log { why: error.to_string() })?;
+        identity.set_start(consensus.term(), consensus.vote(), consensus.last_index());
         let diverged_at = Some(identity.diverged_at()).filter(|&index| index > 0);
         let mut digests = Digests::default();
         digests.restart(index, namespace.zxid(), namespace.digest().value);
@@ -203,6 +204,7 @@ impl Node {
             ended: None,
             refused: BTreeSet::new(),
             refused_frames: 0,
+            asked: BTreeSet::new(),
             config,
         })
     }

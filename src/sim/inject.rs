@@ -22,6 +22,8 @@ pub(super) enum Undo {
     FullDisk(NodeId),
     /// The power goes, and with it what the disk had only said that it synced.
     LyingDisk(NodeId),
+    /// It is started on this image.
+    Image(NodeId, MemoryFs),
 }
 
 impl Cluster {
@@ -87,6 +89,7 @@ impl Cluster {
             FaultKind::BitRot
             | FaultKind::MisdirectedWrite
             | FaultKind::Rollback
+            | FaultKind::Rewind
             | FaultKind::Wipe
             | FaultKind::LyingSync => self.destroy(event, &mut rng),
             _ => self.disturb_process(event, &mut rng),
@@ -168,14 +171,17 @@ impl Cluster {
                 member.disk.set_lying(true);
                 self.undo_at(until, event.id, Undo::LyingDisk(id));
             }
+            FaultKind::Rewind => {
+                let image = member.disk.image();
+                self.undo_at(until, event.id, Undo::Image(id, image));
+            }
             FaultKind::Wipe => {
                 member.destroyed = true;
                 member.state = State::Down(until);
                 member.disk.replace(MemoryFs::new());
             }
             _ => {
-                // The image is one of an earlier life: whoever goes back within one life cannot be
-                // told from one that has only crashed.
+                // The image is one of an earlier life, which any peer can tell.
                 member.state = State::Down(until);
                 member.disk.crash(None);
                 let image = member.disk.image();
@@ -213,6 +219,15 @@ impl Cluster {
             Undo::FullDisk(id) => {
                 if let Some(member) = self.member_mut(id) {
                     member.disk.set_full(false);
+                }
+            }
+            Undo::Image(id, image) => {
+                let until = now + Duration::from_millis(100);
+                if let Some(member) = self.member_mut(id).filter(|it| it.process().is_some()) {
+                    member.destroyed = true;
+                    member.state = State::Down(until);
+                    member.disk.crash(None);
+                    member.disk.replace(image);
                 }
             }
             Undo::LyingDisk(id) => {

@@ -12,6 +12,7 @@
 //! ```
 
 mod entry;
+mod opening;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::{
@@ -22,6 +23,7 @@ use thiserror::Error;
 
 pub(crate) use self::entry::ENTRIES_MAX;
 pub use self::entry::{EntryKind, HardState, LogEntry};
+pub(crate) use self::opening::{Lineage, Opening, Promise};
 use crate::{
     config::{SIZE_BYTES_MAX, TXN_OPS_MAX},
     id::{Boot, ClusterId, Incarnation, NodeId, StoreId, Zxid},
@@ -48,6 +50,8 @@ pub(crate) enum Body {
     Refused {
         reason: Refusal,
         known: Option<Pin>,
+        /// What the refused opening lacks.
+        promise: Promise,
     },
     Raft(RaftMessage),
     /// Length-delimited commands for the leader's next entry.
@@ -113,6 +117,7 @@ pub(crate) struct Hello {
     pub(crate) founded: bool,
     pub(crate) pins: Vec<Pin>,
     pub(crate) reply: bool,
+    pub(crate) opening: Opening,
 }
 
 /// A member's store and the newest opening that was seen of it.
@@ -149,6 +154,8 @@ pub(crate) struct RaftMessage {
     pub(crate) context: Bytes,
     pub(crate) priority: i64,
     pub(crate) request_snapshot: u64,
+    /// Of a leader: up to here its log is on its disk.
+    pub(crate) durable: u64,
 }
 
 /// Where a snapshot stands in the log, and the voters and learners at that point.
@@ -318,7 +325,9 @@ impl Body {
             Self::Raft(message) => 128 + message.entries_len() + message.context.len(),
             Self::Forward(forward) => 48 + forward.commands.len(),
             Self::SnapshotChunk(chunk) => 64 + chunk.bytes.len(),
-            Self::Hello(hello) => 32 + hello.pins.len() * 64,
+            Self::Hello(hello) => {
+                96 + hello.pins.len() * 64 + hello.opening.lineage.earlier.len() * 16
+            }
             Self::Marks { items, .. } => 32 + items.len() * MARK_BYTES,
             _ => 128,
         }
@@ -327,9 +336,15 @@ impl Body {
     fn encode(&self, out: &mut BytesMut) {
         match self {
             Self::Hello(hello) => put(out, &hello.to_record()),
-            Self::Refused { reason, known } => put(
+            Self::Refused { reason, known, promise } => put(
                 out,
-                &proto::Refused { reason: reason.code(), known: known.map(Pin::to_record) },
+                &proto::Refused {
+                    reason: reason.code(),
+                    known: known.map(Pin::to_record),
+                    term: promise.term,
+                    vote: promise.vote,
+                    index: promise.index,
+                },
             ),
             Self::Raft(message) => message.encode(out),
             Self::Forward(Forward { commands, term, number }) => {
@@ -389,7 +404,9 @@ impl Body {
             2 => {
                 let record: proto::Refused = parse(bytes, "refused")?;
                 let reason = Refusal::from_code(record.reason)?;
-                Self::Refused { reason, known: record.known.map(Pin::from_record).transpose()? }
+                let proto::Refused { known, term, vote, index, .. } = record;
+                let known = known.map(Pin::from_record).transpose()?;
+                Self::Refused { reason, known, promise: Promise { term, vote, index } }
             }
             3 => Self::Raft(RaftMessage::from_record(parse(bytes, "raft")?)?),
             4 => {
@@ -475,6 +492,7 @@ impl Hello {
             founded: self.founded,
             pins: pins.into(),
             reply: self.reply,
+            opening: Some(self.opening.to_record()),
         }
     }
 
@@ -485,6 +503,7 @@ impl Hello {
             founded: record.founded,
             pins: Pin::decode_all(record.pins)?,
             reply: record.reply,
+            opening: Opening::from_record(record.opening.unwrap_or_default())?,
         })
     }
 }
@@ -568,6 +587,7 @@ impl RaftMessage {
                 context: self.context.clone(),
                 priority: self.priority,
                 request_snapshot: self.request_snapshot,
+                durable: self.durable,
             },
         );
         if self.entries.is_empty() {
@@ -598,6 +618,7 @@ impl RaftMessage {
             context: record.context,
             priority: record.priority,
             request_snapshot: record.request_snapshot,
+            durable: record.durable,
         })
     }
 }

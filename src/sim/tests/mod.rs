@@ -54,6 +54,18 @@ fn a_disk_that_lies_is_found_out() {
     assert!((0..40).any(|seed| lies(seed).is_err()));
 }
 
+/// The counter of the next opening is higher than any that the peers have seen; what was promised
+/// since the image was taken tells (ARCHITECTURE.md, rule 1).
+#[test]
+fn a_disk_that_goes_back_within_an_opening_is_found_out() {
+    let faults = Faults::none()
+        .every(FaultKind::Rewind, Duration::from_secs(6))
+        .every(FaultKind::Loss, Duration::from_secs(10))
+        .every(FaultKind::Delay, Duration::from_secs(10));
+    let swarm = Swarm { nodes: Some(3), faults, ..swarm() };
+    search(0..20, |plan| swarm.run(plan).map(drop)).unwrap_or_else(|why| panic!("{why}"));
+}
+
 /// Found by seed 0: a plain write happened twice, because the frame that carried it to the leader
 /// came twice. A leader now takes each frame of commands once (ARCHITECTURE.md, rule 9).
 #[test]
