@@ -2,14 +2,14 @@
 //!
 //! `cargo run --release --features sim --example swarm -- --seeds 2000`
 //!
-//! Options: `--seeds N` (1000), `--from SEED` (0), `--nodes N` (drawn), `--seconds N` of faults
-//! (40), `--threads N` (2), `--calm 1` for none. A failure is made small and shown with the line
+//! Options: `--seeds N` (1000), `--from SEED` (0), `--nodes N` (1, 3, 5 and 7 in turns), `--seconds
+//! N` of faults (40), `--threads N` (2), `--calm 1` for none. A failure is made small and shown with the line
 //! that repeats it: `QUORATE_SIM="17 crash:0" cargo run ..` makes that run alone.
 
 use std::{
     collections::BTreeMap,
-    env, io,
-    io::Write as _,
+    env,
+    io::{self, IsTerminal as _, Write as _},
     process::ExitCode,
     sync::{
         Mutex,
@@ -32,7 +32,13 @@ struct Sum {
     answered: u64,
     told: u64,
     acquired: u64,
+    changes: u64,
+    moves: u64,
+    exchanged: u64,
+    shown: u64,
     faults: BTreeMap<FaultKind, u64>,
+    /// From the end of the faults to a leader, and to a write, and of which seed.
+    slowest_leader: (Duration, u64),
     slowest: (Duration, u64),
     stuck: u64,
     undecided: u64,
@@ -46,8 +52,15 @@ impl Sum {
         self.answered += report.answered;
         self.told += report.told;
         self.acquired += report.acquired;
+        self.changes += report.changes;
+        self.moves += report.moves;
+        self.exchanged += report.exchanged;
+        self.shown += report.shown;
         match report.recovery {
-            Some((_, write)) => self.slowest = self.slowest.max((write, seed)),
+            Some((leader, write)) => {
+                self.slowest_leader = self.slowest_leader.max((leader, seed));
+                self.slowest = self.slowest.max((write, seed));
+            }
             None => self.stuck += 1,
         }
         for (kind, count) in &report.faults {
@@ -120,25 +133,41 @@ fn fail(swarm: &Swarm, violation: Violation) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// A bar for who looks on, and a line for each tenth of the way otherwise.
 fn progress(sum: &Sum, all: u64, started: Instant) {
+    let looked_at = io::stderr().is_terminal();
+    let tenth = |runs: u64| runs * 10 / all.max(1);
+    if !looked_at && tenth(sum.runs) == tenth(sum.runs.saturating_sub(1)) {
+        return;
+    }
     let seconds = (clock() - started).as_secs_f64().max(0.001);
-    let bar = "#".repeat((sum.runs * 30 / all.max(1)) as usize);
     let (rate, speed) = (sum.runs as f64 / seconds, sum.simulated.as_secs_f64() / seconds);
-    print!("\r[{bar:<30}] {}/{all}  {rate:.1} seeds/s  {speed:.0} x real time ", sum.runs);
-    let _ = io::stdout().flush();
+    let done = format!("{}/{all}  {rate:.1} seeds/s  {speed:.0} x real time", sum.runs);
+    if !looked_at {
+        eprintln!("{done}");
+        return;
+    }
+    let bar = "#".repeat((sum.runs * 30 / all.max(1)) as usize);
+    eprint!("\r[{bar:<30}] {done} ");
+    let _ = io::stderr().flush();
 }
 
 fn table(sum: &Sum, started: Instant) {
-    let hours = sum.simulated.as_secs_f64() / 3600.0;
-    let seconds = (clock() - started).as_secs_f64();
-    println!("\n\n{} runs, {hours:.2} simulated hours in {seconds:.1} s", sum.runs);
+    let simulated = sum.simulated.as_secs_f64();
+    let seconds = (clock() - started).as_secs_f64().max(0.001);
+    println!("\n\n{} runs in {seconds:.1} s: {:.1} seeds/s", sum.runs, sum.runs as f64 / seconds);
+    println!("{:.2} simulated hours, {:.0} x real time", simulated / 3600.0, simulated / seconds);
     println!("{} answers, {} transactions watched", sum.answered, sum.told);
-    println!("{} locks won, {} histories undecided", sum.acquired, sum.undecided);
+    println!("{} transactions of several nodes, {} secrets shown", sum.exchanged, sum.shown);
+    println!("{} locks won, {} sessions moved", sum.acquired, sum.moves);
+    println!("{} changes of the membership", sum.changes);
+    println!("{} histories undecided", sum.undecided);
     println!("{} ended in need of an operator's decision (a cut tail)", sum.stuck);
-    let (slowest, seed) = sum.slowest;
-    println!("slowest recovery: {:.3} s (seed {seed})\n", slowest.as_secs_f64());
-    for (kind, count) in &sum.faults {
-        println!("{kind:<18} {count:>8}");
+    let ((leader, seed), (write, other)) = (sum.slowest_leader, sum.slowest);
+    println!("slowest failover: {:.3} s to a leader (seed {seed})", leader.as_secs_f64());
+    println!("                  {:.3} s to a write (seed {other})\n", write.as_secs_f64());
+    for kind in FaultKind::ALL.into_iter().filter(|kind| kind.is_survivable()) {
+        println!("{kind:<18} {:>8}", sum.faults.get(&kind).copied().unwrap_or(0));
     }
     println!("{:<18} {:>8}", "faults", sum.faults.values().sum::<u64>());
 }

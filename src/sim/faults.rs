@@ -60,6 +60,9 @@ pub enum FaultKind {
     FailedWrite,
     /// A disk has no space left. Lasting.
     FullDisk,
+    /// The membership changes: a new machine joins and votes, another one is removed, after a
+    /// transfer if it leads; one that is dead goes first.
+    Churn,
     /// A durable bit of a file changes. Destructive.
     BitRot,
     /// A write goes to another place of its file. Destructive. No part of
@@ -80,7 +83,7 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// All kinds.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Loss,
         Self::Duplication,
         Self::Reordering,
@@ -101,6 +104,7 @@ impl FaultKind {
         Self::FailedSync,
         Self::FailedWrite,
         Self::FullDisk,
+        Self::Churn,
         Self::BitRot,
         Self::MisdirectedWrite,
         Self::Rollback,
@@ -132,6 +136,7 @@ impl FaultKind {
             Self::FailedSync => "failed-sync",
             Self::FailedWrite => "failed-write",
             Self::FullDisk => "full-disk",
+            Self::Churn => "churn",
             Self::BitRot => "bit-rot",
             Self::MisdirectedWrite => "misdirected-write",
             Self::Rollback => "rollback",

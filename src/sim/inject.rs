@@ -92,6 +92,7 @@ impl Cluster {
             | FaultKind::Rewind
             | FaultKind::Wipe
             | FaultKind::LyingSync => self.destroy(event, &mut rng),
+            FaultKind::Churn => self.begin_change(event.draw),
             _ => self.disturb_process(event, &mut rng),
         }
     }

@@ -90,6 +90,7 @@
 mod application;
 mod builder;
 pub mod check;
+mod churn;
 mod clock;
 mod cluster;
 mod disk;

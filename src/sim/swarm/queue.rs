@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::{
-    client::{Completion, Session, Written},
+    client::{Completion, Session, SessionKey, Written},
     op::CreateMode,
     path::Path,
 };
@@ -14,6 +14,7 @@ use super::books::{Books, QUEUE};
 #[derive(Debug)]
 pub(super) struct Queue {
     pub(super) name: String,
+    key: SessionKey,
     next: u64,
     out: VecDeque<(u64, Completion<Written>)>,
     /// An item was refused: first everything behind it is answered.
@@ -23,8 +24,8 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub(super) fn new(name: String) -> Self {
-        Self { name, next: 1, out: VecDeque::new(), refused: None, over: false }
+    pub(super) fn new(name: String, key: SessionKey) -> Self {
+        Self { name, key, next: 1, out: VecDeque::new(), refused: None, over: false }
     }
 
     /// Writes the next item, if there is room.
@@ -51,6 +52,8 @@ impl Queue {
             match answer {
                 Ok(written) => {
                     books.fifo.acknowledged(&self.name, number);
+                    let zxid = written.stat().map_or(written.zxid, |stat| stat.czxid);
+                    books.moves.wrote(self.key.session, self.key.epoch, zxid);
                     made.push(written);
                 }
                 // It may be there: the session goes on only if what follows is in order after it.

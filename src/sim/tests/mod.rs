@@ -4,7 +4,10 @@ mod world;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{swarm::Swarm, *};
+use super::{
+    swarm::{Report, Swarm},
+    *,
+};
 
 fn swarm() -> Swarm {
     Swarm { faulty: Duration::from_secs(20), ..Swarm::default() }
@@ -13,6 +16,7 @@ fn swarm() -> Swarm {
 #[test]
 fn a_hundred_seeds_of_the_swarm_break_nothing_and_meet_every_fault() {
     let (mut faults, mut answered, mut told, mut acquired) = (BTreeMap::new(), 0, 0, 0);
+    let mut others = [0; 4];
     let run = |plan: &Plan| {
         let report = swarm().run(plan)?;
         for (kind, count) in report.faults {
@@ -21,6 +25,8 @@ fn a_hundred_seeds_of_the_swarm_break_nothing_and_meet_every_fault() {
         answered += report.answered;
         told += report.told;
         acquired += report.acquired;
+        let Report { changes, moves, exchanged, shown, .. } = report;
+        others.iter_mut().zip([changes, moves, exchanged, shown]).for_each(|(sum, it)| *sum += it);
         Ok(())
     };
     if let Err(violation) = search(0..100, run) {
@@ -30,6 +36,7 @@ fn a_hundred_seeds_of_the_swarm_break_nothing_and_meet_every_fault() {
         assert!(faults.contains_key(&kind), "no {kind} in {faults:?}");
     }
     assert!(answered > 20_000 && told > 10_000 && acquired > 500, "{answered} {told} {acquired}");
+    assert!(others.iter().all(|sum| *sum > 50), "{others:?}");
 }
 
 #[test]
