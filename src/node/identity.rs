@@ -41,6 +41,8 @@ pub(crate) struct Identity {
     pins: BTreeMap<NodeId, Incarnation>,
     /// Newer ones that others have told of.
     rumours: BTreeMap<NodeId, Incarnation>,
+    /// Whom members have told of that this member's log does not know yet.
+    introduced: BTreeMap<NodeId, StoreId>,
     /// What each member was heard to have on its disk, in this opening of ours.
     promises: BTreeMap<NodeId, Promise>,
     /// What of `pins` is on the disk.
@@ -130,6 +132,7 @@ impl Identity {
             founded,
             pins: BTreeMap::from([(id, own)]),
             rumours: BTreeMap::new(),
+            introduced: BTreeMap::new(),
             promises: BTreeMap::new(),
             durable: BTreeMap::new(),
             confirmed: BTreeSet::new(),
@@ -199,6 +202,7 @@ impl Identity {
         self.changed |= self.pins.len() != known;
         self.durable.retain(|id, _| !removed.contains(id));
         self.rumours.retain(|id, _| !removed.contains(id));
+        self.introduced.retain(|id, _| !removed.contains(id));
         self.promises.retain(|id, _| !removed.contains(id));
         self.greeted.retain(|id| !removed.contains(id));
     }
@@ -287,7 +291,7 @@ impl Identity {
             if let Some(hello) = hello.filter(|_| known.store == sender.store) {
                 self.judge(from, sender, hello)?;
             }
-        } else if !self.expects(from, membership) {
+        } else if !self.expects(from, membership) && !self.is_introduced(from, sender.store) {
             return Err(Refusal::NotAMember);
         }
         self.pins.insert(from, sender);
@@ -334,6 +338,9 @@ impl Identity {
             let known = self.known(pin.node).filter(|known| known.incarnation.store == told.store);
             if known.is_some_and(|it| told.boot.counter > it.incarnation.boot.counter) {
                 self.rumours.insert(pin.node, told);
+            }
+            if !self.pins.contains_key(&pin.node) && self.introduced.len() < INTRODUCED_MAX {
+                self.introduced.insert(pin.node, told.store);
             }
         }
         let Some(founders) = self.founders.as_ref() else {
@@ -480,6 +487,12 @@ impl Identity {
         self.recovering.then_some(Waiting::CatchUp)
     }
 
+    /// Whether a member has told of a store that this member's log does not know yet: its leader
+    /// may have joined since, and nobody else sends it the entries that say so.
+    fn is_introduced(&self, from: NodeId, store: StoreId) -> bool {
+        self.introduced.get(&from) == Some(&store)
+    }
+
     /// Whether a first frame from `from` may pin its store.
     fn expects(&self, from: NodeId, membership: &Membership) -> bool {
         if membership.members.contains_key(&from) {
@@ -517,3 +530,5 @@ fn pins_of(pins: &BTreeMap<NodeId, Incarnation>) -> impl Iterator<Item = Pin> {
 }
 
 const RECORD_VERSION: u32 = 1;
+/// Strangers that members have told of; a member whose log lags knows of the rest later.
+const INTRODUCED_MAX: usize = 64;

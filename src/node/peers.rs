@@ -119,6 +119,9 @@ impl Node {
         let newer = self.identity.pin(from).is_some_and(|pin| pin.incarnation != frame.incarnation);
         let admitted = self.identity.admit(from, frame.incarnation, &self.membership, hello);
         if let Err(reason) = admitted {
+            if reason == Refusal::NotAMember && self.consensus.leader().is_none() {
+                self.ask_who_it_is();
+            }
             return Err(self.refuse(from, frame.incarnation, reason));
         }
         if newer {
@@ -167,6 +170,18 @@ impl Node {
             self.send(from, Body::Hello(greeting));
         }
         StepError::Refused { from, why: "its new opening has not said hello" }
+    }
+
+    /// A stranger speaks, who may have joined behind the back of this member: the others know.
+    fn ask_who_it_is(&mut self) {
+        let others = self.membership.members.keys().copied();
+        let others: Vec<NodeId> = others.filter(|&id| id != self.config.id).collect();
+        for member in others {
+            if self.asked.insert(member) {
+                let greeting = self.identity.greeting(true);
+                self.send(member, Body::Hello(greeting));
+            }
+        }
     }
 
     fn take_message(&mut self, from: NodeId, message: RaftMessage) -> Result<(), StepError> {
