@@ -36,7 +36,7 @@ fn a_hundred_seeds_of_the_swarm_break_nothing_and_meet_every_fault() {
         assert!(faults.contains_key(&kind), "no {kind} in {faults:?}");
     }
     assert!(answered > 20_000 && told > 10_000 && acquired > 500, "{answered} {told} {acquired}");
-    assert!(others.iter().all(|sum| *sum > 50), "{others:?}");
+    assert!(others.iter().all(|sum| *sum > 20), "{others:?}");
 }
 
 #[test]
