@@ -3,8 +3,8 @@
 //! A store is pinned durably by its peers, together with its newest opening. Another store under a
 //! known member is a wiped disk. An opening that does not come after those that are known, or that
 //! lacks what an earlier one has promised, is a disk that was rolled back: it says both in its
-//! greeting, and until then nobody listens to it. Founders take no part in consensus before each has seen that all of them
-//! have durably pinned each other.
+//! greeting, and until then nobody listens to it. Founders take no part in consensus before each
+//! has seen that all of them have durably pinned each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -367,8 +367,8 @@ impl Identity {
         Ok(())
     }
 
-    /// What it means for this member that a peer has pinned it so: an opening of its store that this
-    /// one does not come after.
+    /// What it means for this member that a peer has pinned it so: an opening of its store that
+    /// this one does not come after.
     pub(crate) fn told(&self, hello: &Hello) -> Option<Ended> {
         let known = hello.pins.iter().find(|pin| pin.node == self.id)?;
         let same = known.incarnation.store == self.own.store;

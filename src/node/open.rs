@@ -146,13 +146,10 @@ impl Node {
     ) -> Result<Self, OpenError> {
         let hard_state = restored.hard_state.or(next_write.hard_state).unwrap_or_default();
         let log_bytes = restored.entries.iter().map(|entry| entry.data.len()).sum();
-        let meta = match index {
-            0 => SnapshotMeta::default(),
-            _ => membership.meta(index, term),
-        };
+        let none = SnapshotMeta::default();
         let log = RestoredLog {
             hard_state,
-            snapshot: meta,
+            snapshot: if index == 0 { none } else { membership.meta(index, term) },
             entries: restored.entries,
             may_vote: !identity.is_recovering(),
         };

@@ -53,13 +53,13 @@ impl Cluster {
             (None, Some((id, _))) => vec![Step::Promote(*id)],
             (None, None) => {
                 let leaver = self.leaver(&status, draw);
-                let new = match (draw >> 8 & 3, &leaver) {
+                let new = match ((draw >> 8) & 3, &leaver) {
                     (0, Some(_)) => None,
                     _ if self.members.len() >= MACHINES_MAX => None,
                     _ => Some(self.join()),
                 };
                 let joins = new.into_iter().flat_map(|id| [Step::Add(id), Step::Promote(id)]);
-                let leaves = leaver.filter(|_| draw >> 10 & 3 != 0).map(Step::Remove);
+                let leaves = leaver.filter(|_| (draw >> 10) & 3 != 0).map(Step::Remove);
                 joins.chain(leaves).collect()
             }
         };

@@ -23,7 +23,7 @@ use thiserror::Error;
 
 pub(crate) use self::entry::ENTRIES_MAX;
 pub use self::entry::{EntryKind, HardState, LogEntry};
-pub(crate) use self::opening::{Lineage, Opening, Promise};
+pub(crate) use self::opening::{Hello, Lineage, Opening, Promise};
 use crate::{
     config::{SIZE_BYTES_MAX, TXN_OPS_MAX},
     id::{Boot, ClusterId, Incarnation, NodeId, StoreId, Zxid},
@@ -107,17 +107,6 @@ pub(crate) struct DigestReport {
     /// How it is made: those of two versions tell nothing.
     pub(crate) version: u32,
     pub(crate) digest: u64,
-}
-
-/// Who a store is, and what it knows of the others (ARCHITECTURE.md, rule 1).
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Hello {
-    pub(crate) bootstrap: u32,
-    pub(crate) founder: bool,
-    pub(crate) founded: bool,
-    pub(crate) pins: Vec<Pin>,
-    pub(crate) reply: bool,
-    pub(crate) opening: Opening,
 }
 
 /// A member's store and the newest opening that was seen of it.
@@ -476,34 +465,6 @@ impl Body {
                 let record: proto::StateOffer = parse(bytes, "state offer")?;
                 Self::StateOffer { index: record.index, term: record.term }
             }
-        })
-    }
-}
-
-impl Hello {
-    fn to_record(&self) -> proto::Hello {
-        let mut pins = Vec::with_capacity(self.pins.len() * 64);
-        for pin in &self.pins {
-            put_delimited(&mut pins, &pin.to_record());
-        }
-        proto::Hello {
-            bootstrap: self.bootstrap,
-            founder: self.founder,
-            founded: self.founded,
-            pins: pins.into(),
-            reply: self.reply,
-            opening: Some(self.opening.to_record()),
-        }
-    }
-
-    fn from_record(record: proto::Hello) -> Result<Self, FrameError> {
-        Ok(Self {
-            bootstrap: record.bootstrap,
-            founder: record.founder,
-            founded: record.founded,
-            pins: Pin::decode_all(record.pins)?,
-            reply: record.reply,
-            opening: Opening::from_record(record.opening.unwrap_or_default())?,
         })
     }
 }

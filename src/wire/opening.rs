@@ -1,10 +1,21 @@
-//! What an opening of a store starts from, and what it was heard to promise (ARCHITECTURE.md, rule
-//! 1).
+//! Greetings: who a store is, what its opening starts from, and what it was heard to promise
+//! (ARCHITECTURE.md, rule 1).
 
 use bytes::{Buf, Bytes};
 
-use super::FrameError;
-use crate::{id::Boot, proto};
+use super::{FrameError, Pin};
+use crate::{id::Boot, proto, record::put_delimited};
+
+/// Who a store is, and what it knows of the others.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Hello {
+    pub(crate) bootstrap: u32,
+    pub(crate) founder: bool,
+    pub(crate) founded: bool,
+    pub(crate) pins: Vec<Pin>,
+    pub(crate) reply: bool,
+    pub(crate) opening: Opening,
+}
 
 /// What an opening of a store starts from.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -35,6 +46,34 @@ pub(crate) struct Promise {
     pub(crate) vote: u64,
     /// The last entry that it acknowledged in that term; or 0.
     pub(crate) index: u64,
+}
+
+impl Hello {
+    pub(super) fn to_record(&self) -> proto::Hello {
+        let mut pins = Vec::with_capacity(self.pins.len() * 64);
+        for pin in &self.pins {
+            put_delimited(&mut pins, &pin.to_record());
+        }
+        proto::Hello {
+            bootstrap: self.bootstrap,
+            founder: self.founder,
+            founded: self.founded,
+            pins: pins.into(),
+            reply: self.reply,
+            opening: Some(self.opening.to_record()),
+        }
+    }
+
+    pub(super) fn from_record(record: proto::Hello) -> Result<Self, FrameError> {
+        Ok(Self {
+            bootstrap: record.bootstrap,
+            founder: record.founder,
+            founded: record.founded,
+            pins: Pin::decode_all(record.pins)?,
+            reply: record.reply,
+            opening: Opening::from_record(record.opening.unwrap_or_default())?,
+        })
+    }
 }
 
 impl Opening {

@@ -142,7 +142,7 @@ impl Transactions {
                 let near: Vec<String> =
                     near.iter().map(|at| format!("{:?}", entries[*at])).collect();
                 Err(format!(
-                    "no order of the transactions explains more than {best} answers; near there: {}",
+                    "no order of the transactions explains more than {best} answers: {}",
                     near.join("; ")
                 ))
             }
@@ -185,6 +185,10 @@ impl Transaction {
 mod tests {
     use super::*;
 
+    /// A transaction, its beginning and end, and what was answered.
+    #[derive(Clone, Debug)]
+    struct Moment(Transaction, u64, u64, Option<Told>);
+
     const READ: Operation = Operation::Read;
     const BOTH: [Seen; 2] = [Seen::Set(1), Seen::Set(1)];
 
@@ -204,14 +208,14 @@ mod tests {
         Seen::Found(value, value)
     }
 
-    /// (transaction, beginning, end, answer) on nodes 0 and 1, which are made with 0 before.
-    fn verdict(history: &[(Transaction, u64, u64, Option<Told>)]) -> bool {
+    /// On nodes 0 and 1, which are made with 0 before.
+    fn verdict(history: &[Moment]) -> bool {
         let mut it = Transactions::new();
         let create = Operation::Create { value: 0 };
         let made = it.begin(all(&[(0, create), (1, create)]));
         it.end(made, done(&[Seen::Done, Seen::Done]));
         let mut moments: Vec<(u64, usize, bool)> = Vec::new();
-        for (at, (_, began, ended, _)) in history.iter().enumerate() {
+        for (at, Moment(_, began, ended, _)) in history.iter().enumerate() {
             moments.extend([(*began, at, true), (*ended, at, false)]);
         }
         moments.sort_unstable();
@@ -225,86 +229,91 @@ mod tests {
         it.check().is_ok()
     }
 
-    /// Each pair: one that an order explains, and one like it that none does.
-    #[test]
-    fn bad_histories_are_told_from_good_ones() {
-        let write = || (all(&[set(0, 1), set(1, 1)]), 1, 9, done(&BOTH));
-        let look = || all(&[(0, READ), (1, READ)]);
-        let read =
-            |node, value, from| (all(&[(node, READ)]), from, from + 1, done(&[found(value)]));
-        let guarded = |value| Transaction {
+    fn write() -> Moment {
+        Moment(all(&[set(0, 1), set(1, 1)]), 1, 9, done(&BOTH))
+    }
+
+    fn look(from: u64, seen: [u64; 2]) -> Moment {
+        Moment(all(&[(0, READ), (1, READ)]), from, from + 1, done(&seen.map(found)))
+    }
+
+    fn read(node: usize, value: u64, from: u64) -> Moment {
+        Moment(all(&[(node, READ)]), from, from + 1, done(&[found(value)]))
+    }
+
+    /// Sets both, if nobody has set the first one.
+    fn guarded(value: u64) -> Transaction {
+        Transaction {
             guards: vec![(0, Test::Version(0))],
             then: vec![set(0, value), set(1, value)],
             otherwise: Some(vec![(1, READ)]),
-        };
+        }
+    }
+
+    /// Removes the first one and sets the second.
+    fn swap() -> Moment {
+        let swap = all(&[(0, Operation::Delete { expected: Some(0) }), set(1, 1)]);
+        Moment(swap, 1, 2, done(&[Seen::Done, Seen::Set(1)]))
+    }
+
+    /// Each pair: one that some order explains, and one like it that none does.
+    fn judge(pairs: &[(&[Moment], &[Moment])]) {
+        for (good, bad) in pairs {
+            assert!(verdict(good), "{good:?}");
+            assert!(!verdict(bad), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn who_sees_a_transaction_in_part_is_told_from_who_sees_it_whole() {
+        let unknown = || Moment(all(&[set(0, 1), set(1, 1)]), 1, 2, None);
+        judge(&[
+            // Half of one.
+            (&[write(), look(2, [1, 1])], &[write(), look(2, [1, 0])]),
+            // The one node after it, and later the other before it: each node alone is in order.
+            (&[write(), read(1, 0, 2), read(0, 1, 4)], &[write(), read(0, 1, 2), read(1, 0, 4)]),
+            // What was answered is not seen.
+            (&[write(), look(10, [1, 1])], &[write(), look(10, [0, 0])]),
+            // One of which nobody knows happens late and whole, or not at all.
+            (
+                &[unknown(), read(0, 0, 3), look(5, [1, 1])],
+                &[unknown(), read(0, 1, 3), look(5, [1, 0])],
+            ),
+            (
+                &[unknown(), read(0, 0, 3), read(1, 0, 5)],
+                &[unknown(), read(0, 1, 3), read(1, 0, 5)],
+            ),
+            // A deletion without the rest.
+            (&[swap(), read(1, 1, 3)], &[swap(), read(0, 0, 3)]),
+        ]);
+    }
+
+    #[test]
+    fn guards_and_branches_are_looked_at() {
         let not_held = |value| Some(Told::Done { held: false, seen: vec![found(value)] });
-        let unknown = || (all(&[set(0, 1), set(1, 1)]), 1, 2, None);
-        let clash = || all(&[set(0, 1), (1, Operation::Create { value: 5 })]);
-        let swap = || all(&[(0, Operation::Delete { expected: Some(0) }), set(1, 1)]);
+        let clash = all(&[set(0, 1), (1, Operation::Create { value: 5 })]);
+        let clash = || Moment(clash.clone(), 1, 2, Some(Told::Refused(1, Seen::NodeExists)));
         let once = |value| Transaction {
             guards: vec![(0, Test::Exists(false))],
             ..all(&[(0, Operation::Create { value })])
         };
-        let pairs = [
-            // Half of a transaction is seen.
-            (
-                vec![write(), (look(), 2, 3, done(&[found(1), found(1)]))],
-                vec![write(), (look(), 2, 3, done(&[found(1), found(0)]))],
-            ),
-            // The one node after it, and later the other before it: each node alone is in order.
-            (
-                vec![write(), read(1, 0, 2), read(0, 1, 4)],
-                vec![write(), read(0, 1, 2), read(1, 0, 4)],
-            ),
-            // What was answered is not seen.
-            (
-                vec![write(), (look(), 10, 11, done(&[found(1), found(1)]))],
-                vec![write(), (look(), 10, 11, done(&[found(0), found(0)]))],
-            ),
+        let made = || Moment(once(1), 3, 6, done(&[Seen::Done]));
+        judge(&[
             // Two hold the same guard: a lost update.
             (
-                vec![(guarded(1), 1, 9, done(&BOTH)), (guarded(2), 2, 8, not_held(1))],
-                vec![(guarded(1), 1, 9, done(&BOTH)), (guarded(2), 2, 8, done(&BOTH))],
+                &[Moment(guarded(1), 1, 9, done(&BOTH)), Moment(guarded(2), 2, 8, not_held(1))],
+                &[Moment(guarded(1), 1, 9, done(&BOTH)), Moment(guarded(2), 2, 8, done(&BOTH))],
             ),
             // The wrong branch.
-            (vec![(guarded(1), 1, 2, done(&BOTH))], vec![(guarded(1), 1, 2, not_held(0))]),
-            // One of which nobody knows happens late and whole, or not at all.
-            (
-                vec![unknown(), read(0, 0, 3), (look(), 5, 6, done(&[found(1), found(1)]))],
-                vec![unknown(), read(0, 1, 3), (look(), 5, 6, done(&[found(1), found(0)]))],
-            ),
-            (
-                vec![unknown(), read(0, 0, 3), read(1, 0, 5)],
-                vec![unknown(), read(0, 1, 3), read(1, 0, 5)],
-            ),
+            (&[Moment(guarded(1), 1, 2, done(&BOTH))], &[Moment(guarded(1), 1, 2, not_held(0))]),
             // What was refused leaves something behind.
-            (
-                vec![(clash(), 1, 2, Some(Told::Refused(1, Seen::NodeExists))), read(0, 0, 3)],
-                vec![(clash(), 1, 2, Some(Told::Refused(1, Seen::NodeExists))), read(0, 1, 3)],
-            ),
-            // A deletion that is seen only in part.
-            (
-                vec![(swap(), 1, 2, done(&[Seen::Done, Seen::Set(1)])), read(1, 1, 3)],
-                vec![(swap(), 1, 2, done(&[Seen::Done, Seen::Set(1)])), read(0, 0, 3)],
-            ),
+            (&[clash(), read(0, 0, 3)], &[clash(), read(0, 1, 3)]),
             // A node that is made twice without having been removed.
             (
-                vec![
-                    (swap(), 1, 2, done(&[Seen::Done, Seen::Set(1)])),
-                    (once(1), 3, 6, done(&[Seen::Done])),
-                    (once(2), 4, 5, Some(Told::GuardFailed)),
-                ],
-                vec![
-                    (swap(), 1, 2, done(&[Seen::Done, Seen::Set(1)])),
-                    (once(1), 3, 6, done(&[Seen::Done])),
-                    (once(2), 4, 5, done(&[Seen::Done])),
-                ],
+                &[swap(), made(), Moment(once(2), 4, 5, Some(Told::GuardFailed))],
+                &[swap(), made(), Moment(once(2), 4, 5, done(&[Seen::Done]))],
             ),
-        ];
-        for (good, bad) in pairs {
-            assert!(verdict(&good), "{good:?}");
-            assert!(!verdict(&bad), "{bad:?}");
-        }
+        ]);
     }
 
     #[test]

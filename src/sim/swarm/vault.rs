@@ -258,7 +258,7 @@ pub(super) fn traces(view: &View) -> Result<(), String> {
 /// Who may read a version.
 fn readers(number: u64, version: u64) -> impl Iterator<Item = &'static str> {
     let draw = mix(mix(number) ^ version);
-    READERS.into_iter().enumerate().filter(move |(at, _)| draw >> at & 1 == 1).map(|it| it.1)
+    READERS.into_iter().enumerate().filter(move |(at, _)| (draw >> at) & 1 == 1).map(|it| it.1)
 }
 
 fn acl(number: u64, version: u64) -> Acl {
