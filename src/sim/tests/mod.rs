@@ -49,18 +49,6 @@ fn one_seed_is_one_run() {
     assert_ne!(hash(0), hash(1));
 }
 
-/// The promises rest on disks that keep what they say that they have synced.
-#[test]
-fn a_disk_that_lies_is_found_out() {
-    let lies = |seed| {
-        let faults = Faults::none()
-            .every(FaultKind::LyingSync, Duration::from_secs(3))
-            .every(FaultKind::Crash, Duration::from_secs(3));
-        Swarm { nodes: Some(3), faults, ..swarm() }.run(&Plan::new(seed))
-    };
-    assert!((0..40).any(|seed| lies(seed).is_err()));
-}
-
 /// The counter of the next opening is higher than any that the peers have seen; what was promised
 /// since the image was taken tells (ARCHITECTURE.md, rule 1).
 #[test]

@@ -159,6 +159,26 @@ impl Application for Writer {
     }
 }
 
+/// The promises rest on disks that keep what they say that they have synced: whoever has one that
+/// does not breaks them, or is told by those to whom it has acknowledged what it lost.
+#[test]
+fn a_disk_that_lies_is_found_out() {
+    let mut found_out = 0;
+    for seed in 0..10 {
+        let faults = Faults::none().every(FaultKind::LyingSync, Duration::from_secs(3));
+        let mut cluster = Cluster::builder()
+            .seed(seed)
+            .faults(faults)
+            .application(|_| Writer(None))
+            .build()
+            .expect("possible");
+        let held = cluster.run_for(Duration::from_secs(30));
+        let why = cluster.is_dead(cluster.victims()[0]).unwrap_or_default();
+        found_out += u32::from(held.is_err() || why.contains("older image"));
+    }
+    assert!(found_out >= 5, "{found_out}");
+}
+
 /// Each of the faults that a seed draws happens alone, and is counted.
 #[test]
 fn each_kind_happens_when_it_is_asked_for() {
