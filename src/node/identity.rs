@@ -20,7 +20,7 @@ use crate::{
     },
     proto,
     record::put_delimited,
-    wire::{Hello, Lineage, Opening, Pin, Promise, Refusal},
+    wire::{Hello, Opening, Openings, Pin, Promise, Refusal},
 };
 
 /// What a member knows of its own store and of those of its peers.
@@ -170,10 +170,10 @@ impl Identity {
             return Err(LocalRecordError::RolledBack);
         }
         let pins = Pin::decode_all(record.pins).map_err(|_| malformed(record.version))?;
-        let lineage = Lineage::from_bytes(&record.earlier, record.since);
-        self.opening.lineage = lineage.ok_or(malformed(record.version))?;
+        let earlier = Openings::from_bytes(&record.earlier, record.since);
+        self.opening.before = earlier.ok_or(malformed(record.version))?;
         let before = pins.iter().find(|pin| pin.node == self.id);
-        before.into_iter().for_each(|pin| self.opening.lineage.push(pin.incarnation.boot));
+        before.into_iter().for_each(|pin| self.opening.before.push(pin.incarnation.boot));
         self.pins.extend(pins.into_iter().map(|pin| (pin.node, pin.incarnation)));
         self.pins.insert(self.id, self.own);
         self.founded |= record.founded;
@@ -185,14 +185,14 @@ impl Identity {
     /// A tail was cut off the log, and with it maybe an earlier form of the record.
     pub(crate) fn set_tail_cut(&mut self) {
         self.set_recovering(true);
-        self.opening.lineage.since = self.own.boot.counter;
+        self.opening.before.since = self.own.boot.counter;
     }
 
     /// With what on the disk this opening starts.
     pub(crate) fn set_start(&mut self, term: u64, vote: u64, last_index: u64) {
         let recovering = self.recovering;
-        let lineage = std::mem::take(&mut self.opening.lineage);
-        self.opening = Opening { lineage, term, vote, last_index, recovering };
+        let before = std::mem::take(&mut self.opening.before);
+        self.opening = Opening { before, term, vote, last_index, recovering };
     }
 
     /// Members were removed: nobody hears of their ids again.
@@ -240,8 +240,8 @@ impl Identity {
             pins: pins.freeze(),
             diverged_at: self.diverged_at,
             backup: self.backup,
-            earlier: self.opening.lineage.to_bytes(),
-            since: self.opening.lineage.since,
+            earlier: self.opening.before.to_bytes(),
+            since: self.opening.before.since,
             rolled_back: self.rolled_back,
         };
         Some(record.encode_to_vec().into())
@@ -306,10 +306,10 @@ impl Identity {
             self.promises.remove(&from);
             return Ok(());
         }
-        let lineage = &hello.opening.lineage;
+        let before = &hello.opening.before;
         let known = self.pins.get(&from).into_iter().chain(self.rumours.get(&from));
         let mut known = known.filter(|known| known.store == sender.store);
-        let descends = known.all(|known| lineage.descends(sender.boot, known.boot));
+        let descends = known.all(|known| before.descends(sender.boot, known.boot));
         let lost = self.promise(from).is_lost(&hello.opening);
         if descends && !lost { Ok(()) } else { Err(Refusal::RolledBack) }
     }
@@ -391,8 +391,8 @@ impl Identity {
             }
             // A frame of an earlier opening that came late is refused by the same words.
             (Refusal::RolledBack, Some(known)) if known.store == store && !self.is_cut() => {
-                let lineage = &self.opening.lineage;
-                if !lineage.descends(own, known.boot) {
+                let before = &self.opening.before;
+                if !before.descends(own, known.boot) {
                     return Some(Ended::RolledBack { id, store, known: known.boot, own });
                 }
                 let Promise { term, index, .. } = promise;

@@ -23,7 +23,7 @@ use thiserror::Error;
 
 pub(crate) use self::entry::ENTRIES_MAX;
 pub use self::entry::{EntryKind, HardState, LogEntry};
-pub(crate) use self::opening::{Hello, Lineage, Opening, Promise};
+pub(crate) use self::opening::{Hello, Opening, Openings, Promise};
 use crate::{
     config::{SIZE_BYTES_MAX, TXN_OPS_MAX},
     id::{Boot, ClusterId, Incarnation, NodeId, StoreId, Zxid},
@@ -315,7 +315,7 @@ impl Body {
             Self::Forward(forward) => 48 + forward.commands.len(),
             Self::SnapshotChunk(chunk) => 64 + chunk.bytes.len(),
             Self::Hello(hello) => {
-                96 + hello.pins.len() * 64 + hello.opening.lineage.earlier.len() * 16
+                96 + hello.pins.len() * 64 + hello.opening.before.earlier.len() * 16
             }
             Self::Marks { items, .. } => 32 + items.len() * MARK_BYTES,
             _ => 128,

@@ -20,7 +20,7 @@ pub(crate) struct Hello {
 /// What an opening of a store starts from.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Opening {
-    pub(crate) lineage: Lineage,
+    pub(crate) before: Openings,
     pub(crate) term: u64,
     /// In that term; 0 for nobody.
     pub(crate) vote: u64,
@@ -31,7 +31,7 @@ pub(crate) struct Opening {
 
 /// The earlier openings of a store.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Lineage {
+pub(crate) struct Openings {
     /// Oldest first.
     pub(crate) earlier: Vec<Boot>,
     /// From this boot counter on none that has spoken is missing.
@@ -79,8 +79,8 @@ impl Hello {
 impl Opening {
     pub(super) fn to_record(&self) -> proto::Opening {
         proto::Opening {
-            earlier: self.lineage.to_bytes(),
-            since: self.lineage.since,
+            earlier: self.before.to_bytes(),
+            since: self.before.since,
             term: self.term,
             vote: self.vote,
             last_index: self.last_index,
@@ -90,13 +90,13 @@ impl Opening {
 
     pub(super) fn from_record(record: proto::Opening) -> Result<Self, FrameError> {
         let proto::Opening { earlier, since, term, vote, last_index, recovering } = record;
-        let lineage = Lineage::from_bytes(&earlier, since);
-        let lineage = lineage.ok_or(FrameError::Field { field: "earlier openings" })?;
-        Ok(Self { lineage, term, vote, last_index, recovering })
+        let before = Openings::from_bytes(&earlier, since);
+        let before = before.ok_or(FrameError::Field { field: "earlier openings" })?;
+        Ok(Self { before, term, vote, last_index, recovering })
     }
 }
 
-impl Lineage {
+impl Openings {
     pub(crate) fn to_bytes(&self) -> Bytes {
         let both = |boot: &Boot| [boot.counter.to_le_bytes(), boot.nonce.to_le_bytes()];
         self.earlier.iter().flat_map(both).flatten().collect::<Vec<u8>>().into()
@@ -122,8 +122,8 @@ impl Lineage {
         }
     }
 
-    /// Whether the opening `own` of this lineage comes after `known`, or is it, as far as it can be
-    /// said.
+    /// Whether the opening `own`, which follows these, comes after `known`, or is it, as far as it
+    /// can be said.
     pub(crate) fn descends(&self, own: Boot, known: Boot) -> bool {
         own == known
             || self.earlier.contains(&known)

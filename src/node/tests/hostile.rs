@@ -128,7 +128,7 @@ fn mutate(draw: &mut Draw, body: &mut Body) {
         Body::Forward(Forward { commands, .. }) => *commands = draw.bytes(60),
         Body::Hello(Hello { pins, bootstrap, opening, .. }) => {
             *bootstrap ^= draw.next(2) as u32;
-            opening.lineage.since = draw.number(opening.lineage.since);
+            opening.before.since = draw.number(opening.before.since);
             opening.last_index = draw.number(opening.last_index);
             for Pin { incarnation, .. } in pins {
                 incarnation.boot.counter = draw.number(incarnation.boot.counter);
