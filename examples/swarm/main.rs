@@ -3,8 +3,8 @@
 //! `cargo run --release --features sim --example swarm -- --seeds 2000`
 //!
 //! Options: `--seeds N` (1000), `--from SEED` (0), `--nodes N` (1, 3, 5 and 7 in turns), `--seconds
-//! N` of faults (40), `--threads N` (2), `--calm 1` for none. A failure is made small and shown with
-//! the line that repeats it: `QUORATE_SIM="17 crash:0" cargo run ..` makes that run alone.
+//! N` of faults (40), `--threads N` (2), `--calm 1` for none. A failure is made small and shown
+//! with the line that repeats it: `QUORATE_SIM="17 crash:0" cargo run ..` makes that run alone.
 
 mod sum;
 
