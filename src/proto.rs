@@ -867,6 +867,28 @@ pub struct Hello {
     /// The sender asks for a Hello in return.
     #[prost(bool, tag = "5")]
     pub reply: bool,
+    #[prost(message, optional, tag = "6")]
+    pub opening: ::core::option::Option<Opening>,
+}
+/// What an opening of a store starts from.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Opening {
+    /// Its earlier openings, oldest first: 16 bytes each, boot counter and nonce.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub earlier: ::prost::bytes::Bytes,
+    /// From this boot counter on none is missing among them.
+    #[prost(uint64, tag = "2")]
+    pub since: u64,
+    /// Term, vote and last entry on the disk.
+    #[prost(uint64, tag = "3")]
+    pub term: u64,
+    #[prost(uint64, tag = "4")]
+    pub vote: u64,
+    #[prost(uint64, tag = "5")]
+    pub last_index: u64,
+    /// A tail was cut off that may have been acknowledged.
+    #[prost(bool, tag = "6")]
+    pub recovering: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PinRecord {
@@ -888,6 +910,13 @@ pub struct Refused {
     /// What the sender knows: the pinned store and boot, for the receiver's status.
     #[prost(message, optional, tag = "2")]
     pub known: ::core::option::Option<PinRecord>,
+    /// What the opening lacks that an earlier one has promised: a term, a vote in it, an entry in it.
+    #[prost(uint64, tag = "3")]
+    pub term: u64,
+    #[prost(uint64, tag = "4")]
+    pub vote: u64,
+    #[prost(uint64, tag = "5")]
+    pub index: u64,
 }
 /// The member's own record: what it must remember besides its log.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -913,6 +942,14 @@ pub struct LocalRecord {
     /// CRC32C of the backup that the cluster was founded from.
     #[prost(uint32, optional, tag = "8")]
     pub backup: ::core::option::Option<u32>,
+    /// Earlier openings, and from which boot counter on none is missing, as in Opening.
+    #[prost(bytes = "bytes", tag = "9")]
+    pub earlier: ::prost::bytes::Bytes,
+    #[prost(uint64, tag = "10")]
+    pub since: u64,
+    /// Peers have found that the store was put back from an older image.
+    #[prost(bool, tag = "11")]
+    pub rolled_back: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RaftRecord {
@@ -943,6 +980,9 @@ pub struct RaftRecord {
     pub priority: i64,
     #[prost(uint64, tag = "13")]
     pub request_snapshot: u64,
+    /// Of a leader: up to here its log is on its disk.
+    #[prost(uint64, tag = "14")]
+    pub durable: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LogRecord {

@@ -34,14 +34,14 @@ pub(super) fn table(arguments: &[String]) -> ExitCode {
         return ExitCode::FAILURE;
     }
     let chosen = |it: &&Mutant| names.is_empty() || names.iter().any(|name| name == it.name());
-    let (began, mut missed, mut within) = (super::clock(), Vec::new(), 0);
+    let (began, mut missed, mut within) = (super::sum::clock(), Vec::new(), 0);
     println!("{:<24} {:>6} {:>6}  {:<16} what was seen", "mutant", "seeds", "s", "checker");
     for &mutant in Mutant::ALL.iter().filter(chosen) {
-        let started = super::clock();
+        let started = super::sum::clock();
         Mutant::choose(Some(mutant));
         let found = search(from, from + seeds, threads);
         Mutant::choose(None);
-        let seconds = (super::clock() - started).as_secs_f64();
+        let seconds = (super::sum::clock() - started).as_secs_f64();
         let name = mutant.name();
         match found {
             Some((seed, violation)) => {
@@ -60,7 +60,7 @@ pub(super) fn table(arguments: &[String]) -> ExitCode {
         }
     }
     let all = Mutant::ALL.iter().filter(chosen).count();
-    let seconds = (super::clock() - began).as_secs_f64();
+    let seconds = (super::sum::clock() - began).as_secs_f64();
     println!(
         "\n{} of {all} caught, {within} by the first 100 seeds; {seconds:.0} s",
         all - missed.len()

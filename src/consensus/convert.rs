@@ -69,6 +69,7 @@ pub(super) fn outgoing(
         context: message.take_context(),
         priority: message.priority,
         request_snapshot: message.request_snapshot,
+        durable: 0,
     };
     if entries.is_empty() {
         out.push((to, head));

@@ -382,7 +382,8 @@ impl Consensus {
             messages.append(&mut held);
         }
         batch.messages = batch.sort(messages, bytes_max);
-        let held = batch.sort(held, bytes_max);
+        let mut held = batch.sort(held, bytes_max);
+        self.tell_durable(batch.messages.iter_mut().chain(&mut held));
         let number = ready.number();
         if !elected && entries.is_empty() && install.is_none() {
             // Nothing must be durable, so raft goes on at once. A commit rides on the next write.
@@ -418,6 +419,16 @@ impl Consensus {
             None
         };
         self.out.push_back(Out { number, hard_state, held, barrier });
+    }
+
+    /// A leader says up to where its log is on its disk.
+    fn tell_durable<'a>(&self, messages: impl Iterator<Item = &'a mut (NodeId, RaftMessage)>) {
+        let (append, heartbeat) = (MessageType::MsgAppend, MessageType::MsgHeartbeat);
+        for (_, message) in messages.filter(|it| it.1.term == self.term()) {
+            if [append as u32, heartbeat as u32].contains(&message.kind) {
+                message.durable = self.durable_index();
+            }
+        }
     }
 
     fn take_install(&mut self, ready: &Ready) -> Option<(SnapshotMeta, Members)> {

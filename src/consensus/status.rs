@@ -2,9 +2,12 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use raft::{ProgressState, StateRole};
+use raft::{ProgressState, StateRole, eraftpb::MessageType};
 
-use crate::id::NodeId;
+use crate::{
+    id::NodeId,
+    wire::{Promise, RaftMessage},
+};
 
 use super::{Consensus, Ended, Rejected};
 
@@ -75,6 +78,31 @@ impl Consensus {
 
     pub(crate) fn applied_index(&self) -> u64 {
         self.raw.store().applied()
+    }
+
+    /// What a message of `from` says that it has on its disk, if it says so.
+    pub(crate) fn promise(&self, from: NodeId, message: &RaftMessage) -> Option<Promise> {
+        use MessageType as M;
+        let is = |kind: M| message.kind == kind as u32;
+        // What is asked for or granted before a campaign is of a term that nobody is in yet.
+        if is(M::MsgRequestPreVote) || is(M::MsgRequestPreVoteResponse) {
+            return None;
+        }
+        let index = match () {
+            () if is(M::MsgAppendResponse) && !message.reject => message.index,
+            () => message.durable,
+        };
+        let vote = match () {
+            () if is(M::MsgRequestVote) => from.as_u64(),
+            () if is(M::MsgRequestVoteResponse) && !message.reject => self.id.as_u64(),
+            () => 0,
+        };
+        Some(Promise { term: message.term, vote, index })
+    }
+
+    /// Up to here the log is on the disk.
+    pub(crate) fn durable_index(&self) -> u64 {
+        self.raw.raft.raft_log.persisted
     }
 
     /// The first entry in memory.

@@ -200,7 +200,7 @@ fn check_common(view: &View<'_>, from: NodeId, message: &RaftMessage) -> Result<
     require(term.saturating_sub(view.term) < TERMS_AHEAD_END, Misbehaving::Term)?;
     let terms = [message.log_term, message.commit_term];
     require(terms.iter().all(|&other| other <= term), Misbehaving::LogTerm)?;
-    let numbers = [message.index, message.commit, message.reject_hint];
+    let numbers = [message.index, message.commit, message.reject_hint, message.durable];
     require(numbers.iter().all(|&number| number < NUMBER_END), Misbehaving::Index)?;
     require(message.priority == 0, Misbehaving::Priority)?;
     require(message.request_snapshot == 0, Misbehaving::RequestSnapshot)
@@ -215,6 +215,7 @@ fn check_fields(kind: MessageType, message: &RaftMessage) -> Result<(), Verdict>
     only(&[M::MsgAppend], !message.entries.is_empty(), "entries")?;
     only(&[M::MsgSnapshot], message.snapshot.is_some(), "snapshot")?;
     only(&[M::MsgAppendResponse], message.reject_hint != 0, "reject hint")?;
+    only(&[M::MsgAppend, M::MsgHeartbeat], message.durable != 0, "durable index")?;
     let responses = [M::MsgAppendResponse, M::MsgRequestVoteResponse, M::MsgRequestPreVoteResponse];
     only(&responses, message.reject, "reject")?;
     let fits = match kind {

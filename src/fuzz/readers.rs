@@ -15,7 +15,7 @@ use crate::{
     op::{CreateMode, Identities, Op, Txn},
     path::Path,
     wal::{Fs, MemoryFs},
-    wire::{Body, FRAME_BYTES_MAX, Frame, Hello, Pin},
+    wire::{Body, FRAME_BYTES_MAX, Frame, Hello, Opening, Pin},
 };
 
 /// A part that reads foreign bytes.
@@ -123,7 +123,8 @@ fn read_frame(bytes: Bytes) -> Reading {
 
 fn dense_frames(bytes: usize) -> Vec<Reading> {
     let pins = vec![Pin { node: NODE, incarnation: incarnation() }; just_grown(bytes / 24)];
-    let hello = Hello { bootstrap: 0, founder: false, founded: false, pins, reply: false };
+    let opening = Opening::default();
+    let hello = Hello { bootstrap: 0, founder: false, founded: false, pins, reply: false, opening };
     let zeros = |kind| sealed(&head(), kind, &vec![0; bytes]);
     let hello = frame_of(Body::Hello(hello)).encode();
     (1..=16).map(zeros).chain([hello]).map(read_frame).collect()

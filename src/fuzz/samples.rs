@@ -14,8 +14,8 @@ use crate::{
     path::Path,
     wal::{Fs, MemoryFs, Wal, WalError, WalOptions},
     wire::{
-        Body, Chunk, DigestReport, EntryKind, Forward, Frame, HardState, Hello, LogEntry,
-        RaftMessage, Refusal,
+        Body, Chunk, DigestReport, EntryKind, Forward, Frame, HardState, Hello, LogEntry, Opening,
+        Promise, RaftMessage, Refusal,
     },
 };
 
@@ -53,11 +53,12 @@ pub(super) fn bodies() -> [Body; 16] {
     let bytes = create("/seed", 1).encode();
     let entry = LogEntry::new(9, 2, EntryKind::Normal, bytes.clone());
     let message = RaftMessage { kind: 3, term: 2, entries: vec![entry], ..RaftMessage::default() };
-    let hello =
-        Hello { bootstrap: 3, founder: true, founded: false, pins: Vec::new(), reply: true };
+    let (opening, promise) = (Opening::default(), Promise::default());
+    let (bootstrap, founder, founded, reply, pins) = (3, true, false, true, Vec::new());
+    let hello = Hello { bootstrap, founder, founded, pins, reply, opening };
     [
         Body::Hello(hello),
-        Body::Refused { reason: Refusal::NotAMember, known: None },
+        Body::Refused { reason: Refusal::NotAMember, known: None, promise },
         Body::Raft(message),
         Body::Forward(Forward { commands: bytes.clone(), term: 2, number: 1 }),
         Body::ReadIndex { context: [3; 16] },

@@ -70,8 +70,10 @@ impl Node {
             self.in_flight.push_back(in_flight);
             (write, token)
         });
+        // An opening is counted before it speaks.
+        let speaks = self.identity.speaks();
         let ready = Ready {
-            messages: std::mem::take(&mut self.messages),
+            messages: if speaks { std::mem::take(&mut self.messages) } else { Vec::new() },
             write,
             outputs: std::mem::take(&mut self.outputs),
             garbage: std::mem::take(&mut self.garbage),

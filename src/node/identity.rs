@@ -1,9 +1,10 @@
 //! Who a member is, and whom it listens to (ARCHITECTURE.md, rule 1).
 //!
 //! A store is pinned durably by its peers, together with its newest opening. Another store under a
-//! known member is a wiped disk; a lower opening, or the same one with another nonce, is a disk
-//! that was rolled back. Founders take no part in consensus before each has seen that all of them
-//! have durably pinned each other.
+//! known member is a wiped disk. An opening that does not come after those that are known, or that
+//! lacks what an earlier one has promised, is a disk that was rolled back: it says both in its
+//! greeting, and until then nobody listens to it. Founders take no part in consensus before each
+//! has seen that all of them have durably pinned each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +21,7 @@ use crate::{
     },
     proto,
     record::put_delimited,
-    wire::{Hello, Pin, Refusal},
+    wire::{Hello, Opening, Openings, Pin, Promise, Refusal},
 };
 
 /// What a member knows of its own store and of those of its peers.
@@ -28,6 +29,8 @@ use crate::{
 pub(crate) struct Identity {
     id: NodeId,
     own: Incarnation,
+    /// What this opening starts from.
+    opening: Opening,
     /// CRC32C of the bootstrap snapshot; founders must agree on it.
     bootstrap: u32,
     /// CRC32C of the backup that it was made from.
@@ -35,8 +38,14 @@ pub(crate) struct Identity {
     /// The founding members, while this member is a founder.
     founders: Option<BTreeSet<NodeId>>,
     founded: bool,
-    /// Newest incarnation of each member that was heard of, this one included.
+    /// Newest incarnation of each member that has spoken, this one included.
     pins: BTreeMap<NodeId, Incarnation>,
+    /// Newer ones that others have told of.
+    rumours: BTreeMap<NodeId, Incarnation>,
+    /// Whom members have told of that this member's log does not know yet.
+    introduced: BTreeMap<NodeId, StoreId>,
+    /// What each member was heard to have on its disk, in this opening of ours.
+    promises: BTreeMap<NodeId, Promise>,
     /// What of `pins` is on the disk.
     durable: BTreeMap<NodeId, Incarnation>,
     /// Founders whose durable pins were seen to be complete.
@@ -47,6 +56,7 @@ pub(crate) struct Identity {
     recovering: bool,
     /// The entry after which the state was found to be bad, until a good one is durable; or 0.
     diverged_at: u64,
+    rolled_back: bool,
     changed: bool,
 }
 
@@ -85,6 +95,12 @@ pub enum LocalRecordError {
         /// CRC32C of what it is to be founded from now.
         configured: u32,
     },
+    /// Peers have found that the store lacks what it once had.
+    #[error(
+        "the store was put back from an older image, as its peers have found; remove this member \
+         and add a new id as a learner with an empty directory"
+    )]
+    RolledBack,
     /// A founder remains one for ever, and so does a member that joined.
     #[error(
         "the store {}; start with the kind of configuration that it was made with",
@@ -110,17 +126,22 @@ impl Identity {
         Self {
             id,
             own,
+            opening: Opening::default(),
             bootstrap,
             backup,
             founders,
             founded,
             pins: BTreeMap::from([(id, own)]),
+            rumours: BTreeMap::new(),
+            introduced: BTreeMap::new(),
+            promises: BTreeMap::new(),
             durable: BTreeMap::new(),
             confirmed: BTreeSet::new(),
             other_bootstrap: None,
             greeted: BTreeSet::new(),
             recovering: false,
             diverged_at: 0,
+            rolled_back: false,
             changed: true,
         }
     }
@@ -146,7 +167,14 @@ impl Identity {
             let (stored, configured) = (record.bootstrap, self.bootstrap);
             return Err(LocalRecordError::OtherBootstrap { stored, configured });
         }
+        if record.rolled_back {
+            return Err(LocalRecordError::RolledBack);
+        }
         let pins = Pin::decode_all(record.pins).map_err(|_| malformed(record.version))?;
+        let earlier = Openings::from_bytes(&record.earlier, record.since);
+        self.opening.before = earlier.ok_or(malformed(record.version))?;
+        let before = pins.iter().find(|pin| pin.node == self.id);
+        before.into_iter().for_each(|pin| self.opening.before.push(pin.incarnation.boot));
         self.pins.extend(pins.into_iter().map(|pin| (pin.node, pin.incarnation)));
         self.pins.insert(self.id, self.own);
         self.founded |= record.founded;
@@ -155,12 +183,28 @@ impl Identity {
         Ok(())
     }
 
+    /// A tail was cut off the log, and with it maybe an earlier form of the record.
+    pub(crate) fn set_tail_cut(&mut self) {
+        self.set_recovering(true);
+        self.opening.before.since = self.own.boot.counter;
+    }
+
+    /// With what on the disk this opening starts.
+    pub(crate) fn set_start(&mut self, term: u64, vote: u64, last_index: u64) {
+        let recovering = self.recovering;
+        let before = std::mem::take(&mut self.opening.before);
+        self.opening = Opening { before, term, vote, last_index, recovering };
+    }
+
     /// Members were removed: nobody hears of their ids again.
     pub(crate) fn forget(&mut self, removed: &BTreeSet<NodeId>) {
         let known = self.pins.len();
         self.pins.retain(|id, _| *id == self.id || !removed.contains(id));
         self.changed |= self.pins.len() != known;
         self.durable.retain(|id, _| !removed.contains(id));
+        self.rumours.retain(|id, _| !removed.contains(id));
+        self.introduced.retain(|id, _| !removed.contains(id));
+        self.promises.retain(|id, _| !removed.contains(id));
         self.greeted.retain(|id| !removed.contains(id));
     }
 
@@ -197,6 +241,9 @@ impl Identity {
             pins: pins.freeze(),
             diverged_at: self.diverged_at,
             backup: self.backup,
+            earlier: self.opening.before.to_bytes(),
+            since: self.opening.before.since,
+            rolled_back: self.rolled_back,
         };
         Some(record.encode_to_vec().into())
     }
@@ -209,12 +256,20 @@ impl Identity {
         self.conclude();
     }
 
-    /// Checks who sent a frame. `Ok` pins the sender's store or its newer opening.
+    /// Whether nothing may come of a frame before a greeting of that opening of its sender.
+    pub(crate) fn awaits_greeting(&self, from: NodeId, sender: Incarnation) -> bool {
+        let known = self.pins.get(&from).filter(|known| known.store == sender.store);
+        known.is_some_and(|known| sender.boot.counter > known.boot.counter)
+    }
+
+    /// Checks who sent a frame, by its greeting if it is one. `Ok` pins the sender's store or its
+    /// newer opening.
     pub(crate) fn admit(
         &mut self,
         from: NodeId,
         sender: Incarnation,
         membership: &Membership,
+        hello: Option<&Hello>,
     ) -> Result<(), Refusal> {
         if membership.removed.contains(&from) {
             return Err(Refusal::Removed);
@@ -227,18 +282,53 @@ impl Identity {
             if other(known.store) && membership.store(from).is_none() {
                 return Err(Refusal::Wiped);
             }
-            if known.store == sender.store && !is_newer_or_same(known, sender) {
+            let rumour = self.rumours.get(&from).filter(|it| it.store == sender.store);
+            let told = rumour.is_none_or(|it| is_newer_or_same(*it, sender));
+            if known.store == sender.store && !(told && is_newer_or_same(known, sender)) {
                 return Err(Refusal::RolledBack);
             }
             if known == sender {
                 return Ok(());
             }
-        } else if !self.expects(from, membership) {
+            if let Some(hello) = hello.filter(|_| known.store == sender.store) {
+                self.judge(from, sender, hello)?;
+            }
+        } else if !self.expects(from, membership) && !self.is_introduced(from, sender.store) {
             return Err(Refusal::NotAMember);
         }
         self.pins.insert(from, sender);
         self.changed = true;
         Ok(())
+    }
+
+    /// Whether a newer opening comes after those that are known, with all that they have promised.
+    fn judge(&mut self, from: NodeId, sender: Incarnation, hello: &Hello) -> Result<(), Refusal> {
+        if hello.opening.recovering {
+            // It knows that it lacks something, and does not vote until it has it again.
+            self.promises.remove(&from);
+            return Ok(());
+        }
+        let before = &hello.opening.before;
+        let known = self.pins.get(&from).into_iter().chain(self.rumours.get(&from));
+        let mut known = known.filter(|known| known.store == sender.store);
+        let descends = known.all(|known| before.descends(sender.boot, known.boot));
+        let lost = self.promise(from).is_lost(&hello.opening);
+        if descends && !lost { Ok(()) } else { Err(Refusal::RolledBack) }
+    }
+
+    /// A frame of a member says that so much is on its disk.
+    pub(crate) fn promised(&mut self, from: NodeId, told: Promise) {
+        let promise = self.promises.entry(from).or_default();
+        if told.term > promise.term {
+            *promise = told;
+        } else if told.term == promise.term {
+            promise.index = promise.index.max(told.index);
+            promise.vote = promise.vote.max(told.vote);
+        }
+    }
+
+    pub(crate) fn promise(&self, of: NodeId) -> Promise {
+        self.promises.get(&of).copied().unwrap_or_default()
     }
 
     /// Takes a peer's word for what it has pinned: newer openings of others, and its confirmation
@@ -247,10 +337,12 @@ impl Identity {
         self.greeted.insert(from);
         for pin in hello.pins.iter().filter(|pin| pin.node != self.id) {
             let told = pin.incarnation;
-            let known = self.pins.get(&pin.node).filter(|known| known.store == told.store);
-            if known.is_some_and(|known| told.boot.counter > known.boot.counter) {
-                self.pins.insert(pin.node, told);
-                self.changed = true;
+            let known = self.known(pin.node).filter(|known| known.incarnation.store == told.store);
+            if known.is_some_and(|it| told.boot.counter > it.incarnation.boot.counter) {
+                self.rumours.insert(pin.node, told);
+            }
+            if !self.pins.contains_key(&pin.node) && self.introduced.len() < INTRODUCED_MAX {
+                self.introduced.insert(pin.node, told.store);
             }
         }
         let Some(founders) = self.founders.as_ref() else {
@@ -277,35 +369,56 @@ impl Identity {
         Ok(())
     }
 
-    /// What it means for this member that a peer has pinned it so: a later opening of its store, or
-    /// the same one with another nonce, was not this one.
+    /// What it means for this member that a peer has pinned it so: an opening of its store that
+    /// this one does not come after.
     pub(crate) fn told(&self, hello: &Hello) -> Option<Ended> {
         let known = hello.pins.iter().find(|pin| pin.node == self.id)?;
         let same = known.incarnation.store == self.own.store;
-        same.then(|| self.refused(Refusal::RolledBack, Some(*known))).flatten()
+        let promise = Promise::default();
+        same.then(|| self.refused(Refusal::RolledBack, Some(*known), promise)).flatten()
     }
 
     /// What a peer's refusal means for this member.
-    pub(crate) fn refused(&self, reason: Refusal, known: Option<Pin>) -> Option<Ended> {
+    pub(crate) fn refused(
+        &self,
+        reason: Refusal,
+        known: Option<Pin>,
+        promise: Promise,
+    ) -> Option<Ended> {
         let known = known.filter(|pin| pin.node == self.id).map(|pin| pin.incarnation);
+        let (id, store, own) = (self.id, self.own.store, self.own.boot);
         match (reason, known) {
-            (Refusal::Wiped, Some(known)) if known.store != self.own.store => {
-                Some(Ended::Wiped { id: self.id, known: known.store, own: self.own.store })
+            (Refusal::Wiped, Some(known)) if known.store != store => {
+                Some(Ended::Wiped { id, known: known.store, own: store })
             }
             // A frame of an earlier opening that came late is refused by the same words.
-            (Refusal::RolledBack, Some(known))
-                if known.store == self.own.store && !is_newer_or_same(known, self.own) =>
-            {
-                Some(Ended::RolledBack {
-                    id: self.id,
-                    store: self.own.store,
-                    known: known.boot,
-                    own: self.own.boot,
-                })
+            (Refusal::RolledBack, Some(known)) if known.store == store && !self.is_cut() => {
+                let before = &self.opening.before;
+                if !before.descends(own, known.boot) {
+                    return Some(Ended::RolledBack { id, store, known: known.boot, own });
+                }
+                let Promise { term, index, .. } = promise;
+                promise.is_lost(&self.opening).then_some(Ended::Forgot { id, store, term, index })
             }
-            (Refusal::Removed, _) => Some(Ended::Removed { id: self.id }),
+            (Refusal::Removed, _) => Some(Ended::Removed { id }),
             _ => None,
         }
+    }
+
+    /// Whether this opening knows that it lacks something.
+    fn is_cut(&self) -> bool {
+        self.opening.recovering
+    }
+
+    /// Remembers that this store is to be used no more.
+    pub(crate) fn set_rolled_back(&mut self) {
+        self.changed |= !self.rolled_back;
+        self.rolled_back = true;
+    }
+
+    /// Whether this opening is counted on the disk: it says nothing before.
+    pub(crate) fn speaks(&self) -> bool {
+        self.durable.contains_key(&self.id)
     }
 
     /// Whether this member may campaign, vote and acknowledge.
@@ -325,6 +438,17 @@ impl Identity {
         self.pins.get(&id).map(|&incarnation| Pin { node: id, incarnation })
     }
 
+    /// The newest opening of a member that was heard of.
+    pub(crate) fn known(&self, id: NodeId) -> Option<Pin> {
+        let rumour = self.rumours.get(&id);
+        let pin = self.pin(id)?;
+        let newer = rumour.filter(|it| {
+            let known = pin.incarnation;
+            it.store == known.store && it.boot.counter > known.boot.counter
+        });
+        Some(Pin { incarnation: newer.copied().unwrap_or(pin.incarnation), ..pin })
+    }
+
     /// What this member has durably pinned, for its peers.
     pub(crate) fn greeting(&self, reply: bool) -> Hello {
         Hello {
@@ -333,6 +457,7 @@ impl Identity {
             founded: self.founded,
             pins: pins_of(&self.durable).collect(),
             reply,
+            opening: self.opening.clone(),
         }
     }
 
@@ -362,6 +487,12 @@ impl Identity {
             return Some(Waiting::Founders(missing));
         }
         self.recovering.then_some(Waiting::CatchUp)
+    }
+
+    /// Whether a member has told of a store that this member's log does not know yet: its leader
+    /// may have joined since, and nobody else sends it the entries that say so.
+    fn is_introduced(&self, from: NodeId, store: StoreId) -> bool {
+        self.introduced.get(&from) == Some(&store)
     }
 
     /// Whether a first frame from `from` may pin its store.
@@ -401,3 +532,5 @@ fn pins_of(pins: &BTreeMap<NodeId, Incarnation>) -> impl Iterator<Item = Pin> {
 }
 
 const RECORD_VERSION: u32 = 1;
+/// Strangers that members have told of; a member whose log lags knows of the rest later.
+const INTRODUCED_MAX: usize = 64;

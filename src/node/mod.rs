@@ -165,6 +165,8 @@ pub struct Node {
     /// Peers that were told of a refusal since the last tick.
     refused: BTreeSet<NodeId>,
     refused_frames: u64,
+    /// Who was asked for a greeting in this tick.
+    asked: BTreeSet<NodeId>,
 }
 
 /// A change of membership that waits for its apply.
@@ -205,6 +207,7 @@ impl Node {
             );
         }
         self.refused.clear();
+        self.asked.clear();
         let committed = self.consensus.committed_in_term();
         if let Some(leadership) = &mut self.leadership {
             leadership.tick(delta_us, committed);

@@ -95,7 +95,7 @@ impl Node {
             identity.restore(record)?;
         }
         if restored.tail_cut {
-            identity.set_recovering(true);
+            identity.set_tail_cut();
         }
         let accepts = config.accept_cut_tail && identity.is_recovering();
         let raised = accepts.then(|| accept_cut_tail(&config, &mut identity, &mut restored));
@@ -140,24 +140,22 @@ impl Node {
     fn assemble(
         config: Config,
         restored: Restored,
-        (identity, namespace, membership): (Identity, Namespace, Membership),
+        (mut identity, namespace, membership): (Identity, Namespace, Membership),
         next_write: Write,
         (index, term): (u64, u64),
     ) -> Result<Self, OpenError> {
         let hard_state = restored.hard_state.or(next_write.hard_state).unwrap_or_default();
         let log_bytes = restored.entries.iter().map(|entry| entry.data.len()).sum();
-        let meta = match index {
-            0 => SnapshotMeta::default(),
-            _ => membership.meta(index, term),
-        };
+        let none = SnapshotMeta::default();
         let log = RestoredLog {
             hard_state,
-            snapshot: meta,
+            snapshot: if index == 0 { none } else { membership.meta(index, term) },
             entries: restored.entries,
             may_vote: !identity.is_recovering(),
         };
         let consensus = Consensus::open(options(&config), log)
             .map_err(|error| OpenError::Log { why: error.to_string() })?;
+        identity.set_start(consensus.term(), consensus.vote(), consensus.last_index());
         let diverged_at = Some(identity.diverged_at()).filter(|&index| index > 0);
         let mut digests = Digests::default();
         digests.restart(index, namespace.zxid(), namespace.digest().value);
@@ -203,6 +201,7 @@ impl Node {
             ended: None,
             refused: BTreeSet::new(),
             refused_frames: 0,
+            asked: BTreeSet::new(),
             config,
         })
     }

@@ -13,11 +13,11 @@ use crate::{
     command::{Batch, Command, CommandError},
     config::MEMBERS_MAX,
     consensus::Rejected,
-    id::NodeId,
+    id::{Incarnation, NodeId},
     node::ready::SnapshotWrite,
     wire::{
-        Body, Chunk, FRAME_BYTES_MAX, Forward, Frame, FrameError, Hello, RaftMessage, Refusal,
-        SnapshotMeta,
+        Body, Chunk, FRAME_BYTES_MAX, Forward, Frame, FrameError, Hello, Promise, RaftMessage,
+        Refusal, SnapshotMeta,
     },
 };
 
@@ -98,21 +98,31 @@ impl Node {
         if from != peer || to != here || from == here {
             return Err(StepError::Address { from, to, peer, here });
         }
-        if let Body::Refused { reason, known } = frame.body {
+        if let Body::Refused { reason, known, promise } = frame.body {
             let stranger = self
                 .identity
                 .pin(from)
                 .is_some_and(|pin| pin.incarnation.store != frame.incarnation.store);
-            let ended = self.identity.refused(reason, known);
+            let ended = self.identity.refused(reason, known, promise);
             if let Some(ended) = ended.filter(|_| !stranger) {
-                self.end(ended);
+                self.end_rolled_back(ended);
             }
             return Ok(());
         }
+        let hello = match &frame.body {
+            Body::Hello(hello) => Some(hello),
+            _ if self.identity.awaits_greeting(from, frame.incarnation) => {
+                return Err(self.ask_for_greeting(from));
+            }
+            _ => None,
+        };
         let newer = self.identity.pin(from).is_some_and(|pin| pin.incarnation != frame.incarnation);
-        let admitted = self.identity.admit(from, frame.incarnation, &self.membership);
+        let admitted = self.identity.admit(from, frame.incarnation, &self.membership, hello);
         if let Err(reason) = admitted {
-            return Err(self.refuse(from, reason));
+            if reason == Refusal::NotAMember && self.consensus.leader().is_none() {
+                self.ask_who_it_is();
+            }
+            return Err(self.refuse(from, frame.incarnation, reason));
         }
         if newer {
             // What was sent to its last opening may be lost with it.
@@ -131,11 +141,12 @@ impl Node {
 
     fn take_hello(&mut self, from: NodeId, hello: &Hello) -> Result<(), StepError> {
         if let Some(ended) = self.identity.told(hello) {
-            self.end(ended);
+            self.end_rolled_back(ended);
             return Ok(());
         }
         if let Err(reason) = self.identity.hello(from, hello) {
-            return Err(self.refuse(from, reason));
+            let own = self.identity.own();
+            return Err(self.refuse(from, own, reason));
         }
         if hello.reply {
             let greeting = self.identity.greeting(false);
@@ -144,13 +155,47 @@ impl Node {
         Ok(())
     }
 
+    /// A peer has found that this store is an older image: it is never used again.
+    fn end_rolled_back(&mut self, ended: Ended) {
+        if matches!(ended, Ended::RolledBack { .. } | Ended::Forgot { .. }) {
+            self.identity.set_rolled_back();
+        }
+        self.end(ended);
+    }
+
+    /// A newer opening of a member has something to say, and its greeting was lost or comes later.
+    fn ask_for_greeting(&mut self, from: NodeId) -> StepError {
+        if self.asked.insert(from) {
+            let greeting = self.identity.greeting(true);
+            self.send(from, Body::Hello(greeting));
+        }
+        StepError::Refused { from, why: "its new opening has not said hello" }
+    }
+
+    /// A stranger speaks, who may have joined behind the back of this member: the others know.
+    fn ask_who_it_is(&mut self) {
+        let others = self.membership.members.keys().copied();
+        let others: Vec<NodeId> = others.filter(|&id| id != self.config.id).collect();
+        for member in others {
+            if self.asked.insert(member) {
+                let greeting = self.identity.greeting(true);
+                self.send(member, Body::Hello(greeting));
+            }
+        }
+    }
+
     fn take_message(&mut self, from: NodeId, message: RaftMessage) -> Result<(), StepError> {
         if let Some(why) = self.contradiction(&message) {
             self.end(Ended::Consensus { why });
             return Ok(());
         }
+        let promise = self.consensus.promise(from, &message);
         let result = self.consensus.step(from, message);
         self.check_consensus();
+        if let Some(promise) = promise.filter(|_| !matches!(result, Err(Rejected::Misbehaving(_))))
+        {
+            self.identity.promised(from, promise);
+        }
         match result {
             // Late, or not for now: ordinary on a network.
             Ok(()) | Err(Rejected::Ignored(_)) => Ok(()),
@@ -218,15 +263,18 @@ impl Node {
         Ok(())
     }
 
-    fn refuse(&mut self, from: NodeId, reason: Refusal) -> StepError {
+    fn refuse(&mut self, from: NodeId, sender: Incarnation, reason: Refusal) -> StepError {
         if self.refused.insert(from) {
-            let known = self.identity.pin(from).map(|mut pin| {
+            let known = self.identity.known(from).map(|mut pin| {
                 if let Some(store) = self.membership.store(from) {
                     pin.incarnation.store = store;
                 }
                 pin
             });
-            self.send(from, Body::Refused { reason, known });
+            // What an earlier frame lacks says nothing of the opening that is told.
+            let newer = known.is_some_and(|it| sender.boot.counter > it.incarnation.boot.counter);
+            let promise = if newer { self.identity.promise(from) } else { Promise::default() };
+            self.send(from, Body::Refused { reason, known, promise });
         }
         let why = match reason {
             Refusal::Wiped => "it has another store than the one that is pinned",

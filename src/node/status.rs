@@ -231,10 +231,11 @@ pub enum Ended {
         /// The store that it has.
         own: StoreId,
     },
-    /// The peers have seen a later opening of this store: it was put back from an older image.
+    /// The peers have seen an opening of this store that it does not know: it was put back from an
+    /// older image.
     #[error(
-        "store {store} was seen at boot {} but opens as boot {}: it was rolled back to an older \
-         image; remove node {id} and add a new id as a learner with an empty directory",
+        "store {store} was seen at boot {}, which boot {} does not come after: it was rolled back \
+         to an older image; remove node {id} and add a new id as a learner with an empty directory",
         known.counter, own.counter
     )]
     RolledBack {
@@ -246,6 +247,23 @@ pub enum Ended {
         known: Boot,
         /// This opening.
         own: Boot,
+    },
+    /// A peer has been told of what this opening has not got: the store was put back from an image
+    /// that was taken since it was last opened.
+    #[error(
+        "store {store} has promised a vote or entry {index} of term {term} and opens without it: \
+         it was rolled back to an older image; remove node {id} and add a new id as a learner with \
+         an empty directory"
+    )]
+    Forgot {
+        /// This member.
+        id: NodeId,
+        /// Its store.
+        store: StoreId,
+        /// The last term in which it has promised something.
+        term: u64,
+        /// The last entry that it has acknowledged in that term, or 0.
+        index: u64,
     },
     /// The cluster removed this member; its id is never used again.
     #[error("node {id} was removed from the cluster; to return, join as a learner under a new id")]

@@ -73,7 +73,7 @@ impl Builder {
         self
     }
 
-    /// Changes the members' configuration from its defaults.
+    /// Changes the members' configuration from its defaults, also that of members that join later.
     pub fn config(mut self, configure: impl Fn(ConfigBuilder) -> ConfigBuilder + 'static) -> Self {
         self.configure = Box::new(configure);
         self
@@ -107,13 +107,23 @@ impl Builder {
     /// When the configuration is not possible.
     pub fn build(self) -> Result<Cluster, ConfigError> {
         let ids: Vec<NodeId> = (1..=self.nodes).filter_map(NodeId::new).collect();
-        let cluster = ClusterId::named("simulated");
+        let cluster = ClusterId::named(CLUSTER);
         let mut configs = Vec::new();
         for id in &ids {
             let config = Config::founding(cluster, *id, ids.iter().copied());
             configs.push((self.configure)(config.seed(self.plan.seed())).build()?);
         }
         Ok(Cluster::new(self, configs))
+    }
+
+    /// The configuration of a member that joins later.
+    pub(super) fn joining(
+        configure: &dyn Fn(ConfigBuilder) -> ConfigBuilder,
+        seed: u64,
+        id: NodeId,
+    ) -> Config {
+        let config = Config::joining(ClusterId::named(CLUSTER), id).seed(seed);
+        configure(config).build().expect("it is possible for the founders")
     }
 }
 
@@ -126,3 +136,5 @@ impl fmt::Debug for Builder {
             .finish_non_exhaustive()
     }
 }
+
+const CLUSTER: &str = "simulated";

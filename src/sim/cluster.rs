@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     client::Client,
-    config::Config,
+    config::{Config, ConfigBuilder},
     driver::HostError,
     id::NodeId,
     namespace::View,
@@ -16,6 +16,7 @@ use crate::{
         Application, Builder, FaultEvent, FaultId, FaultKind, Plan, Rng, Violation,
         builder::Invariant,
         check::Agreement,
+        churn::Operator,
         faults::Schedule,
         inject::Undo,
         member::{Member, Process, State, Turned},
@@ -53,6 +54,8 @@ pub struct Cluster {
     pub(super) counts: BTreeMap<FaultKind, u64>,
     /// A minority, on which destructive faults fall.
     pub(super) victims: Vec<NodeId>,
+    pub(super) operator: Operator,
+    configure: Box<dyn Fn(ConfigBuilder) -> ConfigBuilder>,
     application: Box<dyn FnMut(NodeId) -> Box<dyn Application>>,
     pub(super) agreement: Agreement,
     invariants: Vec<Invariant>,
@@ -89,6 +92,8 @@ impl Cluster {
             injected: Vec::new(),
             counts: BTreeMap::new(),
             victims,
+            operator: Operator::default(),
+            configure: builder.configure,
             application: builder.application,
             agreement: Agreement::default(),
             invariants: builder.invariants,
@@ -139,7 +144,7 @@ impl Cluster {
         let faults = self.schedule.as_ref().and_then(Schedule::next_at);
         let faults = faults.map(|at| at + self.grace);
         let undo = self.undo.first_key_value().map(|((at, _), _)| *at);
-        let others = [self.network.next_at(), faults, undo, Some(end)];
+        let others = [self.network.next_at(), faults, undo, self.operator_at(), Some(end)];
         let next = members.chain(others.into_iter().flatten()).min();
         self.now = self.now.max(next.unwrap_or(end)).min(end);
         for member in &self.members {
@@ -147,6 +152,7 @@ impl Cluster {
         }
         self.end_faults();
         self.begin_faults();
+        self.operate();
         while let Some(frame) = self.network.arrived(self.now) {
             self.record(&[frame.from.as_u64(), frame.to.as_u64(), frame.bytes.len() as u64]);
             self.record(&[crc32c::crc32c(&frame.bytes).into()]);
@@ -252,7 +258,8 @@ impl Cluster {
         let (id, destroyed) = (member.id, member.destroyed);
         let taken_in = member.wiped && matches!(ended, Ended::Consensus { .. });
         member.state = State::Dead(ended.to_string());
-        match destroyed && !taken_in {
+        let left = matches!(ended, Ended::Removed { .. }) && self.is_leaving(id);
+        match (destroyed && !taken_in) || left {
             true => Ok(()),
             false => Err(self.violation("ending", format!("member {id}: {ended}"))),
         }
@@ -305,6 +312,18 @@ impl Cluster {
         }
     }
 
+    /// A new machine is set up, with an id that nobody had: it waits until the leader adds it
+    /// ([`Client::add_learner`]).
+    pub fn join(&mut self) -> NodeId {
+        let last = self.members.iter().map(|member| member.id.as_u64()).max().unwrap_or(0);
+        let id = NodeId::new(last + 1).expect("more than another one");
+        let config = Builder::joining(&*self.configure, self.plan.seed(), id);
+        let mut member = Member::new(config, self.rng.next());
+        member.state = State::Down(self.now);
+        self.members.push(member);
+        id
+    }
+
     /// A member dies for good.
     pub fn kill(&mut self, node: NodeId) {
         if let Some(member) = self.member_mut(node) {
@@ -321,6 +340,7 @@ impl Cluster {
     /// What is dead or destroyed stays so.
     pub fn heal(&mut self) {
         self.schedule = None;
+        self.operator.stop();
         self.undo.clear();
         self.network.heal();
         let now = self.now;
@@ -342,7 +362,7 @@ impl Cluster {
         self.now
     }
 
-    /// The members' ids.
+    /// The ids of all machines, with those that have left the cluster.
     pub fn nodes(&self) -> Vec<NodeId> {
         self.members.iter().map(|member| member.id).collect()
     }

@@ -60,13 +60,20 @@ pub enum FaultKind {
     FailedWrite,
     /// A disk has no space left. Lasting.
     FullDisk,
+    /// The membership changes: a new machine joins and votes, another one is removed, after a
+    /// transfer if it leads; one that is dead goes first.
+    Churn,
     /// A durable bit of a file changes. Destructive.
     BitRot,
     /// A write goes to another place of its file. Destructive. No part of
     /// [`swarm`](Faults::swarm): the log expects a sector to be written where it belongs.
     MisdirectedWrite,
-    /// A member is started on an older image of its disk. Destructive.
+    /// A member is started on an image of its disk from before it was last started. Destructive.
     Rollback,
+    /// A member is started on an image of its disk from the time for which this lasts before.
+    /// Destructive. Lasting. No part of [`swarm`](Faults::swarm): only those that it has told of
+    /// what it lacks notice it, unless they have been started since.
+    Rewind,
     /// A member is started on an empty disk. Destructive.
     Wipe,
     /// Syncs of one disk do nothing and say that they worked; then the power goes. Destructive. No
@@ -82,7 +89,7 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// All kinds.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 29] = [
         Self::Loss,
         Self::Duplication,
         Self::Reordering,
@@ -103,9 +110,11 @@ impl FaultKind {
         Self::FailedSync,
         Self::FailedWrite,
         Self::FullDisk,
+        Self::Churn,
         Self::BitRot,
         Self::MisdirectedWrite,
         Self::Rollback,
+        Self::Rewind,
         Self::Wipe,
         Self::LyingSync,
         Self::Forgery,
@@ -135,9 +144,11 @@ impl FaultKind {
             Self::FailedSync => "failed-sync",
             Self::FailedWrite => "failed-write",
             Self::FullDisk => "full-disk",
+            Self::Churn => "churn",
             Self::BitRot => "bit-rot",
             Self::MisdirectedWrite => "misdirected-write",
             Self::Rollback => "rollback",
+            Self::Rewind => "rewind",
             Self::Wipe => "wipe",
             Self::LyingSync => "lying-sync",
             Self::Forgery => "forgery",
@@ -147,13 +158,13 @@ impl FaultKind {
 
     /// Whether it destroys what was durable.
     pub fn is_destructive(self) -> bool {
-        use FaultKind::{BitRot, LyingSync, MisdirectedWrite, Rollback, Wipe};
-        matches!(self, BitRot | MisdirectedWrite | Rollback | Wipe | LyingSync)
+        use FaultKind::{BitRot, LyingSync, MisdirectedWrite, Rewind, Rollback, Wipe};
+        matches!(self, BitRot | MisdirectedWrite | Rollback | Rewind | Wipe | LyingSync)
     }
 
     /// Whether [`Faults::swarm`] may draw it.
     pub fn is_survivable(self) -> bool {
-        !matches!(self, Self::MisdirectedWrite | Self::LyingSync)
+        !matches!(self, Self::MisdirectedWrite | Self::LyingSync | Self::Rewind)
     }
 }
 

@@ -22,6 +22,8 @@ pub(super) enum Undo {
     FullDisk(NodeId),
     /// The power goes, and with it what the disk had only said that it synced.
     LyingDisk(NodeId),
+    /// It is started on this image.
+    Image(NodeId, MemoryFs),
 }
 
 impl Cluster {
@@ -87,10 +89,12 @@ impl Cluster {
             FaultKind::BitRot
             | FaultKind::MisdirectedWrite
             | FaultKind::Rollback
+            | FaultKind::Rewind
             | FaultKind::Wipe
             | FaultKind::LyingSync => self.destroy(event, &mut rng),
             FaultKind::Forgery => self.forge(&mut rng),
             FaultKind::MemoryRot => self.rot_memory(&mut rng),
+            FaultKind::Churn => self.begin_change(event.draw),
             _ => self.disturb_process(event, &mut rng),
         }
     }
@@ -170,14 +174,17 @@ impl Cluster {
                 member.disk.set_lying(true);
                 self.undo_at(until, event.id, Undo::LyingDisk(id));
             }
+            FaultKind::Rewind => {
+                let image = member.disk.image();
+                self.undo_at(until, event.id, Undo::Image(id, image));
+            }
             FaultKind::Wipe => {
                 (member.destroyed, member.wiped) = (true, true);
                 member.state = State::Down(until);
                 member.disk.replace(MemoryFs::new());
             }
             _ => {
-                // The image is one of an earlier life: whoever goes back within one life cannot be
-                // told from one that has only crashed.
+                // The image is one of an earlier life, which any peer can tell.
                 member.state = State::Down(until);
                 member.disk.crash(None);
                 let image = member.disk.image();
@@ -246,6 +253,15 @@ impl Cluster {
             Undo::FullDisk(id) => {
                 if let Some(member) = self.member_mut(id) {
                     member.disk.set_full(false);
+                }
+            }
+            Undo::Image(id, image) => {
+                let until = now + Duration::from_millis(100);
+                if let Some(member) = self.member_mut(id).filter(|it| it.process().is_some()) {
+                    member.destroyed = true;
+                    member.state = State::Down(until);
+                    member.disk.crash(None);
+                    member.disk.replace(image);
                 }
             }
             Undo::LyingDisk(id) => {

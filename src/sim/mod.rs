@@ -87,10 +87,13 @@
 //!   made within it, not on a thread of their own as under a [`Driver`](crate::driver::Driver).
 //! - **Processes** die between turns, or with the power in the middle of one, at any operation of
 //!   the disk. The application dies with its member.
+//! - **Machines** can be added ([`Cluster::join`]); [`FaultKind::Churn`] is an operator who lets
+//!   new ones join and vote, and removes others.
 
 mod application;
 mod builder;
 pub mod check;
+mod churn;
 mod clock;
 mod cluster;
 mod disk;

@@ -185,6 +185,7 @@ mod tests {
         let entry = LogEntry::new(u64::MAX, u64::MAX, EntryKind::Normal, entry);
         let [term, log_term, index, commit, commit_term] = [u64::MAX; 5];
         let head = RaftMessage { term, log_term, index, commit, commit_term, ..Default::default() };
+        let head = RaftMessage { durable: u64::MAX, ..head };
         let boot = Boot { counter: u64::MAX, nonce: u64::MAX };
         let [from, to] = [1 << 40, 1].map(|id| NodeId::new(id).expect("not 0, nor huge"));
         let frame = Frame {

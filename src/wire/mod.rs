@@ -12,6 +12,7 @@
 //! ```
 
 mod entry;
+mod opening;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::{
@@ -22,6 +23,7 @@ use thiserror::Error;
 
 pub(crate) use self::entry::ENTRIES_MAX;
 pub use self::entry::{EntryKind, HardState, LogEntry};
+pub(crate) use self::opening::{Hello, Opening, Openings, Promise};
 use crate::{
     config::{SIZE_BYTES_MAX, TXN_OPS_MAX},
     id::{Boot, ClusterId, Incarnation, NodeId, StoreId, Zxid},
@@ -48,6 +50,8 @@ pub(crate) enum Body {
     Refused {
         reason: Refusal,
         known: Option<Pin>,
+        /// What the refused opening lacks.
+        promise: Promise,
     },
     Raft(RaftMessage),
     /// Length-delimited commands for the leader's next entry.
@@ -105,16 +109,6 @@ pub(crate) struct DigestReport {
     pub(crate) digest: u64,
 }
 
-/// Who a store is, and what it knows of the others (ARCHITECTURE.md, rule 1).
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Hello {
-    pub(crate) bootstrap: u32,
-    pub(crate) founder: bool,
-    pub(crate) founded: bool,
-    pub(crate) pins: Vec<Pin>,
-    pub(crate) reply: bool,
-}
-
 /// A member's store and the newest opening that was seen of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Pin {
@@ -149,6 +143,8 @@ pub(crate) struct RaftMessage {
     pub(crate) context: Bytes,
     pub(crate) priority: i64,
     pub(crate) request_snapshot: u64,
+    /// Of a leader: up to here its log is on its disk.
+    pub(crate) durable: u64,
 }
 
 /// Where a snapshot stands in the log, and the voters and learners at that point.
@@ -318,7 +314,9 @@ impl Body {
             Self::Raft(message) => 128 + message.entries_len() + message.context.len(),
             Self::Forward(forward) => 48 + forward.commands.len(),
             Self::SnapshotChunk(chunk) => 64 + chunk.bytes.len(),
-            Self::Hello(hello) => 32 + hello.pins.len() * 64,
+            Self::Hello(hello) => {
+                96 + hello.pins.len() * 64 + hello.opening.before.earlier.len() * 16
+            }
             Self::Marks { items, .. } => 32 + items.len() * MARK_BYTES,
             _ => 128,
         }
@@ -327,9 +325,15 @@ impl Body {
     fn encode(&self, out: &mut BytesMut) {
         match self {
             Self::Hello(hello) => put(out, &hello.to_record()),
-            Self::Refused { reason, known } => put(
+            Self::Refused { reason, known, promise } => put(
                 out,
-                &proto::Refused { reason: reason.code(), known: known.map(Pin::to_record) },
+                &proto::Refused {
+                    reason: reason.code(),
+                    known: known.map(Pin::to_record),
+                    term: promise.term,
+                    vote: promise.vote,
+                    index: promise.index,
+                },
             ),
             Self::Raft(message) => message.encode(out),
             Self::Forward(Forward { commands, term, number }) => {
@@ -389,7 +393,9 @@ impl Body {
             2 => {
                 let record: proto::Refused = parse(bytes, "refused")?;
                 let reason = Refusal::from_code(record.reason)?;
-                Self::Refused { reason, known: record.known.map(Pin::from_record).transpose()? }
+                let proto::Refused { known, term, vote, index, .. } = record;
+                let known = known.map(Pin::from_record).transpose()?;
+                Self::Refused { reason, known, promise: Promise { term, vote, index } }
             }
             3 => Self::Raft(RaftMessage::from_record(parse(bytes, "raft")?)?),
             4 => {
@@ -459,32 +465,6 @@ impl Body {
                 let record: proto::StateOffer = parse(bytes, "state offer")?;
                 Self::StateOffer { index: record.index, term: record.term }
             }
-        })
-    }
-}
-
-impl Hello {
-    fn to_record(&self) -> proto::Hello {
-        let mut pins = Vec::with_capacity(self.pins.len() * 64);
-        for pin in &self.pins {
-            put_delimited(&mut pins, &pin.to_record());
-        }
-        proto::Hello {
-            bootstrap: self.bootstrap,
-            founder: self.founder,
-            founded: self.founded,
-            pins: pins.into(),
-            reply: self.reply,
-        }
-    }
-
-    fn from_record(record: proto::Hello) -> Result<Self, FrameError> {
-        Ok(Self {
-            bootstrap: record.bootstrap,
-            founder: record.founder,
-            founded: record.founded,
-            pins: Pin::decode_all(record.pins)?,
-            reply: record.reply,
         })
     }
 }
@@ -568,6 +548,7 @@ impl RaftMessage {
                 context: self.context.clone(),
                 priority: self.priority,
                 request_snapshot: self.request_snapshot,
+                durable: self.durable,
             },
         );
         if self.entries.is_empty() {
@@ -598,6 +579,7 @@ impl RaftMessage {
             context: record.context,
             priority: record.priority,
             request_snapshot: record.request_snapshot,
+            durable: record.durable,
         })
     }
 }

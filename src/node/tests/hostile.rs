@@ -126,8 +126,10 @@ fn mutate(draw: &mut Draw, body: &mut Body) {
     match body {
         Body::Raft(message) => mutate_raft(draw, message),
         Body::Forward(Forward { commands, .. }) => *commands = draw.bytes(60),
-        Body::Hello(Hello { pins, bootstrap, .. }) => {
+        Body::Hello(Hello { pins, bootstrap, opening, .. }) => {
             *bootstrap ^= draw.next(2) as u32;
+            opening.before.since = draw.number(opening.before.since);
+            opening.last_index = draw.number(opening.last_index);
             for Pin { incarnation, .. } in pins {
                 incarnation.boot.counter = draw.number(incarnation.boot.counter);
             }
@@ -150,7 +152,8 @@ fn mutate(draw: &mut Draw, body: &mut Body) {
         Body::ReadIndexReply { index, term, .. } => {
             (*index, *term) = (draw.number(*index), draw.number(*term));
         }
-        Body::Refused { reason, known } => {
+        Body::Refused { reason, known, promise } => {
+            promise.index = draw.number(promise.index);
             *reason = [Refusal::Wiped, Refusal::RolledBack, Refusal::Removed, Refusal::NotAMember]
                 [draw.next(4) as usize];
             *known = None;

@@ -123,6 +123,139 @@ fn rule_1_the_newest_opening_is_durable_at_the_peers() {
     assert!(matches!(ended, Some(Ended::RolledBack { .. })), "{ended:?}");
 }
 
+/// An image of an earlier opening is started so often that its counter is higher than any that the
+/// peers know: what they know is none of its own.
+#[test]
+fn rule_1_a_rolled_back_disk_that_was_opened_often_is_refused() {
+    for openings in 1..20 {
+        let mut cluster = Cluster::elected(3);
+        let leader = cluster.leader().expect("elected");
+        let victim = (1..=3).map(id).find(|&it| it != leader).expect("a follower");
+        cluster.run(3);
+        let mut image = cluster.disks[&victim].clone();
+        cluster.restart(victim);
+        cluster.run(5);
+        cluster.kill(victim);
+        image.image = 1;
+        cluster.disks.insert(victim, image);
+        for _ in 0..openings {
+            cluster.restart(victim);
+        }
+        cluster.run(20);
+        let ended = cluster.nodes[&victim].ended().cloned();
+        // A peer cannot tell of an opening that is out of the reach of what is kept of the others.
+        let told = matches!(ended, Some(Ended::RolledBack { .. }));
+        assert_eq!(told, openings <= 17, "{openings}: {ended:?}");
+    }
+}
+
+/// An image that was taken since its store was last opened: only what was promised tells.
+#[test]
+fn rule_1_a_disk_that_lost_what_it_has_acknowledged_is_refused() {
+    for leads in [false, true] {
+        let mut cluster = Cluster::elected(3);
+        let leader = cluster.leader().expect("elected");
+        let other = (1..=3).map(id).find(|&it| it != leader).expect("a follower");
+        cluster.run(3);
+        let victim = if leads { leader } else { other };
+        let mut image = cluster.disks[&victim].clone();
+        cluster.write(leader, create("/acknowledged")).expect("written");
+        cluster.run(3);
+        cluster.kill(victim);
+        image.image = 1;
+        cluster.disks.insert(victim, image);
+        cluster.start(victim);
+        cluster.run(20);
+        let ended = cluster.nodes[&victim].ended().cloned();
+        assert!(matches!(ended, Some(Ended::Forgot { .. })), "leads: {leads}, {ended:?}");
+        // Started again, it says so by itself.
+        cluster.kill(victim);
+        let config = cluster.config(victim);
+        let restored = cluster.disks.get_mut(&victim).expect("a disk").open();
+        let refused = Node::open(config, restored).map(|_| ());
+        assert_eq!(refused, Err(OpenError::Local(LocalRecordError::RolledBack)));
+        cluster.elect();
+        let rest = (1..=3).map(id).filter(|&it| it != victim);
+        rest.for_each(|it| assert!(cluster.exists(it, "/acknowledged")));
+    }
+}
+
+/// It would vote a second time in a term.
+#[test]
+fn rule_1_a_disk_that_lost_a_vote_is_refused() {
+    let mut cluster = Cluster::elected(3);
+    cluster.run(3);
+    let images = cluster.disks.clone();
+    let before = cluster.leader().expect("elected");
+    cluster.kill(before);
+    let leader = cluster.elect();
+    let victim = (1..=3).map(id).find(|&it| it != leader && it != before).expect("the third");
+    // All that it was sent in the new term is its vote.
+    let mut image = images[&victim].clone();
+    let hard_state = cluster.disks[&victim].hard_state.expect("it has voted");
+    assert_eq!(hard_state.vote, leader.as_u64());
+    cluster.kill(victim);
+    image.image = 1;
+    image.hard_state = Some(HardState { vote: 0, ..hard_state });
+    image.entries = cluster.disks[&victim].entries.clone();
+    cluster.disks.insert(victim, image);
+    cluster.start(victim);
+    cluster.run(20);
+    let ended = cluster.nodes[&victim].ended().cloned();
+    assert!(matches!(ended, Some(Ended::Forgot { .. })), "{ended:?}");
+}
+
+/// What was not acknowledged may be lost with the power, also where a leader of a later term takes
+/// its place.
+#[test]
+fn rule_1_a_disk_that_lost_what_it_has_promised_nobody_is_welcome() {
+    for lost in 0..6 {
+        let mut cluster = Cluster::elected(3);
+        let leader = cluster.leader().expect("elected");
+        cluster.run(3);
+        // What the leader writes now, nobody else has: its disk loses a part of it.
+        cluster.lose = Box::new(move |frame| frame.from == leader);
+        for n in 0..5 {
+            cluster.submit(leader, plain(create(&format!("/{n}"))));
+            cluster.settle();
+        }
+        let promised = cluster.nodes[&leader].consensus.last_index();
+        cluster.kill(leader);
+        let disk = cluster.disks.get_mut(&leader).expect("a disk");
+        disk.entries.retain(|entry| entry.index + lost <= promised);
+        if lost % 2 == 0 {
+            cluster.lose = Box::new(|_| false);
+            cluster.elect();
+        }
+        cluster.start(leader);
+        cluster.lose = Box::new(|_| false);
+        cluster.run(60);
+        assert_eq!(cluster.nodes[&leader].ended(), None, "{lost} entries");
+        cluster.elect();
+        cluster.assert_agreement();
+    }
+}
+
+#[test]
+fn rule_1_nothing_of_an_opening_is_taken_before_its_greeting() {
+    let mut cluster = Cluster::elected(3);
+    let leader = cluster.leader().expect("elected");
+    let victim = (1..=3).map(id).find(|&it| it != leader).expect("a follower");
+    cluster.run(3);
+    cluster.lose =
+        Box::new(move |frame| frame.from == victim && matches!(frame.body, Body::Hello(_)));
+    cluster.restart(victim);
+    let known = cluster.nodes[&leader].identity.pin(victim);
+    cluster.run(30);
+    assert_eq!(cluster.nodes[&leader].identity.pin(victim), known);
+    cluster.write(leader, create("/by-the-others")).expect("written");
+    cluster.lose = Box::new(|_| false);
+    cluster.run(1);
+    assert_ne!(cluster.nodes[&leader].identity.pin(victim), known, "it was asked to greet");
+    cluster.run(5);
+    cluster.assert_agreement();
+}
+
 /// A frame of the opening before may arrive after one of the opening that is in force.
 #[test]
 fn rule_1_a_late_frame_of_an_earlier_opening_ends_nobody() {

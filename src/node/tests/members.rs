@@ -93,6 +93,40 @@ fn a_lost_member_is_replaced_by_a_learner_that_is_promoted() {
     cluster.elect();
 }
 
+/// Found by seed 68 of the swarm with members that come and go: a member that was down while
+/// another one joined and became the leader refused that leader as a stranger, and nobody else
+/// sends it the entries that would have told it. Those who know both introduce them now.
+#[test]
+fn a_member_that_was_away_follows_a_leader_that_joined_meanwhile() {
+    for restarted in [true, false] {
+        let mut cluster = Cluster::elected(3);
+        let leader = cluster.leader().expect("elected");
+        let away = (1..=3).map(id).find(|&it| it != leader).expect("a follower");
+        cluster.run(3);
+        if restarted {
+            cluster.kill(away);
+        } else {
+            cluster.lose = Box::new(move |frame| frame.from == away || frame.to == away);
+        }
+        cluster.join(4);
+        cluster.submit(leader, Request::AddLearner(id(4)));
+        cluster.run(10);
+        cluster.submit(leader, Request::Promote(id(4)));
+        cluster.run(10);
+        cluster.node(leader).transfer_leader(id(4)).expect("it can lead");
+        cluster.run(20);
+        assert_eq!(cluster.leader(), Some(id(4)));
+        if restarted {
+            cluster.start(away);
+        }
+        cluster.lose = Box::new(|_| false);
+        cluster.run(60);
+        let status = cluster.nodes[&away].status();
+        assert_eq!(status.leader, Some(id(4)), "restarted: {restarted}, {status:?}");
+        cluster.assert_agreement();
+    }
+}
+
 /// Instances come and go, each under a new id: what a member remembers of them does not grow.
 #[test]
 fn rule_1_pins_go_with_the_members_that_were_removed() {

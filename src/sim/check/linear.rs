@@ -1,10 +1,11 @@
 //! Linearizability of reads, writes, compare-and-set, creation and deletion of single nodes.
 //!
-//! The algorithm is that of Wing and Gong with the memory of Lowe, node by node: a history over
-//! several nodes is linearizable if that of each is. Operations whose outcome nobody knows may have
-//! taken effect at any time after they were asked for, or never.
+//! Node by node: a history of operations on single nodes is linearizable if that of each node is.
+//! For transactions see [`Transactions`](super::Transactions).
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
+
+use super::order::{Order, Span, order};
 
 /// What was asked of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,8 +84,8 @@ struct Entry {
 }
 
 /// Data and version, if there is such a node.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-struct State(Option<(u64, u64)>);
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub(super) struct State(pub(super) Option<(u64, u64)>);
 
 impl Linear {
     /// Nothing has happened.
@@ -133,17 +134,45 @@ impl Linear {
         }
         let mut undecided = 0;
         for (node, entries) in nodes {
-            let decided = Search::new(&entries).run();
-            undecided += u64::from(!decided.map_err(|why| format!("node {node}: {why}"))?);
+            let spans: Vec<Span> = entries.iter().map(Entry::span).collect();
+            let after = |at: usize, state: &State| {
+                let seen = entries[at].ended.map(|(_, seen)| seen);
+                state.after(entries[at].operation, seen)
+            };
+            match order(&spans, State::default(), after) {
+                Order::Found => {}
+                Order::Undecided => undecided += 1,
+                Order::None { best, near } => {
+                    let near: Vec<String> = near.iter().map(|at| entries[*at].tell()).collect();
+                    let near = near.join("; ");
+                    return Err(format!(
+                        "node {node}: no order explains more than {best} answers; near there: \
+                         {near}"
+                    ));
+                }
+            }
         }
         Ok(undecided)
     }
 }
 
+impl Entry {
+    fn span(&self) -> Span {
+        Span { began: self.began, ended: self.ended.map(|(at, _)| at) }
+    }
+
+    fn tell(&self) -> String {
+        match self.ended {
+            Some((at, seen)) => format!("{:?} {}..{at} = {seen:?}", self.operation, self.began),
+            None => format!("{:?} {}..", self.operation, self.began),
+        }
+    }
+}
+
 impl State {
-    /// The state after the operation, if it can give this answer here.
-    fn after(self, operation: Operation, seen: Option<Seen>) -> Option<Self> {
-        let (next, answer) = match (operation, self.0) {
+    /// The state after the operation, and its answer.
+    pub(super) fn apply(self, operation: Operation) -> (Self, Seen) {
+        match (operation, self.0) {
             (Operation::Read, None) => (self, Seen::NoNode),
             (Operation::Read, Some((value, version))) => (self, Seen::Found(value, version)),
             (Operation::Create { value }, None) => (Self(Some((value, 0))), Seen::Done),
@@ -158,7 +187,12 @@ impl State {
                 (Self(Some((value, now + 1))), Seen::Set(now + 1))
             }
             (Operation::Delete { .. }, Some(_)) => (Self(None), Seen::Done),
-        };
+        }
+    }
+
+    /// The state after the operation, if it can give this answer here.
+    fn after(self, operation: Operation, seen: Option<Seen>) -> Option<Self> {
+        let (next, answer) = self.apply(operation);
         match seen {
             Some(seen) => (seen == answer).then_some(next),
             // One without an answer matters only where it changes something.
@@ -166,137 +200,6 @@ impl State {
         }
     }
 }
-
-/// The search for an order: beginnings and ends in the order of time, as a list from which those
-/// that have their place are taken out.
-struct Search<'a> {
-    entries: &'a [Entry],
-    /// Beginnings and ends; the first is a mark.
-    places: Vec<Place>,
-    /// Ends that are left.
-    ends: usize,
-    best: usize,
-}
-
-#[derive(Clone, Copy)]
-struct Place {
-    entry: usize,
-    begins: bool,
-    /// Of a beginning, where its end stands.
-    end: Option<usize>,
-    next: usize,
-    before: usize,
-}
-
-impl<'a> Search<'a> {
-    fn new(entries: &'a [Entry]) -> Self {
-        let mut moments = Vec::new();
-        for (at, entry) in entries.iter().enumerate() {
-            moments.push((entry.began, at, true));
-            moments.extend(entry.ended.map(|(ended, _)| (ended, at, false)));
-        }
-        moments.sort_unstable();
-        let mark = Place { entry: usize::MAX, begins: false, end: None, next: 1, before: 0 };
-        let mut places = vec![mark];
-        let mut began = vec![0; entries.len()];
-        for (_, entry, begins) in moments {
-            let at = places.len();
-            places.push(Place { entry, begins, end: None, next: at + 1, before: at - 1 });
-            match begins {
-                true => began[entry] = at,
-                false => places[began[entry]].end = Some(at),
-            }
-        }
-        let ends = entries.iter().filter(|entry| entry.ended.is_some()).count();
-        Self { entries, places, ends, best: 0 }
-    }
-
-    /// Whether it could be decided.
-    fn run(&mut self) -> Result<bool, String> {
-        let (all, mut state) = (self.ends, State(None));
-        let mut placed = vec![0u64; self.entries.len().div_ceil(64)];
-        let mut known = HashSet::new();
-        let mut order: Vec<(usize, State)> = Vec::new();
-        let mut at = self.places[0].next;
-        while self.ends > 0 {
-            if known.len() > KNOWN_MAX {
-                // Nobody can say, so it is no violation.
-                return Ok(false);
-            }
-            let here = self.places.get(at).copied();
-            if let Some(place) = here.filter(|place| place.begins) {
-                let entry = self.entries[place.entry];
-                let seen = entry.ended.map(|(_, seen)| seen);
-                if let Some(next) = state.after(entry.operation, seen) {
-                    placed[place.entry / 64] ^= 1 << (place.entry % 64);
-                    if known.insert((placed.clone(), next)) {
-                        order.push((at, state));
-                        state = next;
-                        self.take_out(at);
-                        self.best = self.best.max(all - self.ends);
-                        at = self.places[0].next;
-                        continue;
-                    }
-                    placed[place.entry / 64] ^= 1 << (place.entry % 64);
-                }
-                at = place.next;
-                continue;
-            }
-            // An end whose beginning has no place yet: the last decision was wrong.
-            let Some((last, before)) = order.pop() else {
-                return Err(self.failure(all));
-            };
-            state = before;
-            let entry = self.places[last].entry;
-            placed[entry / 64] ^= 1 << (entry % 64);
-            self.put_back(last);
-            at = self.places[last].next;
-        }
-        Ok(true)
-    }
-
-    fn take_out(&mut self, begin: usize) {
-        for at in [Some(begin), self.places[begin].end].into_iter().flatten() {
-            let Place { next, before, .. } = self.places[at];
-            self.places[before].next = next;
-            if let Some(next) = self.places.get_mut(next) {
-                next.before = before;
-            }
-        }
-        self.ends -= usize::from(self.places[begin].end.is_some());
-    }
-
-    fn put_back(&mut self, begin: usize) {
-        for at in [self.places[begin].end, Some(begin)].into_iter().flatten() {
-            let Place { next, before, .. } = self.places[at];
-            self.places[before].next = at;
-            if let Some(next) = self.places.get_mut(next) {
-                next.before = at;
-            }
-        }
-        self.ends += usize::from(self.places[begin].end.is_some());
-    }
-
-    fn failure(&self, all: usize) -> String {
-        let mut answered: Vec<&Entry> =
-            self.entries.iter().filter(|it| it.ended.is_some()).collect();
-        answered.sort_by_key(|it| it.ended.map(|(at, _)| at));
-        let tell = |it: &&Entry| match it.ended {
-            Some((ended, seen)) => format!("{:?} {}..{ended} = {seen:?}", it.operation, it.began),
-            None => String::new(),
-        };
-        let near = answered.iter().skip(self.best.saturating_sub(2)).take(6).map(tell);
-        let near: Vec<String> = near.collect();
-        let best = self.best;
-        format!(
-            "no order explains more than {best} of {all} answers; near there: {}",
-            near.join("; ")
-        )
-    }
-}
-
-/// States that are remembered before the search gives up.
-const KNOWN_MAX: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests {

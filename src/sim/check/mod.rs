@@ -25,7 +25,11 @@ mod linear;
 mod lock;
 mod log;
 mod monotone;
+mod moves;
+mod order;
+mod rights;
 mod state;
+mod transactions;
 mod watch;
 
 use bytes::Bytes;
@@ -39,6 +43,9 @@ pub use fifo::Fifo;
 pub use lease::Leases;
 pub use linear::{Linear, Operation, Seen};
 pub use lock::Locks;
+pub use moves::Moves;
+pub use rights::Leaks;
+pub use transactions::{Test, Told, Transaction, Transactions};
 pub use watch::Watches;
 
 /// The promises that hold between members.

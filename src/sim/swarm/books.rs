@@ -2,23 +2,24 @@
 
 use std::{
     cell::RefCell,
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     rc::{Rc, Weak},
     time::Duration,
 };
 
 use crate::{
+    client::SessionKey,
     id::{NodeId, SessionId, Zxid},
     namespace::View,
     op::{List, Stat},
     path::Path,
     sim::{
         Cluster,
-        check::{Fifo, Leases, Linear, Locks, Watches},
+        check::{Fifo, Leaks, Leases, Linear, Locks, Moves, Transactions, Watches},
     },
 };
 
-use super::{ORPHANS_MAX, contest::Contest};
+use super::{ORPHANS_MAX, contest::Contest, vault::traces};
 
 /// What outlives the processes.
 #[derive(Debug)]
@@ -28,6 +29,17 @@ pub(super) struct Books {
     pub(super) fifo: Fifo,
     pub(super) watches: Watches,
     pub(super) leases: Leases,
+    pub(super) transactions: Transactions,
+    pub(super) moves: Moves,
+    pub(super) leaks: Leaks,
+    /// The newest version that was seen of each vault.
+    pub(super) vaults: BTreeMap<u64, u64>,
+    /// Sessions that whoever wants may attach.
+    pub(super) offered: VecDeque<SessionKey>,
+    /// The last epoch that anybody has asked for of a session.
+    pub(super) epochs: BTreeMap<SessionId, u64>,
+    /// The time of the world.
+    pub(super) now: Duration,
     /// By the path of the lock or election.
     contests: BTreeMap<&'static str, Ground>,
     /// Where each member's watch goes on.
@@ -48,6 +60,8 @@ pub(super) struct Books {
 struct Ground {
     locks: Locks,
     contests: Vec<Weak<RefCell<Contest>>>,
+    /// Who held it when it was last looked at: their places, and the tokens.
+    held: Vec<(usize, Zxid)>,
 }
 
 impl Books {
@@ -58,6 +72,13 @@ impl Books {
             fifo: Fifo::new(),
             watches: Watches::new(),
             leases: Leases::new(),
+            transactions: Transactions::new(),
+            moves: Moves::new(),
+            leaks: Leaks::new(),
+            vaults: BTreeMap::new(),
+            offered: VecDeque::new(),
+            epochs: BTreeMap::new(),
+            now: Duration::ZERO,
             contests: BTreeMap::new(),
             resume: BTreeMap::new(),
             lives: BTreeMap::new(),
@@ -78,6 +99,8 @@ impl Books {
     pub(super) fn contends(&mut self, path: &'static str, contest: &Rc<RefCell<Contest>>) {
         let ground = self.contests.entry(path).or_default();
         ground.contests.retain(|it| it.strong_count() > 0);
+        // Their places have changed.
+        ground.held.clear();
         ground.contests.push(Rc::downgrade(contest));
     }
 
@@ -90,8 +113,14 @@ impl Books {
         self.contests.values().map(|ground| ground.locks.acquired()).sum()
     }
 
+    /// Whether nobody has asked for a later attachment of a session.
+    pub(super) fn is_latest(&self, key: SessionKey) -> bool {
+        self.epochs.get(&key.session).is_none_or(|epoch| *epoch <= key.epoch)
+    }
+
     /// After each step of the world.
     pub(super) fn look(&mut self, cluster: &Cluster) -> Result<(), String> {
+        self.now = cluster.now();
         if let Some(wrong) = self.wrong.take() {
             return Err(wrong);
         }
@@ -119,9 +148,10 @@ impl Books {
     pub(super) fn verdict(
         &self,
         cluster: &Cluster,
-        node: NodeId,
+        live: &[NodeId],
     ) -> Result<u64, (&'static str, String)> {
-        let view = cluster.view(node).ok_or(("progress", format!("member {node} is down")))?;
+        let view = live.iter().find_map(|node| cluster.view(*node));
+        let view = view.ok_or(("progress", "nobody is there".to_owned()))?;
         // A member may have found its disk damaged only just now.
         let orphans = self.leases.orphans(cluster.now().saturating_sub(ORPHANS_MAX));
         if let Some(session) = orphans.into_iter().find(|session| lives(&view, *session)) {
@@ -133,6 +163,10 @@ impl Books {
             }
         }
         let undecided = self.linear.check().map_err(|why| ("linearizability", why))?;
+        let decided = self.transactions.check().map_err(|why| ("transactions", why))?;
+        let undecided = undecided + u64::from(!decided);
+        self.moves.check().map_err(|why| ("moves", why))?;
+        traces(&view).map_err(|why| ("rights", why))?;
         self.watches.check().map_err(|why| ("watches", why))?;
         for ground in self.contests.values() {
             ground.locks.check().map_err(|why| ("locks", why))?;
@@ -147,11 +181,17 @@ impl Books {
 impl Ground {
     /// Who holds it, all at this moment.
     fn look(&mut self) -> Result<(), String> {
+        let held = |contest: &Weak<RefCell<Contest>>| contest.upgrade()?.borrow().held();
+        let all = self.contests.iter().enumerate();
+        let holders = all.filter_map(|(at, contest)| Some((at, held(contest)?)));
+        if holders.clone().eq(self.held.iter().copied()) {
+            return Ok(());
+        }
+        self.held = holders.collect();
         self.locks.nobody();
-        for contest in self.contests.iter().filter_map(Weak::upgrade) {
-            let contest = contest.borrow();
-            if let Some(token) = contest.held() {
-                self.locks.holds(&contest.name, token)?;
+        for (at, token) in &self.held {
+            if let Some(contest) = self.contests[*at].upgrade() {
+                self.locks.holds(&contest.borrow().name, *token)?;
             }
         }
         Ok(())

@@ -5,7 +5,9 @@
 
 mod books;
 mod contest;
+mod exchange;
 mod queue;
+mod vault;
 mod worker;
 
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
@@ -27,7 +29,7 @@ use worker::Worker;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Swarm {
-    /// Members; `None` draws 1, 3 or 5. Default: `None`.
+    /// Founders; `None` takes 1, 3, 5 and 7 in turns, 3 most often. Default: `None`.
     pub nodes: Option<u64>,
     /// How long faults happen. Default: 40 s.
     pub faulty: Duration,
@@ -63,6 +65,14 @@ pub struct Report {
     pub told: u64,
     /// Locks and leaderships that were acquired.
     pub acquired: u64,
+    /// Changes of the membership that were made.
+    pub changes: u64,
+    /// Sessions that went to another attachment.
+    pub moves: u64,
+    /// Transactions over several nodes that were answered.
+    pub exchanged: u64,
+    /// What readers were told of nodes that are not for everybody.
+    pub shown: u64,
     /// Faults by kind.
     pub faults: BTreeMap<FaultKind, u64>,
     /// From the end of the faults to the first leader, and to the first write. `None` when so many
@@ -83,13 +93,13 @@ impl Swarm {
     /// The first promise that was broken.
     pub fn run(&self, plan: &Plan) -> Result<Report, Violation> {
         let mut rng = Rng::stream(plan.seed(), RUN);
-        let drawn = rng.pick(&[1, 3, 3, 3, 3, 3, 5, 5]).unwrap_or(3);
+        let turn = NODES[(plan.seed() % NODES.len() as u64) as usize];
         let books = Rc::new(RefCell::new(Books::new(self.pace)));
-        let mut cluster = self.cluster(plan, self.nodes.unwrap_or(drawn), &books);
+        let mut cluster = self.cluster(plan, self.nodes.unwrap_or(turn), &books);
         cluster.run_for(FOUNDING + self.faulty)?;
         let healed = cluster.now();
         cluster.heal();
-        let (live, doomed) = doom(&mut cluster, &mut rng);
+        let doomed = doom(&mut cluster, &mut rng);
         let leads = |it: &mut Cluster| it.leader().filter(|id| !doomed.contains(id));
         if let Err(violation) = cluster.run_until(LEADER_MAX, leads) {
             // Without an operator nothing can be done, and nothing may be.
@@ -99,17 +109,17 @@ impl Swarm {
             };
         }
         let leader_after = cluster.now() - healed;
-        self.write(&mut cluster, &live)?;
+        self.write(&mut cluster, &doomed)?;
         let write_after = cluster.now() - healed;
         books.borrow_mut().close();
         cluster.run_for(ORPHANS_MAX)?;
-        if let Err(violation) = self.agree(&mut cluster, &live) {
+        if let Err(violation) = self.agree(&mut cluster, &doomed) {
             return match needs_operator(&cluster, &doomed) {
                 true => Ok(report(&cluster, &books.borrow(), None)),
                 false => Err(violation),
             };
         }
-        let verdict = books.borrow().verdict(&cluster, live[0]);
+        let verdict = books.borrow().verdict(&cluster, &live(&cluster, &doomed));
         let undecided = verdict.map_err(|(check, why)| cluster.violation(check, why))?;
         let recovery = Some((leader_after, write_after));
         Ok(Report { undecided, ..report(&cluster, &books.borrow(), recovery) })
@@ -129,20 +139,25 @@ impl Swarm {
     }
 
     /// All have the same state; where a memory went bad, after the next comparison.
-    fn agree(&self, cluster: &mut Cluster, live: &[NodeId]) -> Result<(), Violation> {
+    fn agree(&self, cluster: &mut Cluster, doomed: &[NodeId]) -> Result<(), Violation> {
         let rot = cluster.fault_counts().contains_key(&FaultKind::MemoryRot);
         if rot {
             // Without a change nothing is compared.
-            self.write(cluster, live)?;
+            self.write(cluster, doomed)?;
         }
         let limit = if rot { COMPARED_MAX } else { AGREE_MAX };
-        cluster.run_until(limit, |it| it.agree(live).then_some(()))
+        cluster.run_until(limit, |it| it.agree(&live(it, doomed)).then_some(()))
     }
 
     /// A fresh write, and a read that sees it, at a member that lives.
-    fn write(&self, cluster: &mut Cluster, live: &[NodeId]) -> Result<(), Violation> {
+    fn write(&self, cluster: &mut Cluster, doomed: &[NodeId]) -> Result<(), Violation> {
         let path: Path = "/healed".parse().expect("valid");
-        let client = cluster.run_until(WRITE_MAX, |it| it.client(live[0]))?;
+        // One that was asked to leave may do so now.
+        let stays = |it: &Cluster| {
+            let live = live(it, doomed).into_iter();
+            live.filter(|id| !it.is_leaving(*id)).find_map(|id| it.client(id))
+        };
+        let client = cluster.run_until(WRITE_MAX, |it| stays(it))?;
         // One outside of a session is sent once, maybe to a leader of before: so again and again.
         let (mut writes, mut next) = (Vec::new(), Duration::ZERO);
         cluster.run_until(WRITE_MAX, |it| {
@@ -174,6 +189,10 @@ fn report(cluster: &Cluster, books: &Books, recovery: Option<(Duration, Duration
         answered: books.answered,
         told: books.watches.known() as u64,
         acquired: books.acquired(),
+        changes: cluster.changes(),
+        moves: books.moves.moves(),
+        exchanged: books.transactions.answered() as u64,
+        shown: books.leaks.seen(),
         faults: cluster.fault_counts().clone(),
         recovery,
         undecided: 0,
@@ -182,14 +201,11 @@ fn report(cluster: &Cluster, books: &Books, recovery: Option<(Duration, Duration
 }
 
 /// Members for which the end has come, if any: in half of the runs a minority is dead, or cut off,
-/// for ever. Returns those of which everything is expected, and those of which nothing is.
-fn doom(cluster: &mut Cluster, rng: &mut Rng) -> (Vec<NodeId>, Vec<NodeId>) {
-    let nodes = cluster.nodes();
-    let (mut live, mut doomed) = (nodes.clone(), Vec::new());
-    live.retain(|node| !cluster.is_destroyed(*node));
+/// for ever. Nothing is expected of those any more.
+fn doom(cluster: &mut Cluster, rng: &mut Rng) -> Vec<NodeId> {
+    let (nodes, mut doomed) = (cluster.nodes(), Vec::new());
     if rng.chance(500_000) {
         doomed = cluster.victims().to_vec();
-        live.retain(|node| !doomed.contains(node));
     }
     let killed = rng.chance(500_000);
     for node in &doomed {
@@ -202,13 +218,20 @@ fn doom(cluster: &mut Cluster, rng: &mut Rng) -> (Vec<NodeId>, Vec<NodeId>) {
                 .for_each(|other| cluster.cut(*node, *other));
         }
     }
-    (live, doomed)
+    doomed
+}
+
+/// Members of which everything is expected.
+fn live(cluster: &Cluster, doomed: &[NodeId]) -> Vec<NodeId> {
+    let mut live = cluster.members();
+    live.retain(|node| !doomed.contains(node) && !cluster.is_destroyed(*node));
+    live
 }
 
 /// Whether too few members may vote: the others have lost the ends of their logs, which they may
 /// have acknowledged. Or a bad state has spread before it was found, and none has a majority.
 fn needs_operator(cluster: &Cluster, doomed: &[NodeId]) -> bool {
-    let nodes = cluster.nodes();
+    let nodes = cluster.voters();
     let votes = |node: &&NodeId| {
         let waits = cluster.status(**node).map(|status| status.waiting);
         waits == Some(None) && !doomed.contains(node)
@@ -245,3 +268,5 @@ const COMPARED_MAX: Duration = Duration::from_secs(30);
 /// and a little for the drift of clocks: and before that a leader must know that it is one.
 const ORPHANS_MAX: Duration = Duration::from_millis(2_000 + 2 * 500 + 3 * 50 + 100 + 1_000);
 const RUN: u64 = 5 << 32;
+/// Founders, by the seed.
+const NODES: [u64; 8] = [3, 5, 1, 3, 7, 3, 5, 3];

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::{
-    client::{Completion, Session, Written},
+    client::{Completion, Session, SessionKey, Written},
     node::Consistency,
     op::{CreateMode, Stat},
     path::Path,
@@ -15,6 +15,7 @@ use super::books::{Books, QUEUE};
 #[derive(Debug)]
 pub(super) struct Queue {
     pub(super) name: String,
+    key: SessionKey,
     next: u64,
     out: VecDeque<(u64, Completion<Written>)>,
     /// A look at the queue, and the last item that was written before.
@@ -26,8 +27,8 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub(super) fn new(name: String) -> Self {
-        Self { name, next: 1, out: VecDeque::new(), look: None, refused: None, over: false }
+    pub(super) fn new(name: String, key: SessionKey) -> Self {
+        Self { name, key, next: 1, out: VecDeque::new(), look: None, refused: None, over: false }
     }
 
     /// Writes the next item, if there is room.
@@ -58,6 +59,8 @@ impl Queue {
             match answer {
                 Ok(written) => {
                     books.fifo.acknowledged(&self.name, number);
+                    let zxid = written.stat().map_or(written.zxid, |stat| stat.czxid);
+                    books.moves.wrote(self.key.session, self.key.epoch, zxid);
                     made.push(written);
                 }
                 // It may be there: the session goes on only if what follows is in order after it.

@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    client::{Answer, Completion, Error, Session, Watcher, Written},
+    client::{Answer, Completion, Error, Session, SessionKey, Watcher, Written},
     id::{NodeId, Zxid},
     node::{Consistency, Detach, ReadOp},
     op::{CreateMode, Filter, OpError, Outcome, Stat},
@@ -24,7 +24,9 @@ use crate::{
 use super::{
     books::{Books, QUEUE},
     contest::{Contest, Prize},
+    exchange::Exchange,
     queue::Queue,
+    vault::Visitor,
 };
 
 #[derive(Debug)]
@@ -46,13 +48,19 @@ pub(super) struct Worker {
     queue: Option<Queue>,
     contests: Vec<(Prize, Rc<RefCell<Contest>>)>,
     watch: Watching,
+    exchange: Exchange,
+    visitor: Visitor,
+    /// A watch of the session.
+    own_watch: Option<Result<Watcher, Completion<Watcher>>>,
 }
 
 #[derive(Debug)]
 enum Tenure {
     None,
     Opening(Completion<Session>),
-    Open(Session),
+    Attaching(Completion<Session>),
+    /// And from when on in the world it may be closed.
+    Open(Session, Duration),
 }
 
 #[derive(Debug)]
@@ -81,6 +89,9 @@ impl Worker {
             queue: None,
             contests: Vec::new(),
             watch: Watching::Not,
+            exchange: Exchange::default(),
+            visitor: Visitor::new(node.as_u64()),
+            own_watch: None,
         }
     }
 
@@ -117,38 +128,118 @@ impl Worker {
     }
 
     fn keep_session(&mut self, at: &mut Instance<'_>) {
-        let mut books = self.books.borrow_mut();
+        let books = Rc::clone(&self.books);
+        let books = &mut *books.borrow_mut();
         self.session = match std::mem::replace(&mut self.session, Tenure::None) {
             Tenure::None if books.over => Tenure::None,
-            Tenure::None => Tenure::Opening(at.client.open_session(TTL)),
+            Tenure::None => self.seek_session(books, at),
             Tenure::Opening(mut opening) => match opening.try_take() {
                 None => Tenure::Opening(opening),
                 Some(Err(_)) => Tenure::None,
-                Some(Ok(session)) => {
-                    self.sessions += 1;
-                    let name = format!("{}.{}.{}", at.node, at.life, self.sessions);
-                    self.queue = Some(Queue::new(name));
-                    Tenure::Open(session)
-                }
+                Some(Ok(session)) => self.opened(session, books.now, at),
             },
-            Tenure::Open(session) => {
-                let over = session.over();
-                if over == Some(Detach::Expired) && at.now < session.until() {
-                    let (id, until) = (session.id(), session.until());
-                    books.wrong = Some(format!("session {id} expired before {until:?}"));
-                }
-                if over.is_some() || (at.rng.chance(300) && !books.over) {
-                    books.leases.over(session.id());
-                    // Closed by hand, or over anyway; the locks find out by themselves.
-                    drop(session.close());
-                    self.queue = None;
-                    Tenure::None
-                } else {
-                    books.leases.promised(session.id(), at.node, at.life, session.until());
-                    Tenure::Open(session)
-                }
-            }
+            Tenure::Attaching(mut attaching) => match attaching.try_take() {
+                None => Tenure::Attaching(attaching),
+                Some(Err(_)) => Tenure::None,
+                // What its last owner was promised by its own clock is over before it is closed.
+                Some(Ok(session)) => self.opened(session, books.now + TTL + TTL / 10, at),
+            },
+            Tenure::Open(session, since) => self.hold_session((session, since), books, at),
         };
+    }
+
+    /// One of its own, or one that somebody else has, or has left.
+    fn seek_session(&self, books: &mut Books, at: &mut Instance<'_>) -> Tenure {
+        let client = at.client.with_identities(self.visitor.identities());
+        let Some(key) = books.offered.pop_front() else {
+            return Tenure::Opening(client.open_session(TTL));
+        };
+        let epoch = key.epoch + 1;
+        let asked = books.epochs.entry(key.session).or_default();
+        *asked = epoch.max(*asked);
+        Tenure::Attaching(client.attach(SessionKey::new(key.session, key.secret, epoch)))
+    }
+
+    fn opened(&mut self, session: Session, since: Duration, at: &Instance<'_>) -> Tenure {
+        self.sessions += 1;
+        let name = format!("{}.{}.{}", at.node, at.life, self.sessions);
+        self.queue = Some(Queue::new(name, session.key()));
+        let filter = Filter::Node("/register-0".parse().expect("valid"));
+        self.own_watch = Some(Err(session.watch(filter, None)));
+        Tenure::Open(session, since)
+    }
+
+    fn hold_session(
+        &mut self,
+        (session, since): (Session, Duration),
+        books: &mut Books,
+        at: &mut Instance<'_>,
+    ) -> Tenure {
+        let (over, key) = (session.over(), session.key());
+        let latest = books.is_latest(key);
+        if latest && over == Some(Detach::Expired) && at.now < session.until() {
+            let (id, until) = (session.id(), session.until());
+            books.wrong = Some(format!("session {id} expired before {until:?}"));
+        }
+        let closes = at.rng.chance(300) && !books.over && books.now >= since;
+        let leaves = at.rng.chance(150) && !books.over;
+        if over.is_none() && leaves {
+            books.offered.push_back(key);
+            // Who goes on with it has to be fenced off.
+            if at.rng.chance(500_000) {
+                session.leave();
+                self.forget_session();
+                return Tenure::None;
+            }
+        }
+        if over.is_some() || closes {
+            if over != Some(Detach::Moved) {
+                books.leases.over(session.id());
+            }
+            // Closed by hand, or over anyway; the locks find out by themselves.
+            drop(session.close());
+            self.forget_session();
+            return Tenure::None;
+        }
+        if latest {
+            books.leases.promised(session.id(), at.node, at.life, session.until());
+        }
+        Tenure::Open(session, since)
+    }
+
+    fn forget_session(&mut self) {
+        self.queue = None;
+        self.own_watch = None;
+    }
+
+    /// What the watch of the session tells must be before what a later attachment does.
+    fn watch_in_session(&mut self) {
+        let (Some(watch), Tenure::Open(session, _)) = (self.own_watch.take(), &self.session) else {
+            return;
+        };
+        let mut watcher = match watch {
+            Ok(watcher) => watcher,
+            Err(mut arming) => match arming.try_take() {
+                None => {
+                    self.own_watch = Some(Err(arming));
+                    return;
+                }
+                Some(Ok(watcher)) => watcher,
+                Some(Err(_)) => return,
+            },
+        };
+        let (mut books, key) = (self.books.borrow_mut(), session.key());
+        let mut context = Context::from_waker(Waker::noop());
+        loop {
+            match watcher.poll_next(&mut context) {
+                Poll::Pending => break,
+                Poll::Ready(Some(Ok(changes))) => {
+                    books.moves.told(key.session, key.epoch, changes.zxid);
+                }
+                Poll::Ready(_) => return,
+            }
+        }
+        self.own_watch = Some(Ok(watcher));
     }
 
     fn watch(&mut self, at: &mut Instance<'_>) {
@@ -258,6 +349,10 @@ impl Worker {
         if let Some(queue) = &mut self.queue {
             written.extend(queue.poll(books));
         }
+        written.extend(self.exchange.poll(books));
+        if let Err(why) = self.visitor.poll(books) {
+            books.wrong = Some(why);
+        }
         for written in written {
             self.shown(books, &written);
         }
@@ -273,7 +368,7 @@ impl Worker {
         let path: Path = format!("/register-{register}").parse().expect("valid");
         let what = at.rng.below(100);
         let session = match &self.session {
-            Tenure::Open(session) => Some(session),
+            Tenure::Open(session, _) => Some(session),
             _ => None,
         };
         match what {
@@ -292,7 +387,12 @@ impl Worker {
                     queue.push(session);
                 }
             }
-            60..100 if self.writes.len() < OUT_MAX => {
+            60..68 => {
+                let session = session.filter(|_| at.rng.chance(500_000));
+                self.exchange.ask(at.client, session, &mut books, at.rng);
+            }
+            68..78 => self.visitor.ask(at.client, session, &mut books, at.rng),
+            78..100 if self.writes.len() < OUT_MAX => {
                 books.next_value += 1;
                 let value = books.next_value;
                 let expected = at.rng.chance(400_000).then(|| at.rng.below(4));
@@ -323,13 +423,14 @@ impl Worker {
 impl Application for Worker {
     fn poll(&mut self, at: &mut Instance<'_>) {
         self.watch(at);
+        self.watch_in_session();
         self.take_answers();
         self.keep_session(at);
         if !self.ready {
             return self.set_up(at);
         }
         let session = match &self.session {
-            Tenure::Open(session) => Some(session),
+            Tenure::Open(session, _) => Some(session),
             _ => None,
         };
         let over = self.books.borrow().over;

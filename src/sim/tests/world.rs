@@ -119,6 +119,66 @@ fn an_application_is_asked_all_the_time_and_starts_anew_with_its_process() {
     assert!(latest.get() <= Duration::from_secs(1), "the clock starts again, too");
 }
 
+#[test]
+fn members_come_and_go_under_load_and_the_last_founder_too() {
+    for (seed, nodes) in [(0, 1), (1, 3), (2, 5)] {
+        let faults = Faults::none().every(FaultKind::Churn, Duration::from_secs(1));
+        let mut cluster = Cluster::builder()
+            .seed(seed)
+            .nodes(nodes)
+            .faults(faults)
+            .application(|_| Writer(None))
+            .build()
+            .expect("possible");
+        let founders = cluster.nodes();
+        let stays = |it: &Cluster| founders.iter().filter(|id| it.members().contains(id)).count();
+        let most = founders.len();
+        cluster
+            .run_until(Duration::from_secs(120), |it| (stays(it) < most).then_some(()))
+            .expect("one of them goes");
+        let gone = founders.iter().find(|id| !cluster.members().contains(id));
+        assert!(cluster.is_leaving(*gone.expect("one is gone")));
+        assert!(cluster.changes() >= 1, "{}", cluster.changes());
+        cluster.heal();
+        cluster
+            .run_until(LONG, |it| it.agree(&it.members()).then_some(()))
+            .expect("those that are there agree");
+    }
+}
+
+/// Writes all the time.
+struct Writer(Option<Completion<crate::client::Written>>);
+
+impl Application for Writer {
+    fn poll(&mut self, at: &mut Instance<'_>) {
+        let path = path("/written");
+        let create = || at.client.create(&path, "", CreateMode::Persistent);
+        if self.0.get_or_insert_with(create).try_take().is_some() {
+            self.0 = Some(at.client.set(&path, "again", None));
+        }
+    }
+}
+
+/// The promises rest on disks that keep what they say that they have synced: whoever has one that
+/// does not breaks them, or is told by those to whom it has acknowledged what it lost.
+#[test]
+fn a_disk_that_lies_is_found_out() {
+    let mut found_out = 0;
+    for seed in 0..10 {
+        let faults = Faults::none().every(FaultKind::LyingSync, Duration::from_secs(3));
+        let mut cluster = Cluster::builder()
+            .seed(seed)
+            .faults(faults)
+            .application(|_| Writer(None))
+            .build()
+            .expect("possible");
+        let held = cluster.run_for(Duration::from_secs(30));
+        let why = cluster.is_dead(cluster.victims()[0]).unwrap_or_default();
+        found_out += u32::from(held.is_err() || why.contains("older image"));
+    }
+    assert!(found_out >= 3, "{found_out}");
+}
+
 /// Each of the faults that a seed draws happens alone, and is counted.
 #[test]
 fn each_kind_happens_when_it_is_asked_for() {
