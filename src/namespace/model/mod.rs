@@ -2,6 +2,7 @@
 
 pub(in crate::namespace) mod commands;
 pub(in crate::namespace) mod compare;
+mod lease;
 mod txn;
 
 use std::{collections::BTreeMap, rc::Rc};
