@@ -109,6 +109,8 @@ mod time;
 #[cfg(feature = "wal")]
 pub mod wal;
 mod wire;
+#[cfg(feature = "zookeeper")]
+pub mod zookeeper;
 
 /// The README's example, as a test.
 #[cfg(doctest)]
