@@ -97,7 +97,9 @@ impl Gateways {
             self.watches.remove(&gate.watch);
             node.unwatch(gate.watch);
             let seats = gate.guests.values().filter_map(|guest| guest.seat);
-            seats.for_each(|seat| drop(self.seats.remove(&seat.session)));
+            for seat in seats {
+                self.seats.remove(&seat.session);
+            }
         }
     }
 

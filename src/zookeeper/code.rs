@@ -213,12 +213,8 @@ numbers! {
 pub(crate) mod xid {
     /// Of an event.
     pub(crate) const EVENT: i32 = -1;
-    /// Of a ping and its answer.
-    pub(crate) const PING: i32 = -2;
     /// Of an identity and its answer.
     pub(crate) const AUTH: i32 = -4;
-    /// Of watches that are armed anew, and the answer.
-    pub(crate) const SET_WATCHES: i32 = -8;
 }
 
 /// The flags of a request that makes a node (`CreateMode`).

@@ -6,18 +6,29 @@
 //! `docs/zookeeper.md` has a table of all operations: what is as in ZooKeeper, what differs, and
 //! what is refused.
 
+mod acl;
 mod code;
+mod connection;
+mod furniture;
 mod jute;
+mod listener;
+mod outbox;
 mod record;
 mod request;
 mod response;
+mod slot;
+mod view;
+mod watches;
+mod words;
 
 #[cfg(test)]
 mod tests;
 
 pub use self::{
     code::{ErrorCode, EventType, OpCode, WatcherType},
+    connection::{Connection, ConnectionOptions},
     jute::JuteError,
+    listener::{Listener, ListenerOptions},
     record::{
         AclEntry, AuthPacket, ClientIdentity, ConnectRequest, ConnectResponse, Create2Response,
         CreateRequest, CreateTtlRequest, GetAclResponse, GetChildren2Response, GetDataResponse, Id,
@@ -28,4 +39,5 @@ pub use self::{
     },
     request::Request,
     response::{PartResponse, Response},
+    watches::Watches,
 };
