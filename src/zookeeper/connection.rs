@@ -725,6 +725,7 @@ impl Connection {
     }
 
     fn tell(&mut self, zxid: Zxid, kind: EventType, path: &Path) {
+        self.zxid = self.zxid.max(zxid);
         let zxid = i64::try_from(zxid.as_u64()).unwrap_or(i64::MAX);
         self.packets[1] += 1;
         if self.outbox.len() > EVENT_BYTES_MAX {

@@ -393,7 +393,7 @@ impl Server {
         }
         // What had to wait for room may be asked now.
         line.connection.take_asks(|ask| self.asks.push((id, ask)));
-        if line.readable && line.connection.wants_input() {
+        if line.readable && self.draining.is_none() && line.connection.wants_input() {
             self.touched.insert(id);
         }
         if line.connection.is_over() {

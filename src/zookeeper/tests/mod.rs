@@ -1,1 +1,3 @@
 mod codec;
+mod connection;
+mod listener;
