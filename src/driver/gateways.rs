@@ -4,7 +4,7 @@
 //! Invariant: each question that is to be answered is answered once, or its gateway is over.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
 };
 
@@ -47,6 +47,11 @@ struct Guest {
     seat: Option<Seat>,
     /// Until the session is attached, maybe once more.
     attaching: Option<Attaching>,
+    /// How many of its questions were taken, and answered.
+    asked: u64,
+    answered: u64,
+    /// Refusals that wait for the answers to what was asked before, with their numbers.
+    late: VecDeque<(u64, GuestAnswer)>,
 }
 
 /// A guest's attachment.
@@ -84,9 +89,10 @@ impl Gateways {
             return;
         }
         for (guest, ask) in asks {
-            let result = self.ask_one(id, guest, ask, node);
-            if let Err(answer) = result {
-                self.tell(id, guest, answer);
+            match self.ask_one(id, guest, ask, node) {
+                Ok(()) => {}
+                Err(over @ GuestAnswer::Over(_)) => self.tell(id, guest, over),
+                Err(refusal) => self.refuse(id, guest, refusal),
             }
         }
     }
@@ -259,8 +265,21 @@ impl Gateways {
                 return Ok(());
             }
         };
+        its.asked += 1;
         self.pending.insert(ticket, Pending { gate, guest, seq });
         Ok(())
+    }
+
+    /// Refuses a question, behind the answers to those before it.
+    fn refuse(&mut self, gate: u64, guest: u64, refusal: GuestAnswer) {
+        let Some(gate) = self.gates.get_mut(&gate) else {
+            return;
+        };
+        if let Some(its) = gate.guests.get_mut(&guest) {
+            its.asked += 1;
+            its.late.push_back((its.asked, refusal));
+            its.tell_late(guest, &mut gate.news);
+        }
     }
 
     fn leave(&mut self, gate: u64, guest: u64) {
@@ -312,6 +331,12 @@ impl Gateways {
             _ => return,
         };
         self.tell(gate, guest, answer);
+        if let Some(gate) = self.gates.get_mut(&gate) {
+            if let Some(its) = gate.guests.get_mut(&guest) {
+                its.answered += 1;
+                its.tell_late(guest, &mut gate.news);
+            }
+        }
     }
 
     fn attached(&mut self, gate: u64, guest: u64, it: &Attachment) {
@@ -367,6 +392,14 @@ impl Seat {
 }
 
 impl Guest {
+    /// Tells the refusals whose turn has come.
+    fn tell_late(&mut self, guest: u64, news: &mut Vec<Told>) {
+        while self.late.front().is_some_and(|(number, _)| *number == self.answered + 1) {
+            self.answered += 1;
+            news.extend(self.late.pop_front().map(|(_, answer)| Told::Guest(guest, answer)));
+        }
+    }
+
     /// Another epoch was in force than this node knew: asks for the one after it.
     fn again(&mut self, error: &RequestError, node: &mut Node) -> Option<Ticket> {
         let RequestError::Op(OpError::Moved { epoch, .. }) = error else {

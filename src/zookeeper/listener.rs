@@ -148,7 +148,6 @@ struct Server {
     touched: BTreeSet<u64>,
     buffer: Vec<u8>,
     next_tick: Duration,
-    started: Duration,
     /// A gateway that is over is followed by another one, later.
     gone: bool,
     draining: Option<Duration>,
@@ -158,7 +157,6 @@ struct Server {
 struct Line {
     socket: TcpStream,
     connection: Connection,
-    peer: SocketAddr,
     /// There may be more to read.
     readable: bool,
     writable: bool,
@@ -190,7 +188,6 @@ impl Server {
             touched: BTreeSet::new(),
             buffer: vec![0; READ_BYTES],
             next_tick: Duration::ZERO,
-            started: client.now(),
             gone: false,
             draining: None,
         }
@@ -258,7 +255,7 @@ impl Server {
             let (secret, who) = (Secret::from_bytes(secret), (id, plain(peer.ip())));
             let connection = Connection::new(Arc::clone(&self.shared), who, secret, now);
             let (readable, writable) = (false, true);
-            self.lines.insert(id, Line { socket, connection, peer, readable, writable });
+            self.lines.insert(id, Line { socket, connection, readable, writable });
         }
     }
 
@@ -351,25 +348,12 @@ impl Server {
             }
         }
         if let Some(word) = line.connection.word() {
-            let peer = line.peer;
-            let about = words::About {
-                client: &self.client,
-                lines: self.lines.len(),
-                watches: &self.watches,
-                uptime: now.saturating_sub(self.started),
-                peer,
-            };
-            let text = words::answer(word, &about);
-            if let Some(line) = self.lines.get_mut(&id) {
-                match text {
-                    Some(text) => line.connection.answer_word(&text),
-                    None => line.connection.abort(),
-                }
+            match words::answer(word) {
+                Some(text) => line.connection.answer_word(&text),
+                None => line.connection.abort(),
             }
         }
-        if let Some(line) = self.lines.get_mut(&id) {
-            line.connection.take_asks(|ask| self.asks.push((id, ask)));
-        }
+        line.connection.take_asks(|ask| self.asks.push((id, ask)));
     }
 
     fn write(&mut self, id: u64, now: Duration) {

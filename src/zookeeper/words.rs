@@ -1,29 +1,19 @@
-//! The four-letter words.
+//! The four-letter words that need to know nothing of the node.
 
-use std::{fmt::Write as _, net::SocketAddr, time::Duration};
+use std::fmt::Write as _;
 
-use crate::{client::Client, zookeeper::watches::Watches};
-
-/// What there is to tell.
-pub(super) struct About<'a> {
-    pub(super) client: &'a Client,
-    pub(super) lines: usize,
-    pub(super) watches: &'a Watches,
-    pub(super) uptime: Duration,
-    pub(super) peer: SocketAddr,
-}
-
-/// The answer to a word; `None` if it is none.
-pub(super) fn answer(word: [u8; 4], about: &About<'_>) -> Option<String> {
+/// The answer to a word; `None` if it is none of them.
+pub(super) fn answer(word: [u8; 4]) -> Option<String> {
     Some(match &word {
         b"ruok" => "imok".into(),
         b"isro" => "rw".into(),
-        b"envi" => envi(),
+        b"envi" => environment(),
         _ => return None,
     })
 }
 
-fn envi() -> String {
+/// Clients ask it for the version.
+fn environment() -> String {
     let mut text = String::from("Environment:\n");
     let _ = writeln!(text, "zookeeper.version={VERSION}");
     let _ = writeln!(text, "os.name={}", std::env::consts::OS);
@@ -32,4 +22,4 @@ fn envi() -> String {
 }
 
 /// What clients take the server for, to know what it can.
-pub(super) const VERSION: &str = "3.9.0-quorate, built on 2026-01-01 00:00 UTC";
+const VERSION: &str = "3.9.0-quorate, built on 2026-01-01 00:00 UTC";

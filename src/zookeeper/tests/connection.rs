@@ -239,6 +239,21 @@ fn pipelined_requests_are_answered_in_order_each_seeing_those_before_it() {
     assert_eq!(errors, [0, 0, 0, 0, 0, 0, 0, -101, -101, -8, -101]);
 }
 
+/// What the node does not take is refused at once: also that comes in its turn.
+#[test]
+fn a_refusal_waits_for_the_answers_before_it() {
+    let mut it = World::new();
+    let (id, _) = it.connect();
+    let check = Request::Check(VersionRequest { path: "/a", version: -1 });
+    let requests = [create("/a", 0), Request::Multi(vec![check; 129]), set("/a", 0)];
+    for request in &requests {
+        it.send(id, request);
+    }
+    it.run(6);
+    let errors = requests.each_ref().map(|_| it.clients[id].answer().0.err);
+    assert_eq!(errors, [0, -8, 0]);
+}
+
 #[test]
 fn sequence_numbers_count_all_children_and_a_closed_session_takes_its_nodes_along() {
     let mut it = World::new();
