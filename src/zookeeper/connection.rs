@@ -25,8 +25,8 @@ use crate::{
         jute::{Jute, JuteError},
         outbox::Outbox,
         record::{
-            ClientIdentity, ConnectRequest, ConnectResponse, PathRecord, ReplyHeader, WatcherEvent,
-            WhoAmIResponse,
+            ClientIdentity, ConnectRequest, ConnectResponse, NumberResponse, PathRecord,
+            ReplyHeader, WatcherEvent, WhoAmIResponse,
         },
         request::Request,
         response::{PartResponse, Response},
@@ -513,8 +513,14 @@ impl Connection {
                 }
                 Turn::Nothing => Response::Multi(Vec::new()),
                 Turn::Watch(packet) => {
+                    let adds = Request::header(&packet).map(|it| it.op);
                     code = self.watch(&packet, watches);
-                    Response::Empty
+                    match code {
+                        ErrorCode::Ok if adds == Ok(OpCode::AddWatch.number()) => {
+                            Response::Number(NumberResponse { number: 0 })
+                        }
+                        _ => Response::Empty,
+                    }
                 }
                 Turn::WhoAmI => {
                     self.who_am_i(at);

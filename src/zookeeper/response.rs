@@ -31,7 +31,7 @@ pub enum Response<'a> {
     Names(NamesResponse<'a>),
     /// Of getChildren2.
     Children(GetChildren2Response<'a>),
-    /// Of getAllChildrenNumber.
+    /// Of getAllChildrenNumber, and of addWatch: 0.
     Number(NumberResponse),
     /// Of multi and multiRead, in the order of the parts.
     Multi(Vec<PartResponse<'a>>),
@@ -88,7 +88,7 @@ impl<'a> Response<'a> {
             OpCode::GetAcl => Self::Acl(from.get()?),
             OpCode::GetChildren | OpCode::GetEphemerals => Self::Names(from.get()?),
             OpCode::GetChildren2 => Self::Children(from.get()?),
-            OpCode::GetAllChildrenNumber => Self::Number(from.get()?),
+            OpCode::GetAllChildrenNumber | OpCode::AddWatch => Self::Number(from.get()?),
             OpCode::Multi | OpCode::MultiRead => Self::Multi(read_parts(from)?),
             OpCode::Sasl => Self::Sasl(from.get()?),
             OpCode::WhoAmI => Self::WhoAmI(from.get()?),
@@ -100,7 +100,6 @@ impl<'a> Response<'a> {
             | OpCode::Auth
             | OpCode::SetWatches
             | OpCode::SetWatches2
-            | OpCode::AddWatch
             | OpCode::CloseSession => Self::Empty,
             OpCode::DeleteContainer | OpCode::CreateSession | OpCode::Error => {
                 return Err(JuteError::Operation(op.number()));

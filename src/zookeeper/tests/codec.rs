@@ -109,6 +109,7 @@ fn responses() -> Vec<(OpCode, Response<'static>)> {
         (OpCode::GetChildren, children),
         (OpCode::GetChildren2, Response::Children(GetChildren2Response { names, stat: stat() })),
         (OpCode::GetAllChildrenNumber, Response::Number(NumberResponse { number: 3 })),
+        (OpCode::AddWatch, Response::Number(NumberResponse { number: 0 })),
         (OpCode::Multi, Response::Multi(parts)),
         (OpCode::Sasl, Response::Sasl(SaslRecord { token: None })),
         (OpCode::WhoAmI, Response::WhoAmI(WhoAmIResponse { clients })),
