@@ -48,6 +48,8 @@ pub(super) enum Waits {
 pub(super) enum Turn {
     Ping,
     WhoAmI,
+    /// No such operation: the answer is the last one.
+    Unknown,
     Refused(ErrorCode),
     /// A multi of nothing.
     Nothing,

@@ -489,6 +489,8 @@ fn what_is_no_packet_ends_the_connection_and_what_cannot_be_read_is_answered() {
     it.feed(id, &[0, 0, 0, 7, 0, 0, 0, 1, 0, 0, 0, 9]);
     it.run(2);
     assert_eq!(it.clients[id].answer().0.err, -5);
+    let sasl = Request::Sasl(SaslRecord { token: None });
+    assert_eq!(it.ask(id, &sasl), -6, "known, and not there");
     it.clients[id].waits.push_back((8, OpCode::Create));
     it.feed(id, &[0, 0, 0, 8, 0, 0, 0, 99]);
     it.run(2);
