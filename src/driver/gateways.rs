@@ -91,8 +91,10 @@ impl Gateways {
         for (guest, ask) in asks {
             match self.ask_one(id, guest, ask, node) {
                 Ok(()) => {}
-                Err(over @ GuestAnswer::Over(_)) => self.tell(id, guest, over),
-                Err(refusal) => self.refuse(id, guest, refusal),
+                Err(refusal) => match *refusal {
+                    over @ GuestAnswer::Over(_) => self.tell(id, guest, over),
+                    refusal => self.refuse(id, guest, refusal),
+                },
             }
         }
     }
@@ -212,7 +214,7 @@ impl Gateways {
         guest: u64,
         ask: Ask,
         node: &mut Node,
-    ) -> Result<(), GuestAnswer> {
+    ) -> Result<(), Box<GuestAnswer>> {
         let Some(guests) = self.gates.get_mut(&gate).map(|gate| &mut gate.guests) else {
             return Ok(());
         };
@@ -237,19 +239,19 @@ impl Gateways {
                 (ticket, 0)
             }
             Ask::Txn(txn) => {
-                let seat = its.seat.as_mut().ok_or(GuestAnswer::Over(Detach::Moved))?;
+                let seat = its.seat.as_mut().ok_or_else(over)?;
                 seat.submit(node, |seq| Request::SessionTxn { seq, txn })?
             }
             Ask::Close => {
-                let seat = its.seat.as_mut().ok_or(GuestAnswer::Over(Detach::Moved))?;
+                let seat = its.seat.as_mut().ok_or_else(over)?;
                 seat.submit(node, |seq| Request::CloseSession { seq })?
             }
             Ask::Read(op, consistency) => {
-                let seat = its.seat.as_ref().ok_or(GuestAnswer::Over(Detach::Moved))?;
+                let seat = its.seat.as_ref().ok_or_else(over)?;
                 let read = Read { caller: Caller::Session(seat.session), op, consistency };
-                let refused = |error| GuestAnswer::Read {
-                    zxid: Zxid::ZERO,
-                    result: Err(Error::Submit(error)),
+                let refused = |error| {
+                    let (zxid, result) = (Zxid::ZERO, Err(Error::Submit(error)));
+                    Box::new(GuestAnswer::Read { zxid, result })
                 };
                 (node.read(read).map_err(refused)?, 0)
             }
@@ -375,7 +377,7 @@ impl Seat {
         &mut self,
         node: &mut Node,
         request: impl FnOnce(Seq) -> Request,
-    ) -> Result<(Ticket, u64), GuestAnswer> {
+    ) -> Result<(Ticket, u64), Box<GuestAnswer>> {
         let Self { session, epoch, last_seq, acked } = *self;
         let seq = last_seq + 1;
         match node.submit(request(Seq { session, epoch, seq, acked })) {
@@ -385,7 +387,7 @@ impl Seat {
             }
             Err(error) => {
                 let result = Err(Error::Submit(error));
-                Err(GuestAnswer::Reply { zxid: node.zxid(), result })
+                Err(Box::new(GuestAnswer::Reply { zxid: node.zxid(), result }))
             }
         }
     }
@@ -426,8 +428,12 @@ fn check_seen(seen: Zxid, node: &Node) -> Result<(), SubmitError> {
     Ok(())
 }
 
-fn unattached(error: SubmitError) -> GuestAnswer {
-    GuestAnswer::Session(Err(Error::Submit(error)))
+fn unattached(error: SubmitError) -> Box<GuestAnswer> {
+    Box::new(GuestAnswer::Session(Err(Error::Submit(error))))
+}
+
+fn over() -> Box<GuestAnswer> {
+    Box::new(GuestAnswer::Over(Detach::Moved))
 }
 
 /// How often somebody else may attach a session meanwhile.

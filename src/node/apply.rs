@@ -561,7 +561,7 @@ fn look(
             let (nodes, more) = view.descendants(path, (*max).min(ReadOp::DESCENDANTS_MAX))?;
             ReadOutcome::Descendants { nodes, more }
         }
-        ReadOp::View => ReadOutcome::View(view.clone()),
+        ReadOp::View => ReadOutcome::View(Box::new(view.clone())),
         ReadOp::Barrier => ReadOutcome::Barrier,
     })
 }

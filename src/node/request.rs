@@ -241,7 +241,7 @@ pub enum ReadOutcome {
         more: bool,
     },
     /// Of [`ReadOp::View`].
-    View(View),
+    View(Box<View>),
     /// Of [`ReadOp::Barrier`].
     Barrier,
 }

@@ -113,9 +113,8 @@ pub(super) fn with_proof(
 }
 
 /// Counters wrap, as ZooKeeper's do.
-#[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)]
 pub(super) fn wrapped(count: u64) -> i32 {
-    count as u32 as i32
+    count as i32
 }
 
 /// The version that a client asks for; `None` for any.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::{
-    id::SessionId,
+    id::{SessionId, Zxid},
     namespace::View,
     op::{List, OpError, Stat},
     path::Path,
@@ -33,13 +33,11 @@ pub(super) fn look(
     match request {
         Request::GetAcl(it) => {
             let (acl, stat) = view.acl(&named(it.path)?).map_err(code)?;
-            let texts = acl.grants().iter().map(|it| (it.rights, scheme_of(&it.principal)));
-            let texts: Vec<_> = texts.collect();
-            let entry =
-                |it: &'_ (crate::op::Rights, (&'static str, String))| i32::from(it.0.bits());
-            let acl = texts
-                .iter()
-                .map(|it| AclEntry { perms: entry(it), id: Id { scheme: it.1.0, id: &it.1.1 } });
+            let texts: Vec<_> = acl.grants().iter().map(|it| scheme_of(&it.principal)).collect();
+            let acl = acl.grants().iter().zip(&texts).map(|(grant, (scheme, id))| AclEntry {
+                perms: i32::from(grant.rights.bits()),
+                id: Id { scheme, id },
+            });
             GetAclResponse { acl: acl.collect(), stat: stat_of(&stat) }.write(out);
         }
         Request::GetChildren(it) | Request::GetChildren2(it) => {
@@ -78,18 +76,11 @@ pub(super) fn set_watches(
     (watches, connection): (&mut Watches, u64),
     mut tell: impl FnMut(EventType, &Path),
 ) {
-    let seen = |stat: &Stat| -> (bool, bool) {
-        let since = |zxid: crate::id::Zxid| {
-            i64::try_from(zxid.as_u64()).unwrap_or(i64::MAX) > it.relative_zxid
-        };
-        (since(stat.mzxid), since(stat.pzxid))
-    };
-    let paths = |list: &[&str]| list.iter().filter_map(|path| Path::new(path).ok()).collect();
-    let paths = |list: &[&str]| -> Vec<Path> { paths(list) };
+    let since = |zxid: Zxid| i64::try_from(zxid.as_u64()).unwrap_or(i64::MAX) > it.relative_zxid;
     for path in paths(&it.data) {
         match view.stat(&path) {
             Ok(None) => tell(EventType::NodeDeleted, &path),
-            Ok(Some(stat)) if seen(&stat).0 => tell(EventType::NodeDataChanged, &path),
+            Ok(Some(stat)) if since(stat.mzxid) => tell(EventType::NodeDataChanged, &path),
             _ => watches.add(connection, Kind::Data, path),
         }
     }
@@ -102,7 +93,7 @@ pub(super) fn set_watches(
     for path in paths(&it.child) {
         match view.stat(&path) {
             Ok(None) => tell(EventType::NodeDeleted, &path),
-            Ok(Some(stat)) if seen(&stat).1 => tell(EventType::NodeChildrenChanged, &path),
+            Ok(Some(stat)) if since(stat.pzxid) => tell(EventType::NodeChildrenChanged, &path),
             _ => watches.add(connection, Kind::Children, path),
         }
     }
@@ -197,6 +188,11 @@ fn owned(view: &View, session: SessionId, prefix: &str, out: &mut Vec<u8>) {
     }
     let names = names.iter().map(Path::as_str).collect();
     Response::Names(NamesResponse { names }).write(out);
+}
+
+/// Those that can be paths.
+fn paths(list: &[&str]) -> Vec<Path> {
+    list.iter().filter_map(|path| Path::new(path).ok()).collect()
 }
 
 fn named(path: &str) -> Result<Path, ErrorCode> {

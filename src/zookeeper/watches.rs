@@ -117,12 +117,8 @@ impl Watches {
 
     /// The paths that each connection watches.
     pub fn by_connection(&self) -> BTreeMap<u64, BTreeSet<&Path>> {
-        let paths = |its: &'_ BTreeSet<(Kind, Path)>| its.len();
-        let mut all: BTreeMap<u64, BTreeSet<&Path>> = BTreeMap::new();
-        for (&connection, its) in self.of.iter().filter(|(_, its)| paths(its) > 0) {
-            all.insert(connection, its.iter().map(|(_, path)| path).collect());
-        }
-        all
+        let its = self.of.iter().filter(|(_, its)| !its.is_empty());
+        its.map(|(&id, its)| (id, its.iter().map(|(_, path)| path).collect())).collect()
     }
 
     /// Takes out those of a node that fire once.

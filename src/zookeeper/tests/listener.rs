@@ -113,6 +113,9 @@ fn handles_and_clients_share_one_tree_and_bad_ones_harm_nobody() {
 #[test]
 fn connections_are_bounded_and_those_that_say_nothing_are_closed() {
     let driver = driver();
+    // There is a leader from here on.
+    let path = "/ready".parse().expect("valid");
+    driver.client().create(&path, "", CreateMode::Persistent).wait().expect("written");
     let mut options = ListenerOptions::default();
     options.connections_max = 1;
     options.connection.handshake_max = Duration::from_millis(300);
