@@ -116,9 +116,9 @@ fn connections_are_bounded_and_those_that_say_nothing_are_closed() {
     // There is a leader from here on.
     let path = "/ready".parse().expect("valid");
     driver.client().create(&path, "", CreateMode::Persistent).wait().expect("written");
-    let mut options = ListenerOptions::default();
-    options.connections_max = 1;
-    options.connection.handshake_max = Duration::from_millis(300);
+    let handshake_max = Duration::from_millis(300);
+    let connection = ConnectionOptions { handshake_max, ..ConnectionOptions::default() };
+    let options = ListenerOptions { connections_max: 1, connection, ..ListenerOptions::default() };
     let listener = listener(&driver, options);
     let mut silent = dial(listener.local_addr());
     let mut further = dial(listener.local_addr());
