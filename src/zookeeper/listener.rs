@@ -94,6 +94,8 @@ impl Listener {
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let mut socket = TcpListener::bind(address)?;
         let address = socket.local_addr()?;
+        // After an outage all clients come at once: those that find no room try again a second later.
+        rustix::net::listen(&socket, BACKLOG)?;
         poll.registry().register(&mut socket, LISTENER, Interest::READABLE)?;
         let stopping = Arc::new(AtomicBool::new(false));
         let server = Server::new((poll, socket), client, options, (&waker, &stopping));
@@ -419,6 +421,8 @@ fn plain(address: IpAddr) -> IpAddr {
 const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
 const FIRST_CONNECTION: u64 = 2;
+/// Connections that the system keeps until they are accepted.
+const BACKLOG: i32 = 4096;
 const EVENTS_PER_ROUND: usize = 1024;
 const READ_BYTES: usize = 64 << 10;
 /// Buffers that one connection may fill in a round.
