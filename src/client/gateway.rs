@@ -22,7 +22,10 @@ use crate::{
     op::{Identities, Outcome, Txn},
 };
 
-/// A handle that speaks for many clients at once, its guests; see the [module](self).
+/// A handle that speaks for many clients at once, its guests: for adapters of other protocols.
+///
+/// What its guests ask goes to the node in batches, and all that the node has to tell them comes
+/// back as one stream in the node's order, changes of the tree among it.
 ///
 /// A guest is a number that the adapter gives. It opens or attaches one session, and from then on
 /// its requests are one FIFO: answers come in the order of the requests, and a read sees exactly
