@@ -92,7 +92,10 @@ impl<'a> Options<'a> {
         let mut limits = Limits::default();
         limits.container_grace = self.ms("--container-interval-ms", 60_000)?;
         limits.txn_ops_max = TXN_OPS_MAX;
-        let founders = peers.keys().copied().chain([id]);
+        let mut founders: Vec<NodeId> = peers.keys().copied().collect();
+        if founders.is_empty() {
+            founders.push(id);
+        }
         let config = Config::founding(cluster, id, founders).limits(limits).build()?;
         let data = self.need("--data")?.as_ref();
         let host = if peers.is_empty() {
