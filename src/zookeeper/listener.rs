@@ -94,7 +94,7 @@ impl Listener {
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let mut socket = TcpListener::bind(address)?;
         let address = socket.local_addr()?;
-        // After an outage all clients come at once: those that find no room try again a second later.
+        // After an outage all clients come at once; who finds no room waits for a second.
         rustix::net::listen(&socket, BACKLOG)?;
         poll.registry().register(&mut socket, LISTENER, Interest::READABLE)?;
         let stopping = Arc::new(AtomicBool::new(false));
