@@ -322,6 +322,11 @@ impl Secret {
     }
 
     /// What the replicated state keeps of it.
+    /// Its bytes, for the client that it belongs to.
+    pub const fn to_bytes(self) -> [u8; 16] {
+        self.0
+    }
+
     pub(crate) fn hash(&self) -> SecretHash {
         SecretHash(Sha256::digest(self.0).into())
     }

@@ -32,6 +32,7 @@
 //! - [`wal`]: the durable log and snapshot files, behind the seam [`wal::Fs`].
 //! - [`recipes`]: election and lock as state machines without IO, over the layouts of the ZooKeeper
 //!   world.
+//! - `zookeeper` (a feature): ZooKeeper's client protocol, for clients that exist already.
 //! - `sim` (a feature): a simulated cluster with the application on it, for tests.
 //! - [`node`]: the sans-IO core. It owns no thread, clock, socket, file or random source, and all
 //!   of the above stands on its public run loop: an application can drive it by hand.
@@ -76,6 +77,7 @@
 //! | `wal` | the durable log | yes |
 //! | `driver` | hosts, threads, client handles | yes |
 //! | `tcp` | the TCP transport | yes |
+//! | `zookeeper` | the ZooKeeper client protocol, and a listener for its clients | no |
 //! | `sim` | the deterministic simulator, for tests | no |
 //!
 //! Without any, the sans-IO [`node`] and the [`recipes`] remain.
@@ -109,6 +111,8 @@ mod time;
 #[cfg(feature = "wal")]
 pub mod wal;
 mod wire;
+#[cfg(feature = "zookeeper")]
+pub mod zookeeper;
 
 /// The README's example, as a test.
 #[cfg(doctest)]

@@ -9,6 +9,7 @@ use crate::{
         Error, LeaderGuard, Lease, LockGuard, Session, SessionKey, Watcher, Written,
         answer::ReadPromise,
         completion::{Adopt, Promise},
+        gateway::{Ask, GatewayCell},
         recipe::PlaceCell,
         session::SessionCell,
         watcher::Stream,
@@ -126,6 +127,13 @@ pub(crate) enum Call {
         promise: Promise<View>,
     },
     Image(Promise<Image>),
+    /// What guests of a gateway ask; the first call makes it known.
+    Asks {
+        gateway: Arc<GatewayCell>,
+        asks: Vec<(u64, Ask)>,
+    },
+    /// A gateway is gone.
+    Ungate(u64),
 }
 
 impl Call {
@@ -139,6 +147,7 @@ impl Call {
                 | Self::Leave(_)
                 | Self::Release { .. }
                 | Self::Unobserve(_)
+                | Self::Ungate(_)
         )
     }
 
@@ -188,11 +197,14 @@ impl Call {
             Self::View { promise, .. } => promise.fill(Err(error)),
             Self::Image(promise) => promise.fill(Err(error)),
             Self::Past { promise, .. } => promise.fill(Err(error)),
+            // Some of its questions are lost: nothing after them may be answered.
+            Self::Asks { gateway, .. } => gateway.end(error),
             Self::Progress(_)
             | Self::Credit(..)
             | Self::Unwatch(_)
             | Self::Leave(_)
-            | Self::Unobserve(_) => {}
+            | Self::Unobserve(_)
+            | Self::Ungate(_) => {}
         }
     }
 }

@@ -16,6 +16,7 @@ pub(crate) mod call;
 mod calls;
 pub(crate) mod completion;
 mod error;
+pub(crate) mod gateway;
 pub(crate) mod lease;
 pub(crate) mod mailbox;
 pub(crate) mod recipe;
@@ -56,6 +57,7 @@ use crate::{
 pub use answer::Answer;
 pub use completion::Completion;
 pub use error::Error;
+pub use gateway::{Ask, Gateway, GuestAnswer, Told};
 pub use lease::{Lease, LeaseState};
 pub use recipe::{Acquire, LeaderGuard, LockGuard};
 pub use session::{Session, SessionKey};

@@ -20,6 +20,7 @@ use crate::{
         watcher::Stream,
     },
     driver::{
+        gateways::Gateways,
         places::{self, Asked, Grant, Places, Question},
         seats::Seats,
     },
@@ -39,6 +40,7 @@ pub(super) struct Desk {
     pending: HashMap<Ticket, Pending, FixedState>,
     seats: Seats,
     places: Places,
+    gateways: Gateways,
     streams: HashMap<WatchId, Arc<Stream<Changes>>, FixedState>,
     /// Those whose answers are there.
     wakers: Vec<Waker>,
@@ -78,6 +80,7 @@ impl Desk {
             pending: HashMap::default(),
             seats: Seats::default(),
             places: Places::default(),
+            gateways: Gateways::default(),
             streams: HashMap::default(),
             wakers: Vec::new(),
             now: Duration::ZERO,
@@ -85,7 +88,8 @@ impl Desk {
     }
 
     /// Wakes those whose answers were delivered.
-    pub(super) fn wake(&mut self) {
+    pub(super) fn wake(&mut self, node: &mut Node) {
+        self.gateways.hand_over(node);
         self.wakers.drain(..).for_each(wake);
     }
 
@@ -150,6 +154,8 @@ impl Desk {
                 promise.fill(node.past_of(&caller).map_err(Error::from));
             }
             Call::Image(promise) => promise.fill(Ok(node.image())),
+            Call::Asks { gateway, asks } => self.gateways.ask(gateway, asks, node),
+            Call::Ungate(gateway) => self.gateways.remove(gateway, node),
             call => self.look(call, node),
         }
     }
@@ -207,6 +213,9 @@ impl Desk {
 
     /// Hands an output to whom it belongs.
     pub(super) fn deliver(&mut self, output: Output, node: &mut Node, now: Duration) {
+        let Some(output) = self.gateways.deliver(output, node) else {
+            return;
+        };
         match output {
             Output::Reply { ticket, .. } | Output::Read { ticket, .. } => {
                 self.answer(ticket, output, node);
@@ -276,6 +285,7 @@ impl Desk {
             let (why, submitted) = (why.to_owned(), false);
             stream.end(Error::Closed { why, submitted });
         }
+        self.gateways.end(why);
         self.seats.clear();
     }
 

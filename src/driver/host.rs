@@ -326,7 +326,7 @@ impl Host {
     /// What was sent and answered leaves: in one go, before this thread does something long.
     fn hand_over(&mut self) {
         self.transport.flush();
-        self.desk.wake();
+        self.desk.wake(&mut self.node);
     }
 
     fn drain_node(&mut self, now: Now) {

@@ -7,6 +7,7 @@
 mod clock;
 mod desk;
 mod disk;
+mod gateways;
 mod host;
 mod log;
 mod places;

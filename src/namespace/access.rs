@@ -61,6 +61,11 @@ impl<'a> Lists<'a> {
 }
 
 impl Change {
+    /// The node's list after it, or before a deletion; without one, everything is granted.
+    pub(crate) fn acl(&self) -> Option<&Acl> {
+        self.values().next()?.acl()
+    }
+
     /// The node in force, after it unless it is a deletion, first; then before it.
     fn values(&self) -> impl Iterator<Item = &Arc<Value>> {
         self.after.iter().chain(&self.before)

@@ -77,6 +77,7 @@ impl Change {
             czxid: value.czxid,
             before: self.before.as_ref().filter(|_| with_before).map(content),
             after: self.after.as_ref().filter(|_| with_after).map(content),
+            acl: None,
         })
     }
 

@@ -98,7 +98,8 @@ impl Tree {
             // The codec refuses a prefix that is no path by itself.
             let path = Path::new(prefix.as_str())
                 .map_err(|_| OpError::NoNode { path: checked(parent_path) })?;
-            (path, parent.listing.next_sequence)
+            // As in ZooKeeper, the number is that of all children that were ever made.
+            (path, parent.listing.next_sequence + 1)
         };
         if self.nodes.contains_key(path.as_str()) {
             return Err(OpError::NodeExists { path });
@@ -216,6 +217,9 @@ impl Tree {
         }
         self.existing(path)?;
         self.require_delete(path.as_str(), who)?;
+        if max == 0 {
+            return Err(OpError::Limit { limit: LimitName::SubtreeNodes, value: 1, max });
+        }
         let mut paths = vec![Arc::clone(path.shared())];
         while let Some((next, _)) = paths.last().and_then(|last| self.next_depth_first(last)) {
             if !is_below(next, path.as_str()) {

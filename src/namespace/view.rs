@@ -92,6 +92,11 @@ impl View {
         Self { zxid, ..self }
     }
 
+    /// Who looks.
+    pub fn identities(&self) -> &Identities {
+        &self.who
+    }
+
     /// The last transaction that it shows.
     pub fn zxid(&self) -> Zxid {
         self.zxid
@@ -242,6 +247,15 @@ impl View {
         znode.allows(&self.who, Rights::READ) && !today.is_some_and(hidden)
     }
 }
+
+/// Two views of one cluster are the same if they show the same transaction to the same people.
+impl PartialEq for View {
+    fn eq(&self, other: &Self) -> bool {
+        self.zxid == other.zxid && self.who == other.who
+    }
+}
+
+impl Eq for View {}
 
 impl fmt::Debug for View {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -305,6 +305,10 @@ impl Node {
         }
         self.outputs.extend(self.origin.answer_seq(session, epoch, seq, reply));
         self.unblock(session);
+        if self.reads.has_ready() {
+            // Before the next command: a read sees nothing of what its session writes after it.
+            self.answer_reads();
+        }
     }
 
     fn answer_session(&mut self, origin: &OriginId, result: Result<SessionState, OpError>) {
@@ -557,6 +561,7 @@ fn look(
             let (nodes, more) = view.descendants(path, (*max).min(ReadOp::DESCENDANTS_MAX))?;
             ReadOutcome::Descendants { nodes, more }
         }
+        ReadOp::View => ReadOutcome::View(Box::new(view.clone())),
         ReadOp::Barrier => ReadOutcome::Barrier,
     })
 }

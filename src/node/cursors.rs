@@ -365,7 +365,11 @@ impl Cursor {
         learns: impl Fn(&Lists<'_>, &Change, &Identities) -> Option<Detail>,
     ) -> Option<Event> {
         let may = learns(lists, change, &self.who)?;
-        change.event(self.watch.detail.min(may))
+        let mut event = change.event(self.watch.detail.min(may))?;
+        if self.who.is_super() {
+            event.acl = change.acl().cloned();
+        }
+        Some(event)
     }
 
     fn hand_out(

@@ -84,7 +84,7 @@ use crate::{
     command::{Batch, Command},
     config::Config,
     consensus::{Consensus, MembershipChange},
-    id::{Lineage, NodeId, Origin as OriginId},
+    id::{Lineage, NodeId, Origin as OriginId, SessionId, Zxid},
     mutant::Mutant,
     namespace::{Namespace, Past, View},
     node::{
@@ -492,6 +492,17 @@ impl Node {
     /// kept as a backup.
     pub fn image(&self) -> Image {
         Image::new(self.applied, self.source())
+    }
+
+    /// The last transaction that this node has applied.
+    pub fn zxid(&self) -> Zxid {
+        self.namespace.zxid()
+    }
+
+    /// The epoch of a session's attachment in force, as this node has applied it: the next one must
+    /// be greater.
+    pub fn session_epoch(&self, session: SessionId) -> Option<u64> {
+        self.namespace.session(session).map(|it| it.epoch)
     }
 
     /// Why the node has ended, if it has.

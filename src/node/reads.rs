@@ -231,6 +231,11 @@ impl Reads {
         all
     }
 
+    /// Whether some wait for nothing any more.
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.count
     }

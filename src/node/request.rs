@@ -182,6 +182,9 @@ pub enum ReadOp {
         /// At most this many are counted, and never more than [`ReadOp::DESCENDANTS_MAX`].
         max: u64,
     },
+    /// The whole tree, frozen, as the caller may see it: for what takes long to read, or must be
+    /// read at one zxid.
+    View,
     /// Nothing, which needs no right: the answer's zxid says what is to be known.
     Barrier,
 }
@@ -237,6 +240,8 @@ pub enum ReadOutcome {
         /// Whether there are more.
         more: bool,
     },
+    /// Of [`ReadOp::View`].
+    View(Box<View>),
     /// Of [`ReadOp::Barrier`].
     Barrier,
 }

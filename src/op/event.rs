@@ -2,7 +2,13 @@
 
 use bytes::Bytes;
 
-use crate::{id::Zxid, op::Stat, path::Path};
+#[cfg(feature = "zookeeper")]
+use crate::op::{Identities, Rights};
+use crate::{
+    id::Zxid,
+    op::{Acl, Stat},
+    path::Path,
+};
 
 /// What a watch tells of one node in one transaction.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -20,6 +26,17 @@ pub struct Event {
     pub before: Option<Box<Content>>,
     /// The node after it, if the watch asked for it; none after a deletion.
     pub after: Option<Box<Content>>,
+    /// The node's list after it, or before a deletion, for who may see everything; none if it
+    /// grants everything to everybody.
+    pub(crate) acl: Option<Acl>,
+}
+
+impl Event {
+    /// Whether somebody may learn of it: for an adapter that tells it on.
+    #[cfg(feature = "zookeeper")]
+    pub(crate) fn shows_to(&self, who: &Identities) -> bool {
+        self.acl.as_ref().is_none_or(|acl| acl.allows(who, Rights::READ))
+    }
 }
 
 /// A node's data and stat at one moment.

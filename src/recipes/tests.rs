@@ -69,6 +69,7 @@ impl Model {
             czxid,
             before: None,
             after: None,
+            acl: None,
         });
         self.history.push(self.nodes.clone());
     }

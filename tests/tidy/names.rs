@@ -9,7 +9,7 @@ const EMPTY_WORDS: [&str; 10] = [
 const EMPTY_WORD_PROCESSOR: &str = "Processor";
 
 /// The crate's traits: each has a real and a simulated implementation.
-const TRAITS: [&str; 4] = ["Fs", "FsFile", "Transport", "Application"];
+const TRAITS: [&str; 5] = ["Fs", "FsFile", "Transport", "Application", "Jute"];
 const TRAITS_MAX: usize = 5;
 
 /// Types whose name holds an empty word.

@@ -38,7 +38,7 @@ fn a_lease_lives_while_its_handle_does_and_is_revoked_alone() {
     let owned = trio.wait(lease.owned(None)).expect("it lives");
     assert_eq!(
         owned,
-        crate::Owned { paths: vec![here.clone(), path("/seq-0000000000")], resume: None }
+        crate::Owned { paths: vec![here.clone(), path("/seq-0000000001")], resume: None }
     );
     let other = lease.clone();
     let revoked = lease.revoke();

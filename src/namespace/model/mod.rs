@@ -557,6 +557,7 @@ impl Change {
             czxid: content.stat.czxid,
             before: self.before.as_ref().map(boxed),
             after: self.after.as_ref().map(boxed),
+            acl: None,
         })
     }
 }

@@ -288,6 +288,7 @@ impl Model {
             sequence += 1;
             format!("{prefix}{:010}", sequence - 1)
         } else {
+            sequence += 1;
             prefix.to_string()
         };
         if text.len() > Path::BYTES_MAX {

@@ -127,4 +127,4 @@ fn rule_2_the_digest_is_that_of_the_snapshot_after_random_runs() {
 }
 
 const EMPTY: u64 = 18_219_136_678_981_415_136;
-const BUSY: u64 = 10_841_169_021_615_242_023;
+const BUSY: u64 = 10_331_333_735_972_291_764;

@@ -66,7 +66,7 @@ fn a_revoked_lease_takes_its_nodes_with_it_in_one_transaction() {
     assert_eq!(reply.result, Ok(Outcome::Revoked { lease, nodes: 3 }));
     let changes = it.ns.drain_changes();
     let paths: Vec<_> = changes.iter().map(|it| it.path.as_str()).collect();
-    assert_eq!(paths, ["/a", "/b", "/s-0000000000"]);
+    assert_eq!(paths, ["/a", "/b", "/s-0000000003"]);
     let at = zxid.next();
     assert!(changes.iter().all(|it| it.kind == Some(EventKind::Deleted) && it.zxid == at));
     assert_eq!((reply.zxid, it.ns.zxid()), (at, at));

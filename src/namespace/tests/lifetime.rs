@@ -66,7 +66,7 @@ fn a_ttl_counts_from_the_last_change_of_data_on_the_replicated_clock() {
     assert!(it.reap("/t", reply.zxid));
     assert!(!it.reap("/t", reply.zxid), "a repeat does nothing");
     let names = created(&it.plain(create("/t-", "", CreateMode::SequentialTtl(SECOND))));
-    assert_eq!(names, "/t-0000000000");
+    assert_eq!(names, "/t-0000000001");
 }
 
 #[test]

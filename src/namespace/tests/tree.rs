@@ -69,6 +69,18 @@ fn a_number_can_make_a_path_too_long() {
     assert_eq!(created(&eleven), "/s/x-10000000000");
 }
 
+/// ZooKeeper's number is the parent's count of all children ever made.
+#[test]
+fn children_of_any_name_count_for_the_next_number() {
+    let mut it = Fixture::new();
+    it.plain(create("/q", "", CreateMode::Persistent));
+    it.plain(create("/q/x", "", CreateMode::Persistent));
+    it.plain(create("/q/y", "", CreateMode::Container));
+    it.plain(delete("/q/x", None));
+    let made = it.plain(create("/q/n-", "", CreateMode::PersistentSequential));
+    assert_eq!(created(&made), "/q/n-0000000002");
+}
+
 #[test]
 fn a_sequence_number_never_comes_twice() {
     let mut it = Fixture::new();
@@ -82,11 +94,11 @@ fn a_sequence_number_never_comes_twice() {
     it.plain(delete("/q/a-0000000000", None));
     assert_eq!(next(&mut it, "/q/"), "/q/0000000002");
     it.plain(create("/q/plain", "", CreateMode::Persistent));
-    assert_eq!(next(&mut it, "/q/a-"), "/q/a-0000000003");
+    assert_eq!(next(&mut it, "/q/a-"), "/q/a-0000000004");
     // A name that somebody took by hand is passed over, not in the way for ever.
-    it.plain(create("/q/a-0000000004", "", CreateMode::Persistent));
-    assert_eq!(next(&mut it, "/q/a-"), "/q/a-0000000005");
-    assert_eq!(next(&mut it, "/top-"), "/top-0000000000");
+    it.plain(create("/q/a-0000000006", "", CreateMode::Persistent));
+    assert_eq!(next(&mut it, "/q/a-"), "/q/a-0000000007");
+    assert_eq!(next(&mut it, "/top-"), "/top-0000000001");
 }
 
 #[test]

@@ -106,7 +106,7 @@ fn what_was_done_before_a_refusal_is_taken_back() {
             delete("/c/x", None),
             Op::Revoke { lease },
             Op::Grant { ttl: Duration::ZERO },
-            delete("/c/n-0000000000", None),
+            delete("/c/n-0000000001", None),
             delete("/c/t", None),
             Op::DeleteTree { path: path("/q") },
             create("/q", "again", CreateMode::Container),

@@ -34,7 +34,7 @@ fn needed(op: &ReadOp) -> &'static [Rights] {
         ReadOp::Owned { .. } => &[],
         // It is of a session, and only for that one: see `granted`.
         ReadOp::Lease(_) => &[],
-        ReadOp::Barrier => &[],
+        ReadOp::View | ReadOp::Barrier => &[],
     }
 }
 
@@ -47,6 +47,7 @@ fn reads(at: &Path, session: SessionId) -> Vec<ReadOp> {
         ReadOp::Quota(at.clone()),
         ReadOp::Owned { lease: session.lease(), after: None },
         ReadOp::Descendants { path: at.clone(), max: 10 },
+        ReadOp::View,
         ReadOp::Barrier,
     ]
 }
@@ -207,7 +208,7 @@ fn every_read_needs_its_right_whoever_reads() {
                     ReadOp::Quota(path) => view.quota(path).map(drop),
                     ReadOp::Owned { lease, .. } => view.owned(*lease, None).map(drop),
                     ReadOp::Descendants { path, max } => view.descendants(path, *max).map(drop),
-                    ReadOp::Lease(_) | ReadOp::Barrier => Ok(()),
+                    ReadOp::Lease(_) | ReadOp::View | ReadOp::Barrier => Ok(()),
                 };
                 assert_eq!(seen.err().map(RequestError::Op), expected, "{op:?} as {caller:?}");
                 if let Ok(ReadOutcome::Owned(owned)) = result {

@@ -653,3 +653,35 @@ fn rule_9_a_frame_of_plain_commands_that_comes_again_is_taken_once() {
     again(&mut cluster);
     assert_eq!(version(&mut cluster), Some(3), "repeated much later");
 }
+
+/// Pipelined writes apply together; what was read between two of them shows the first one alone.
+#[test]
+fn a_read_between_two_writes_of_its_session_sees_the_first_one_alone() {
+    let mut cluster = Cluster::elected(3);
+    let at = follower(&cluster);
+    let session = cluster.open_session(at, 1, TTL).session;
+    let get = |op| Read { caller: Caller::Session(session), op, consistency: Consistency::Local };
+    let path: crate::path::Path = "/mine".parse().expect("valid");
+    let delete = Txn::new(Op::Delete { path: path.clone(), version: None });
+    let first = cluster.submit_seq(at, session, 1, create("/mine")).expect("taken");
+    let read = cluster.node(at).read(get(ReadOp::Get(path.clone()))).expect("taken");
+    let view = cluster.node(at).read(get(ReadOp::View)).expect("taken");
+    let last = cluster.submit_seq(at, session, 2, delete).expect("taken");
+    cluster.run(3);
+    let ticket = |output: &Output| match output {
+        Output::Reply { ticket, .. } | Output::Read { ticket, .. } => Some(*ticket),
+        _ => None,
+    };
+    let ours = [first, read, view, last];
+    let order = cluster.outputs[&at].iter().filter_map(ticket).filter(|it| ours.contains(it));
+    assert_eq!(order.collect::<Vec<_>>(), ours);
+    let found = cluster.answer(at, read);
+    assert!(matches!(found, Some(Output::Read { result: Ok(_), .. })), "{found:?}");
+    let Some(Output::Read { zxid, result: Ok(ReadOutcome::View(view)), .. }) =
+        cluster.answer(at, view)
+    else {
+        panic!("there is a view");
+    };
+    assert_eq!(view.zxid(), *zxid);
+    assert!(view.read(&path).is_ok(), "the view stays what it was");
+}

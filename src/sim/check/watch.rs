@@ -117,6 +117,7 @@ mod tests {
             czxid: zxid,
             before: None,
             after: None,
+            acl: None,
         };
         Changes { zxid, events: vec![event] }
     }

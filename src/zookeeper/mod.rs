@@ -1,0 +1,43 @@
+//! The ZooKeeper client protocol, of clients from 3.4 to 3.9.
+//!
+//! [`Request`] and [`Response`] are what packets say; both directions are here, for servers and
+//! for clients. A packet is a record behind its length, a big-endian number of 4 bytes.
+//!
+//! `docs/zookeeper.md` has a table of all operations: what is as in ZooKeeper, what differs, and
+//! what is refused.
+
+mod acl;
+mod code;
+mod connection;
+mod furniture;
+mod jute;
+mod listener;
+mod outbox;
+mod record;
+mod request;
+mod response;
+mod slot;
+mod view;
+mod watches;
+mod words;
+
+#[cfg(test)]
+mod tests;
+
+pub use self::{
+    code::{ErrorCode, EventType, OpCode, WatcherType},
+    connection::{Connection, ConnectionOptions},
+    jute::JuteError,
+    listener::{Listener, ListenerOptions},
+    record::{
+        AclEntry, AuthPacket, ClientIdentity, ConnectRequest, ConnectResponse, Create2Response,
+        CreateRequest, CreateTtlRequest, GetAclResponse, GetChildren2Response, GetDataResponse, Id,
+        MultiHeader, NamesResponse, NumberResponse, PathRecord, ReconfigRequest, ReplyHeader,
+        RequestHeader, SaslRecord, SetAclRequest, SetDataRequest, SetWatches2Request,
+        SetWatchesRequest, StatRecord, VersionRequest, WatchRequest, WatchedRequest, WatcherEvent,
+        WhoAmIResponse,
+    },
+    request::Request,
+    response::{PartResponse, Response},
+    watches::Watches,
+};
