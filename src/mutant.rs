@@ -2,7 +2,7 @@
 //!
 //! Each breaks one promise, in one line, at the very place where it is kept. They exist only under
 //! `--cfg quorate_mutants`, one at a time and chosen at run time; otherwise
-//! [`active`](Mutant::active) is a constant, and the optimizer leaves nothing of them.
+//! `Mutant::active` is a constant, and the optimizer leaves nothing of them.
 //! CONTRIBUTING.md says how to add one.
 
 #[cfg(quorate_mutants)]

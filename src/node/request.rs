@@ -39,7 +39,8 @@ pub enum Request {
         ttl: Duration,
         /// Who the client is, as the application has verified it. A repeat for the same attachment
         /// has the same ones, in the same order, or is refused
-        /// ([`OpError::OtherIdentities`]): attach the session to replace them.
+        /// ([`OpError::OtherIdentities`](crate::OpError::OtherIdentities)): attach the session to
+        /// replace them.
         identities: Identities,
     },
     /// Attaches an existing session to this node. Answered by [`Output::Session`].
