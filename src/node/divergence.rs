@@ -443,6 +443,7 @@ impl Node {
         self.restart_digests();
         // A snapshot is due as soon as the log has come here.
         (self.snapshot_index, self.log_bytes) = (0, self.snapshot_due_bytes());
+        self.end_attachments_that_are_over();
         self.cursors.installed(before);
         self.unanswered_before = Some(self.next_ticket);
         // Who led, and was not missed, leads on with what a new leader begins with.

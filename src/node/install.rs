@@ -60,10 +60,23 @@ impl Node {
         self.tail_bytes = 0;
         self.consensus.expect_snapshot(None);
         self.consensus.applied(meta.index);
+        self.end_attachments_that_are_over();
         self.cursors.installed(before);
         self.unanswered_before = Some(self.next_ticket);
         if self.membership.removed.contains(&self.config.id) {
             self.end(Ended::Removed { id: self.config.id });
+        }
+    }
+
+    /// The state was replaced by a later one: sessions that have ended in between, or moved, are
+    /// over here before their watches tell of what came after that.
+    pub(super) fn end_attachments_that_are_over(&mut self) {
+        for (session, epoch, _) in self.origin.unanswered() {
+            match self.namespace.session(session) {
+                None => self.detach(session, Detach::Expired),
+                Some(state) if state.epoch != epoch => self.detach(session, Detach::Moved),
+                Some(_) => {}
+            }
         }
     }
 
@@ -83,17 +96,14 @@ impl Node {
         };
         let zxid = self.namespace.zxid();
         for (session, epoch, seqs) in self.origin.unanswered() {
-            match self.namespace.session(session) {
-                None => self.detach(session, Detach::Expired),
-                Some(state) if state.epoch != epoch => self.detach(session, Detach::Moved),
-                Some(state) => {
-                    for seq in seqs.into_iter().filter(|&seq| seq <= state.last_seq) {
-                        self.answer_applied(session, epoch, seq);
-                    }
-                    self.origin.resend(session);
-                    self.unblock(session);
-                }
+            let Some(state) = self.namespace.session(session) else {
+                continue;
+            };
+            for seq in seqs.into_iter().filter(|&seq| seq <= state.last_seq) {
+                self.answer_applied(session, epoch, seq);
             }
+            self.origin.resend(session);
+            self.unblock(session);
         }
         for (session, lease) in self.origin.leases() {
             if self.namespace.lease(lease).is_none() {

@@ -214,6 +214,34 @@ fn rule_8_a_session_that_expired_meanwhile_answers_unknown() {
     assert!(error.outcome_unknown(), "{error}");
 }
 
+/// The simulator found it, with seed 229: a member took over a state in which a session had long
+/// moved elsewhere, and told the session's old watch of all that had come since.
+#[test]
+fn rule_8_a_watch_of_a_session_that_moved_meanwhile_tells_nothing_of_what_came_after_that() {
+    let mut cluster = cluster();
+    let leader = cluster.leader().expect("elected");
+    let at = (1..=3).map(id).find(|&it| it != leader).expect("a follower");
+    let session = cluster.open_session(at, 1, Duration::from_secs(600)).session;
+    let mine = Watch { caller: Caller::Session(session), ..watch_all(10_000) };
+    let mine = cluster.node(at).watch(mine).expect("armed").id;
+    let other = cluster.node(at).watch(watch_all(10_000)).expect("armed").id;
+    cluster.lose = Box::new(move |frame| frame.to == at || frame.from == at);
+    let secret = Secret::from_bytes([1; 16]);
+    let moved = cluster.submit(leader, attach(session, secret, 2));
+    cluster.settle();
+    assert!(cluster.answer(leader, moved).is_some());
+    fill(&mut cluster, leader, "more", 100);
+    cluster.lose = Box::new(|_| false);
+    cluster.run(30);
+    let told = |watch| {
+        let of = |it: &&Output| matches!(it, Output::Events { watch: its, .. } if *its == watch);
+        cluster.outputs[&at].iter().filter(of).count()
+    };
+    assert_eq!((told(mine), told(other)), (0, 100));
+    let ended = Output::WatchEnded { watch: mine, cause: WatchEnd::Detached };
+    assert!(cluster.outputs[&at].contains(&ended));
+}
+
 #[test]
 fn a_local_snapshot_shortens_the_log_and_restores_the_state() {
     let limits = Limits { snapshot_log_bytes: 4_000, ..small() };
