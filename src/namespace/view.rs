@@ -5,7 +5,7 @@ use std::{fmt, ops::Bound, sync::Arc};
 use bytes::Bytes;
 
 use crate::{
-    id::{LeaseId, Lineage, SessionId, Zxid},
+    id::{LeaseId, Lineage, Zxid},
     namespace::{
         history::Change,
         session::Sessions,
@@ -64,7 +64,11 @@ impl View {
 
     /// The same for a session, with the identities that it has in this very state.
     #[cfg(feature = "driver")]
-    pub(crate) fn seen_by_session(self, id: SessionId, epoch: u64) -> Result<Self, OpError> {
+    pub(crate) fn seen_by_session(
+        self,
+        id: crate::id::SessionId,
+        epoch: u64,
+    ) -> Result<Self, OpError> {
         let who = self.sessions.identities(id, epoch)?.clone();
         Ok(self.seen_by(who))
     }
