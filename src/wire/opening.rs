@@ -2,9 +2,14 @@
 //! (ARCHITECTURE.md, rule 1).
 
 use bytes::{Buf, Bytes};
+use prost::Message as _;
 
-use super::{FrameError, Pin};
-use crate::{id::Boot, proto, record::put_delimited};
+use super::FrameError;
+use crate::{
+    id::{Boot, Incarnation, NodeId, StoreId},
+    proto,
+    record::put_delimited,
+};
 
 /// Who a store is, and what it knows of the others.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -46,6 +51,23 @@ pub(crate) struct Promise {
     pub(crate) vote: u64,
     /// The last entry that it acknowledged in that term; or 0.
     pub(crate) index: u64,
+}
+
+/// A member's store and the newest opening that was seen of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Pin {
+    pub(crate) node: NodeId,
+    pub(crate) incarnation: Incarnation,
+}
+
+/// Why a member does not listen to another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub(crate) enum Refusal {
+    Wiped,
+    RolledBack,
+    Removed,
+    NotAMember,
+    OtherBootstrap,
 }
 
 impl Hello {
@@ -142,6 +164,64 @@ impl Promise {
     }
 }
 
+impl Pin {
+    pub(crate) fn to_record(self) -> proto::PinRecord {
+        proto::PinRecord {
+            node: self.node.as_u64(),
+            store: Bytes::copy_from_slice(self.incarnation.store.as_bytes()),
+            boot: self.incarnation.boot.counter,
+            nonce: self.incarnation.boot.nonce,
+        }
+    }
+
+    pub(crate) fn from_record(record: proto::PinRecord) -> Result<Self, FrameError> {
+        let field = FrameError::Field { field: "pin" };
+        let store = <[u8; 16]>::try_from(&record.store[..]).map_err(|_| field)?;
+        let boot = Boot { counter: record.boot, nonce: record.nonce };
+        Ok(Self {
+            node: NodeId::new(record.node).ok_or(field)?,
+            incarnation: Incarnation { store: StoreId::from_bytes(store), boot },
+        })
+    }
+
+    /// Reads length-delimited pins. They are of the members, and of some whose removal is not known
+    /// yet; each takes 20 bytes at least, so that the bytes bound their number.
+    pub(crate) fn decode_all(mut bytes: Bytes) -> Result<Vec<Self>, FrameError> {
+        let mut pins = Vec::with_capacity(bytes.len() / PIN_BYTES_MIN);
+        while bytes.has_remaining() {
+            let record = proto::PinRecord::decode_length_delimited(&mut bytes)
+                .map_err(|_| FrameError::Field { field: "pins" })?;
+            pins.push(Self::from_record(record)?);
+        }
+        Ok(pins)
+    }
+}
+
+impl Refusal {
+    pub(super) fn code(self) -> u32 {
+        match self {
+            Self::Wiped => 1,
+            Self::RolledBack => 2,
+            Self::Removed => 3,
+            Self::NotAMember => 4,
+            Self::OtherBootstrap => 5,
+        }
+    }
+
+    pub(super) fn from_code(code: u32) -> Result<Self, FrameError> {
+        Ok(match code {
+            1 => Self::Wiped,
+            2 => Self::RolledBack,
+            3 => Self::Removed,
+            4 => Self::NotAMember,
+            5 => Self::OtherBootstrap,
+            _ => return Err(FrameError::Field { field: "reason" }),
+        })
+    }
+}
+
 /// Earlier openings that are known of a store. One that was rolled back has to be started so often
 /// before a peer tells it that it was.
 const EARLIER_MAX: usize = 16;
+/// A pin behind its length: a store of 16 bytes, and a node.
+const PIN_BYTES_MIN: usize = 1 + 2 + 16 + 2;
