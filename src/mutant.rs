@@ -55,6 +55,8 @@ mutants! {
     AnyLogElected, "any-log-elected", "Raft 5.4.1", "votes go to candidates whose log is behind";
     TailCommitted, "tail-committed", "Raft 5.3", "a heartbeat commits whatever the follower has";
     WipedAccepted, "wiped-accepted", "rule 1", "another store under a known member is taken";
+    RolledBackAccepted, "rolled-back-accepted", "rule 1", "an older image of a store is taken";
+    FounderHurries, "founder-hurries", "rule 1", "a founder votes before all have pinned all";
     // The state machine.
     EntryAppliedTwice, "entry-applied-twice", "rule 5", "the entry after a snapshot counts twice";
     OwnClock, "own-clock", "rule 4", "deadlines pass by the clock of each member";
@@ -64,10 +66,15 @@ mutants! {
     DeadlinesNotRestored, "deadlines-not-restored", "S6", "a snapshot loses the deadlines";
     VersionIgnored, "version-ignored", "section 3", "compare-and-set does not compare";
     GuardIgnored, "guard-ignored", "section 3", "a transaction's guards always hold";
+    RefusedStays, "refused-stays", "section 3", "of a refused transaction a part stays done";
+    RightsOnlyAlone, "rights-only-alone", "section 3", "in a transaction nobody asks for rights";
     TokenReused, "token-reused", "rule 3", "a new node has the czxid of its parent";
     // Sessions and commands.
     GapTaken, "gap-taken", "rule 7", "a command is applied before those that it follows";
     RepeatApplied, "repeat-applied", "rule 7", "a command that was applied is applied again";
+    RepliesDropped, "replies-dropped", "rule 7", "only the newest reply of a session is kept";
+    MovedGoesOn, "moved-goes-on", "rule 9", "an attachment that is over goes on writing";
+    EpochTakenAgain, "epoch-taken-again", "rule 9", "an attach need not have a greater epoch";
     PlainInstalledAgain, "plain-installed-again", "rule 8", "after an install all is sent again";
     PlainSentAgain, "plain-sent-again", "rule 9", "a new leader gets plain commands once more";
     FrameTakenAgain, "frame-taken-again", "rule 9", "a frame of commands is taken twice";
@@ -88,6 +95,7 @@ mutants! {
     WatchStartsLate, "watch-starts-late", "rule 12", "a watch skips what is older than itself";
     EventTwice, "event-twice", "rule 12", "a watch that reads on tells its last event again";
     EventsLate, "events-late", "rule 12", "a watch tells at the next tick, after the reply";
+    RightsOfToday, "rights-of-today", "rule 12", "an event asks only for today's rights";
     TransferNotResumed, "transfer-not-resumed", "rule 11", "a chunk that is lost stays lost";
     // Recipes.
     OrderOfNames, "order-of-names", "recipes", "contenders queue by name, not by number";

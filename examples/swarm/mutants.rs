@@ -8,6 +8,7 @@
 
 use std::{
     collections::BTreeMap,
+    panic,
     process::ExitCode,
     sync::{
         Mutex,
@@ -35,6 +36,8 @@ pub(super) fn table(arguments: &[String]) -> ExitCode {
     }
     let chosen = |it: &&Mutant| names.is_empty() || names.iter().any(|name| name == it.name());
     let (began, mut missed, mut within) = (super::sum::clock(), Vec::new(), 0);
+    // Some mistakes end in a panic, which the table tells in one line.
+    panic::set_hook(Box::new(|_| {}));
     println!("{:<24} {:>6} {:>6}  {:<16} what was seen", "mutant", "seeds", "s", "checker");
     for &mutant in Mutant::ALL.iter().filter(chosen) {
         let started = super::sum::clock();

@@ -216,8 +216,7 @@ impl Host {
             }
             self.tick(now);
             let more = self.node.ended().is_none() && self.take();
-            self.drain(now);
-            let more = more || (self.node.has_more() && !self.node.is_blocked());
+            let more = self.drain(now) || more || (self.node.has_more() && !self.node.is_blocked());
             self.publish(now.mono);
             self.scrub(now.mono);
             self.end_with_node();
@@ -318,9 +317,11 @@ impl Host {
         !(self.arrivals.frames.is_empty() && self.arrivals.calls.is_empty())
     }
 
-    fn drain(&mut self, now: Now) {
-        self.drain_node(now);
+    /// Returns whether there is more to drain.
+    fn drain(&mut self, now: Now) -> bool {
+        let more = self.drain_node(now);
         self.hand_over();
+        more
     }
 
     /// What was sent and answered leaves: in one go, before this thread does something long.
@@ -329,8 +330,10 @@ impl Host {
         self.desk.wake(&mut self.node);
     }
 
-    fn drain_node(&mut self, now: Now) {
-        loop {
+    /// A recipe that is answered at once may ask again: so often in one turn, and then others have
+    /// theirs.
+    fn drain_node(&mut self, now: Now) -> bool {
+        for _ in 0..ROUNDS_PER_TURN {
             while let Some(ready) = self.node.ready() {
                 self.send(ready.messages);
                 if let Some((write, token)) = ready.write {
@@ -348,9 +351,10 @@ impl Host {
                 }
             }
             if self.node.is_blocked() || !self.desk.pump(&mut self.node) {
-                return;
+                return false;
             }
         }
+        true
     }
 
     /// Takes what the disk has done. Returns whether the node has to be drained.
@@ -474,6 +478,8 @@ fn random_bytes() -> Result<[u8; 16], String> {
 
 /// Frames that one turn takes.
 const FRAMES_PER_TURN: usize = 4096;
+/// Times that recipes are answered in one turn.
+const ROUNDS_PER_TURN: usize = 64;
 /// Requests that one turn takes.
 const CALLS_PER_TURN: usize = 8192;
 /// From one scrub, of at most 4 MiB, to the next; also how often a full disk is tried again.

@@ -140,7 +140,7 @@ impl Sessions {
             return Err(OpError::BadSecret { session: id });
         }
         let old = session.epoch;
-        if epoch <= old {
+        if epoch <= old && !Mutant::EpochTakenAgain.active() {
             return Err(OpError::Moved { session: id, epoch: old });
         }
         self.renew(id, base_us, |session| {
@@ -409,7 +409,7 @@ impl Session {
         keeps: Option<(u64, u64)>,
         parameters: &Parameters,
     ) -> Admission {
-        if epoch != self.epoch {
+        if epoch != self.epoch && !Mutant::MovedGoesOn.active() {
             return Admission::Refuse(OpError::Moved { session: id, epoch: self.epoch });
         }
         if Mutant::GapTaken.active() && seq > self.last_seq + 1 {
@@ -449,6 +449,9 @@ impl Session {
 
     /// Keeps the reply to the next number.
     pub(super) fn record(&mut self, reply: Reply) {
+        if Mutant::RepliesDropped.active() {
+            self.acknowledge(self.last_seq);
+        }
         self.last_seq += 1;
         self.restore(reply);
     }

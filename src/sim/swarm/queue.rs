@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use crate::{
-    client::{Completion, Session, SessionKey, Written},
-    node::Consistency,
+    client::{Completion, Error, Session, SessionKey, Written},
+    node::{Consistency, RequestError, Unknown},
     op::{CreateMode, Stat},
     path::Path,
 };
@@ -62,6 +62,11 @@ impl Queue {
                     let zxid = written.stat().map_or(written.zxid, |stat| stat.czxid);
                     books.moves.wrote(self.key.session, self.key.epoch, zxid);
                     made.push(written);
+                }
+                // An attachment that lives has every reply kept that it has not had.
+                Err(Error::Request(RequestError::Unknown(Unknown::SnapshotInstalled))) => {
+                    let name = &self.name;
+                    books.wrong = Some(format!("the reply to write {number} of {name} is gone"));
                 }
                 // It may be there: the session goes on only if what follows is in order after it.
                 Err(error) if error.outcome_unknown() => self.over = true,

@@ -82,6 +82,15 @@ fn a_network_that_repeats_frames_repeats_no_write() {
     search(0..5, run).unwrap_or_else(|violation| panic!("{violation}"));
 }
 
+/// Found by seed 2279: the flipped bit put a clock back by 8 us, which made a session's end on that
+/// member come one entry later, and its watches told so before states were compared. What a bad
+/// memory tells until then nobody can take back; the fault is now one that decides nothing before.
+#[test]
+fn a_bad_memory_is_found_before_it_tells_anything() {
+    let report = Swarm::default().run(&Plan::new(2279)).unwrap_or_else(|it| panic!("{it}"));
+    assert!(report.faults.contains_key(&FaultKind::MemoryRot), "{report:?}");
+}
+
 #[test]
 fn a_violation_is_made_small() {
     // What breaks is the third crash, whatever else happens.
