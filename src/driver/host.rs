@@ -12,7 +12,7 @@ use crate::{
     client::{Client, Clock, Shared, mailbox::Arrivals},
     config::Config,
     driver::{
-        Inbox, Log, SystemClock, Transport,
+        Differs, Inbox, Log, SystemClock, Transport,
         desk::{Desk, Entropy},
         disk::{Disk, End, Job, Queue, Worker},
     },
@@ -84,6 +84,9 @@ pub enum HostError {
     /// An inbox belongs to one host: make a new one for each, also to open a host again.
     #[error("the inbox belongs to another host already: make one for each")]
     InboxTaken,
+    /// The transport was made for another host.
+    #[error(transparent)]
+    Transport(#[from] Differs),
 }
 
 /// What a turn has led to.
@@ -163,6 +166,8 @@ impl Host {
         transport: impl Transport + 'static,
         inbox: Inbox,
     ) -> Result<Self, HostError> {
+        let made_for = transport.made_for();
+        made_for.differs(config.id(), config.cluster(), &inbox).map_or(Ok(()), Err)?;
         if !inbox.mailbox.occupy() {
             return Err(HostError::InboxTaken);
         }

@@ -23,4 +23,4 @@ pub use host::{Host, HostError, Housework, HouseworkDone, Turn};
 pub use log::Log;
 pub use switchboard::{Line, Switchboard};
 pub use thread::Driver;
-pub use transport::{Inbox, Transport};
+pub use transport::{Differs, Inbox, MadeFor, Transport};

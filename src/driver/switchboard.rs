@@ -9,7 +9,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::{
-    driver::{Inbox, Transport},
+    driver::{Inbox, MadeFor, Transport},
     id::NodeId,
     node::Message,
 };
@@ -46,8 +46,8 @@ impl Switchboard {
 
     /// Connects a host; one that is connected again under its id replaces itself.
     pub fn connect(&self, id: NodeId, inbox: Inbox) -> Line {
-        self.wiring.lock().inboxes.insert(id, inbox);
-        Line { from: id, wiring: Arc::clone(&self.wiring), burst: Vec::new() }
+        self.wiring.lock().inboxes.insert(id, inbox.clone());
+        Line { from: id, inbox, wiring: Arc::clone(&self.wiring), burst: Vec::new() }
     }
 
     /// Cuts the line between two hosts, both ways.
@@ -86,11 +86,17 @@ impl Switchboard {
 #[derive(Debug)]
 pub struct Line {
     from: NodeId,
+    inbox: Inbox,
     wiring: Arc<Mutex<Wiring>>,
     burst: Vec<Message>,
 }
 
 impl Transport for Line {
+    fn made_for(&self) -> MadeFor {
+        let (id, inbox) = (Some(self.from), Some(self.inbox.clone()));
+        MadeFor { id, cluster: None, inbox }
+    }
+
     fn send(&mut self, message: Message) {
         self.burst.push(message);
     }

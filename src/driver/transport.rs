@@ -3,10 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use thiserror::Error;
 
 use crate::{
     client::mailbox::{Arrivals, Mailbox},
-    id::NodeId,
+    id::{ClusterId, NodeId},
     node::Message,
 };
 
@@ -17,6 +18,62 @@ pub trait Transport: Send {
 
     /// Called after a burst of messages: what was buffered leaves now.
     fn flush(&mut self) {}
+
+    /// What it was made for, as far as it knows: a host refuses the transport of another.
+    fn made_for(&self) -> MadeFor {
+        MadeFor::default()
+    }
+}
+
+/// What a transport was made for; see [`Transport::made_for`].
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct MadeFor {
+    /// The member whose frames it carries.
+    pub id: Option<NodeId>,
+    /// Its cluster.
+    pub cluster: Option<ClusterId>,
+    /// Where it delivers.
+    pub inbox: Option<Inbox>,
+}
+
+impl MadeFor {
+    /// What it has that is not this.
+    pub(super) fn differs(&self, id: NodeId, cluster: ClusterId, inbox: &Inbox) -> Option<Differs> {
+        let other = |it: &Inbox| !Arc::ptr_eq(&it.mailbox, &inbox.mailbox);
+        if let Some(made_for) = self.id.filter(|it| *it != id) {
+            return Some(Differs::Member { made_for, id });
+        }
+        if let Some(made_for) = self.cluster.filter(|it| *it != cluster) {
+            return Some(Differs::Cluster { made_for, cluster });
+        }
+        self.inbox.as_ref().is_some_and(other).then_some(Differs::Inbox)
+    }
+}
+
+/// How a transport was made for another host than the one that it was given to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
+pub enum Differs {
+    /// It carries the frames of another member.
+    #[error("the transport was made for member {made_for}, and the configuration is of {id}")]
+    Member {
+        /// The transport's.
+        made_for: NodeId,
+        /// The configuration's.
+        id: NodeId,
+    },
+    /// It is of another cluster.
+    #[error("the transport was made for cluster {made_for}, and the configuration is of {cluster}")]
+    Cluster {
+        /// The transport's.
+        made_for: ClusterId,
+        /// The configuration's.
+        cluster: ClusterId,
+    },
+    /// It delivers somewhere else.
+    #[error("the transport delivers into another inbox: give both the same one")]
+    Inbox,
 }
 
 /// Where everything arrives for one host: frames from transports, requests from handles. Cheap to

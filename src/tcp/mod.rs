@@ -43,7 +43,7 @@ pub use self::{
 };
 use self::{inbound::Registry, outbound::Outbox, threads::Threads};
 use crate::{
-    driver::{Inbox, Transport},
+    driver::{Inbox, MadeFor, Transport},
     id::{ClusterId, NodeId},
     node::Message,
 };
@@ -56,6 +56,7 @@ use crate::{
 #[derive(Debug)]
 pub struct TcpTransport {
     shared: Arc<Shared>,
+    inbox: Inbox,
     lanes: BTreeMap<NodeId, Lane>,
 }
 
@@ -102,12 +103,12 @@ impl TcpTransport {
             outboxes: Mutex::new(BTreeMap::new()),
             registry: Registry::default(),
         });
-        let accepting = shared.clone();
+        let (accepting, delivers_to) = (shared.clone(), inbox.clone());
         let started = shared.threads.spawn(format!("quorate-tcp-{id}"), move || {
-            inbound::accept(&accepting, &listener, &inbox);
+            inbound::accept(&accepting, &listener, &delivers_to);
         });
         started.map_err(|source| TcpError::Thread { source })?;
-        Ok(Self { shared, lanes: BTreeMap::new() })
+        Ok(Self { shared, inbox, lanes: BTreeMap::new() })
     }
 
     /// Where it listens.
@@ -162,6 +163,11 @@ fn is_address(text: &str) -> bool {
 }
 
 impl Transport for TcpTransport {
+    fn made_for(&self) -> MadeFor {
+        let (id, cluster) = (Some(self.shared.id), Some(self.shared.cluster));
+        MadeFor { id, cluster, inbox: Some(self.inbox.clone()) }
+    }
+
     fn send(&mut self, message: Message) {
         let shared = &self.shared;
         let lane = match self.lanes.get_mut(&message.to) {

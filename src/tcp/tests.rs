@@ -16,6 +16,12 @@ use std::{
 use bytes::Bytes;
 
 use super::{hello::Hello, *};
+use crate::{
+    config::Config,
+    driver::{Differs, Host, HostError, Log},
+    id::{Boot, StoreId},
+    node::Restored,
+};
 
 const WAIT: Duration = Duration::from_secs(10);
 
@@ -544,4 +550,30 @@ fn cpu_us() -> u64 {
     let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
     let ticks: u64 = fields.skip(11).take(2).filter_map(|it| it.parse::<u64>().ok()).sum();
     ticks * 10_000
+}
+
+/// Member, cluster and inbox are given to the transport and to the host: they must be the same.
+#[test]
+fn a_transport_serves_the_host_that_it_was_made_for() {
+    let cluster = cluster();
+    let host = |transport: &dyn Fn(Inbox) -> TcpTransport, inbox: Inbox| {
+        let config = Config::founding(cluster, node(1), [node(1)]).build().expect("in range");
+        let restored = Restored::new(StoreId::from_bytes([1; 16]), Boot { counter: 1, nonce: 1 });
+        match Host::new(config, Log::Memory, restored, transport(inbox.clone()), inbox) {
+            Ok(_) => None,
+            Err(HostError::Transport(differs)) => Some(differs),
+            Err(other) => panic!("{other}"),
+        }
+    };
+    let bind = |n, cluster, inbox| {
+        TcpTransport::bind(node(n), cluster, "127.0.0.1:0", inbox).expect("a free port")
+    };
+    let differs = host(&|inbox| bind(2, cluster, inbox), Inbox::new());
+    assert_eq!(differs, Some(Differs::Member { made_for: node(2), id: node(1) }));
+    let made_for = ClusterId::named("other");
+    let differs = host(&|inbox| bind(1, made_for, inbox), Inbox::new());
+    assert_eq!(differs, Some(Differs::Cluster { made_for, cluster }));
+    let differs = host(&|_| bind(1, cluster, Inbox::new()), Inbox::new());
+    assert_eq!(differs, Some(Differs::Inbox));
+    assert_eq!(host(&|inbox| bind(1, cluster, inbox), Inbox::new()), None);
 }
