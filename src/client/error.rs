@@ -31,8 +31,8 @@ pub enum Error {
     #[error(transparent)]
     Request(#[from] RequestError),
     /// Not sent, because an earlier write of this session was refused, and nobody had looked at its
-    /// answer when this one was submitted, nor at that of another that was withheld for it. So what
-    /// was sent has no holes that the application does not know of.
+    /// answer when this one was submitted. So what was sent has no holes that the application does
+    /// not know of.
     #[error("not sent: an earlier write was refused, and its answer was not looked at")]
     Withheld,
     /// Not sent: the session is over.

@@ -86,8 +86,8 @@ impl Mailbox {
         let (error, adopt) = if let Some(why) = &state.closed {
             let (why, submitted) = (why.clone(), false);
             (Error::Closed { why, submitted }, None)
-        } else if let Some(adopt) = call.session().and_then(|it| it.unseen_overflow()) {
-            (Error::Withheld, Some(adopt))
+        } else if call.session().is_some_and(|it| it.has_unseen_overflow()) {
+            (Error::Withheld, None)
         } else if state.arrivals.calls.len() >= self.calls_max && call.is_bounded() {
             let max = self.calls_max;
             // Under the lock: what comes next must know of it.

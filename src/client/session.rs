@@ -313,20 +313,14 @@ impl SessionCell {
 
     /// The inbox has refused a write: to be called under its lock.
     pub(crate) fn overflow(&self) -> Adopt {
-        self.overflows.fetch_add(1, Ordering::AcqRel);
-        self.adopt_overflow()
-    }
-
-    /// What a write is withheld with as long as the application has not seen that an earlier one
-    /// was refused by the inbox.
-    pub(crate) fn unseen_overflow(&self) -> Option<Adopt> {
-        let seen = self.overflows_seen.load(Ordering::Acquire);
-        (seen < self.overflows.load(Ordering::Acquire)).then(|| self.adopt_overflow())
-    }
-
-    fn adopt_overflow(&self) -> Adopt {
-        let generation = self.overflows.load(Ordering::Acquire);
+        let generation = self.overflows.fetch_add(1, Ordering::AcqRel) + 1;
         Adopt { handle: Arc::clone(&self.overflows_seen), generation }
+    }
+
+    /// Whether a write is withheld, for the application has not seen that an earlier one was refused
+    /// by the inbox.
+    pub(crate) fn has_unseen_overflow(&self) -> bool {
+        self.overflows_seen.load(Ordering::Acquire) < self.overflows.load(Ordering::Acquire)
     }
 
     /// Whether a handle has closed or left it: then another can have what it held.

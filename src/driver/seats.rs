@@ -119,23 +119,23 @@ impl Seats {
             return None;
         }
         let seat = self.seats.get_mut(&cell.id)?;
-        let refusal = if generation < seat.generation {
-            Error::Withheld
-        } else {
-            match seat.request(node, |seq| Request::SessionTxn { seq, txn }) {
-                Ok(ticket) => {
-                    promise.submitted();
-                    return Some((ticket, seat.last_seq, promise));
-                }
-                Err(error) => {
-                    seat.generation += 1;
-                    Error::Submit(error)
-                }
+        if generation < seat.generation {
+            // Only who looks at the refusal itself knows where the hole would be.
+            promise.fill(Err(Error::Withheld));
+            return None;
+        }
+        match seat.request(node, |seq| Request::SessionTxn { seq, txn }) {
+            Ok(ticket) => {
+                promise.submitted();
+                Some((ticket, seat.last_seq, promise))
             }
-        };
-        let adopt = Adopt { handle: Arc::clone(&cell.generation), generation: seat.generation };
-        promise.fill_adopting(Err(refusal), Some(adopt));
-        None
+            Err(error) => {
+                seat.generation += 1;
+                let (handle, generation) = (Arc::clone(&cell.generation), seat.generation);
+                promise.fill_adopting(Err(error.into()), Some(Adopt { handle, generation }));
+                None
+            }
+        }
     }
 
     /// Submits a recipe's write; a refusal is the recipe's to see, at once.

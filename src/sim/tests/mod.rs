@@ -91,6 +91,16 @@ fn a_bad_memory_is_found_before_it_tells_anything() {
     assert!(report.faults.contains_key(&FaultKind::MemoryRot), "{report:?}");
 }
 
+/// Found by seed 3116: of two tasks that write in one session, the one saw that its write was
+/// withheld behind a refusal, and thereby let writes of the other pass that refusal, which that one
+/// had not seen. Now only who looks at the refusal itself lets the session go on.
+#[test]
+fn what_is_withheld_does_not_tell_of_the_refusal() {
+    let plan = "3116 delay:1,delay:2,isolation:0,isolation:1,drift:0,churn:0,churn:1,memory-rot:0";
+    let plan = plan.parse().expect("a plan");
+    Swarm::default().run(&plan).unwrap_or_else(|it| panic!("{it}"));
+}
+
 #[test]
 fn a_violation_is_made_small() {
     // What breaks is the third crash, whatever else happens.
