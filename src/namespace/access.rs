@@ -287,6 +287,8 @@ pub(super) fn special_of(
 ) -> Result<Option<Arc<Special>>, OpError> {
     let acl = match acl {
         None => parent.kept_acl().cloned(),
+        // As nearly every client of ZooKeeper says.
+        Some(acl) if acl.is_open() => None,
         Some(acl) => {
             let resolved = acl.resolve(who);
             let acl = resolved.ok_or_else(|| OpError::InvalidAcl { path: path.clone() })?;

@@ -15,6 +15,7 @@ mod execute;
 mod history;
 mod lease;
 mod list;
+mod numbering;
 mod past;
 mod quota;
 mod record;

@@ -176,7 +176,7 @@ impl Tree {
                 break;
             }
             usage.nodes += 1;
-            usage.bytes += znode.data.len() as u64;
+            usage.bytes += znode.data().len() as u64;
             if usage.nodes > max {
                 let (limit, value) = (LimitName::SubtreeNodes, usage.nodes);
                 return Err(OpError::Limit { limit, value, max });

@@ -17,7 +17,7 @@ use crate::{
     path::{Path, PathPrefix},
 };
 
-pub(crate) use self::txn::Body;
+pub(crate) use self::txn::{Body, Step};
 pub use self::{
     access::{
         AccessError, Acl, DigestId, Grant, Identities, Identity, Principal, Quota, Rights, Subject,
@@ -431,6 +431,8 @@ pub struct Stat {
     pub lifetime: Lifetime,
     /// Bytes of data.
     pub data_length: u64,
+    /// Whether the data is null, which reads as empty: only ZooKeeper's clients tell them apart.
+    pub null: bool,
     /// Number of children.
     pub children: u64,
 }

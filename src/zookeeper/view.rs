@@ -131,8 +131,9 @@ fn read_part(
     let read = match part {
         Request::GetData(it) => named(it.path).and_then(|path| {
             let (data, stat): (Bytes, Stat) = view.read(&path).map_err(code)?;
+            let data = (!stat.null).then_some(data);
             MultiHeader { op: OpCode::GetData.number(), done: false, err: 0 }.write(out);
-            GetDataResponse { data: Some(&data), stat: stat_of(&stat) }.write(out);
+            GetDataResponse { data: data.as_deref(), stat: stat_of(&stat) }.write(out);
             if it.watch {
                 watch(Kind::Data, path);
             }

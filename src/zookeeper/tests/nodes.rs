@@ -1,0 +1,104 @@
+//! What ZooKeeper's clients know of nodes, and others do not: null data, and numbers of 32 bits.
+
+use super::connection::{World, create, get, open};
+use crate::{
+    op::Stat,
+    zookeeper::{
+        acl::{stat_of, version_of},
+        record::*,
+        *,
+    },
+};
+
+impl World {
+    /// A response without an error.
+    fn response<T>(
+        &mut self,
+        id: usize,
+        request: &Request<'_>,
+        read: impl FnOnce(Response<'_>) -> T,
+    ) -> T {
+        self.send(id, request);
+        self.run(6);
+        let (header, packet) = self.clients[id].answer();
+        assert_eq!(header.err, 0, "{request:?}");
+        let (_, response) = Response::decode(Some(request.op()), &packet.0).expect("valid");
+        read(response)
+    }
+
+    /// A node's data, as getData and multiRead tell it.
+    fn data(&mut self, id: usize, path: &str) -> Option<String> {
+        let text = |node: &GetDataResponse<'_>| {
+            assert_eq!(node.stat.data_length, node.data.map_or(0, <[u8]>::len) as i32);
+            node.data.map(|data| String::from_utf8_lossy(data).into_owned())
+        };
+        let one = self.response(id, &get(path, false), |response| match response {
+            Response::Node(node) => text(&node),
+            other => panic!("{other:?}"),
+        });
+        let many = Request::MultiRead(vec![get(path, false)]);
+        let same = self.response(id, &many, |response| match response {
+            Response::Multi(parts) => match &parts[..] {
+                [PartResponse::Done(OpCode::GetData, Response::Node(node))] => text(node),
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(one, same);
+        let exists = Request::Exists(WatchedRequest { path, watch: false });
+        let stat = self.response(id, &exists, |response| match response {
+            Response::Stat(stat) => stat,
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(stat.data_length as usize, one.as_ref().map_or(0, String::len));
+        one
+    }
+}
+
+fn made<'a>(path: &'a str, data: Option<&'a [u8]>) -> Request<'a> {
+    Request::Create(OpCode::Create, CreateRequest { path, data, acl: open(), flags: 0 })
+}
+
+fn changed<'a>(path: &'a str, data: Option<&'a [u8]>) -> Request<'a> {
+    Request::SetData(SetDataRequest { path, data, version: -1 })
+}
+
+#[test]
+fn null_and_empty_data_are_told_apart() {
+    let mut it = World::new();
+    let (id, _) = it.connect();
+    assert_eq!(it.data(id, "/"), Some(String::new()));
+    assert_eq!(it.ask(id, &made("/null", None)), 0);
+    assert_eq!(it.ask(id, &made("/empty", Some(b""))), 0);
+    assert_eq!(it.data(id, "/null"), None);
+    assert_eq!(it.data(id, "/empty"), Some(String::new()));
+    assert_eq!(it.ask(id, &changed("/null", Some(b"x"))), 0);
+    assert_eq!(it.data(id, "/null"), Some("x".into()));
+    let both = vec![changed("/null", None), changed("/empty", Some(b"")), made("/more", None)];
+    assert_eq!(it.ask(id, &Request::Multi(both)), 0);
+    let now = ["/null", "/empty", "/more"].map(|path| it.data(id, path));
+    assert_eq!(now, [None, Some(String::new()), None]);
+}
+
+#[test]
+fn counters_wrap_where_clients_see_them() {
+    let mut stat = Stat::default();
+    (stat.version, stat.cversion, stat.aversion) = ((1 << 32) + 5, 1 << 31, (1 << 32) - 7);
+    let seen = stat_of(&stat);
+    assert_eq!((seen.version, seen.cversion, seen.aversion), (5, i32::MIN, -7));
+    // What a client has seen is what it asks for, but for -1, which is any.
+    assert_eq!(version_of(seen.aversion), Some(stat.aversion));
+    assert_eq!(version_of(-1), None);
+}
+
+#[test]
+fn a_number_that_is_taken_is_refused() {
+    let mut it = World::new();
+    let (id, _) = it.connect();
+    assert_eq!(it.ask(id, &create("/n0000000001", 0)), 0);
+    assert_eq!(it.ask(id, &create("/n", 2)), -110);
+    assert_eq!(it.ask(id, &Request::Multi(vec![create("/n", 2)])), 0, "a multi says it in a part");
+    assert_eq!(it.ask(id, &create("/other", 0)), 0);
+    assert_eq!(it.ask(id, &create("/n", 2)), 0);
+    assert_eq!(it.ask(id, &get("/n0000000002", false)), 0);
+}
