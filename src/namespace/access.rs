@@ -41,6 +41,11 @@ impl<'a> Lists<'a> {
         Self { by_path }
     }
 
+    /// The last change of a node, if there are lists among all of them.
+    pub(super) fn last(&self, path: &str) -> Option<&'a Change> {
+        self.by_path.get(path)?.last().copied()
+    }
+
     /// How much somebody may learn of a change, as far as the lists of its transaction say.
     pub(super) fn allow(&self, it: &Change, who: &Identities) -> Option<Detail> {
         let may_read =

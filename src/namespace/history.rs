@@ -78,6 +78,7 @@ impl Change {
             before: self.before.as_ref().filter(|_| with_before).map(content),
             after: self.after.as_ref().filter(|_| with_after).map(content),
             acl: None,
+            acl_above: None,
         })
     }
 

@@ -169,9 +169,11 @@ impl Connection {
     /// Takes an event of a watch that this connection had.
     pub fn event(&mut self, told: (EventType, &Path), event: &Event) {
         let (kind, path) = told;
-        // The list of the parent has its own rights, which were asked for when it was read.
-        let listed = kind == EventType::NodeChildrenChanged;
-        if self.phase != Phase::Serving || !(listed || event.shows_to(&self.identities)) {
+        let shown = match kind {
+            EventType::NodeChildrenChanged => event.shows_above_to(&self.identities),
+            _ => event.shows_to(&self.identities),
+        };
+        if self.phase != Phase::Serving || !shown {
             return;
         }
         self.tell(event.zxid, kind, path);

@@ -561,6 +561,7 @@ impl Change {
             before: self.before.as_ref().map(boxed),
             after: self.after.as_ref().map(boxed),
             acl: None,
+            acl_above: None,
         })
     }
 }

@@ -1,6 +1,7 @@
-//! What ZooKeeper's clients know of nodes, and others do not: null data, and numbers of 32 bits.
+//! What ZooKeeper's clients know of nodes, and others do not: null data, and numbers of 32 bits; and
+//! who may be told of a list of children.
 
-use super::connection::{World, create, get, open};
+use super::connection::{World, create, delete, get, open, set};
 use crate::{
     op::Stat,
     zookeeper::{
@@ -101,4 +102,44 @@ fn a_number_that_is_taken_is_refused() {
     assert_eq!(it.ask(id, &create("/other", 0)), 0);
     assert_eq!(it.ask(id, &create("/n", 2)), 0);
     assert_eq!(it.ask(id, &get("/n0000000002", false)), 0);
+}
+
+#[test]
+fn a_list_of_children_is_told_of_to_those_who_may_read_it() {
+    let mut it = World::new();
+    let ((ann, _), (id, _), (other, _)) = (it.connect(), it.connect(), it.connect());
+    let auth = AuthPacket { kind: 0, scheme: "digest", auth: Some(b"ann:pw") };
+    for client in [ann, id] {
+        assert_eq!(it.ask(client, &Request::Auth(auth.clone())), 0);
+    }
+    assert_eq!(it.ask(ann, &create("/p", 0)), 0);
+    let children = || Request::GetChildren(WatchedRequest { path: "/p", watch: true });
+    let add = Request::AddWatch(WatchRequest { path: "/p", kind: 0 });
+    for client in [id, other] {
+        assert_eq!(it.ask(client, &children()), 0);
+    }
+    assert_eq!(it.ask(other, &add), 0);
+    let listed = |scheme, name| {
+        let acl = vec![AclEntry { perms: 31, id: Id { scheme, id: name } }];
+        Request::SetAcl(SetAclRequest { path: "/p", acl, version: -1 })
+    };
+    assert_eq!(it.ask(ann, &listed("auth", "")), 0);
+    assert_eq!(it.ask(ann, &create("/p/open", 0)), 0);
+    assert_eq!(it.events(id), [(4, "/p".to_string())]);
+    assert!(it.events(other).is_empty());
+    // The watch that stays tells on when it may; the other one has fired.
+    assert_eq!(it.ask(ann, &listed("world", "anyone")), 0);
+    assert_eq!(it.ask(ann, &delete("/p/open")), 0);
+    assert_eq!(it.events(other), [(4, "/p".to_string())]);
+    // Parent and child go at once: the list is the parent's last one.
+    assert_eq!(it.ask(ann, &create("/p/open", 0)), 0);
+    assert_eq!(it.events(other), [(4, "/p".to_string())]);
+    for client in [id, other] {
+        assert_eq!(it.ask(client, &children()), 0);
+    }
+    assert_eq!(it.ask(ann, &listed("auth", "")), 0);
+    assert_eq!(it.ask(ann, &set("/p/open", -1)), 0);
+    assert_eq!(it.ask(ann, &Request::Multi(vec![delete("/p/open"), delete("/p")])), 0);
+    assert_eq!(it.events(id), [(4, "/p".to_string())]);
+    assert!(it.events(other).is_empty());
 }
