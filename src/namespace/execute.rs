@@ -154,7 +154,10 @@ impl<'a> Run<'a> {
                 if let Some(metered) = self.state.tree.metered(path.as_str()).filter(|_| counts) {
                     self.nodes_left = self.nodes_left.saturating_sub(metered.usage.nodes);
                 }
-                Ok(self.changed(set))
+                if let Some(change) = set {
+                    self.changed((Outcome::QuotaSet, change));
+                }
+                Ok(Outcome::QuotaSet)
             }
             Op::Check(guard) => match holds(&state.tree, guard, (who, self.zookeeper))? {
                 true => Ok(Outcome::Checked),

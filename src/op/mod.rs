@@ -112,7 +112,8 @@ pub enum Op {
         /// The topmost node, with at most
         /// [`subtree_nodes_max`](crate::Limits::subtree_nodes_max) nodes at that moment.
         path: Path,
-        /// The bounds; none takes them away. What is there already may be past them.
+        /// The bounds; none takes them away, if there are any. What is there already may be past
+        /// them.
         quota: Option<Quota>,
     },
 }

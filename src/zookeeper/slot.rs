@@ -10,6 +10,7 @@ use crate::{
     zookeeper::{
         acl::{acl_of, version_of},
         code::{ErrorCode, OpCode, flag},
+        quota,
         record::{CreateRequest, SetAclRequest, SetDataRequest, VersionRequest},
         request::Request,
     },
@@ -120,31 +121,39 @@ fn steps_of(
     request: &Request<'_>,
     packet: &Bytes,
 ) -> Result<[Option<(Step, ErrorCode)>; 2], ErrorCode> {
-    let one = |step| [None, Some((step, ErrorCode::BadVersion))];
+    let two = |first: Option<Op>, last| {
+        [first.map(Step::from), Some(last)].map(|it| it.map(|step| (step, ErrorCode::BadVersion)))
+    };
     Ok(match request {
-        Request::Create(_, it) => one(create(it, None, packet)?),
+        Request::Create(_, it) => {
+            let step = create(it, None, packet)?;
+            let stays = matches!(step.op, Op::Create { mode: CreateMode::Persistent, .. });
+            let data = Some(it.data.unwrap_or_default());
+            two(if stays { quota::change(it.path, data)? } else { None }, step)
+        }
         Request::CreateTtl(it) => {
             let (path, data, acl, flags) = (it.path, it.data, it.acl.clone(), it.flags);
             let it = (CreateRequest { path, data, acl, flags }, it.ttl);
-            one(create(&it.0, Some(it.1), packet)?)
+            two(None, create(&it.0, Some(it.1), packet)?)
         }
         Request::Delete(VersionRequest { path, version }) => {
-            let path = checked(path)?;
+            let (quota, path) = (quota::change(path, None)?, checked(path)?);
             if SPECIAL.contains(&path.as_str()) {
                 return Err(ErrorCode::BadArguments);
             }
-            one(Op::Delete { path, version: version_of(*version) }.into())
+            two(quota, Op::Delete { path, version: version_of(*version) }.into())
         }
         Request::SetData(SetDataRequest { path, data, version }) => {
+            let quota = quota::change(path, Some(data.unwrap_or_default()))?;
             let (path, null) = (checked(path)?, data.is_none());
             let (data, version) =
                 (packet.slice_ref(data.unwrap_or_default()), version_of(*version));
-            one(Step { op: Op::Set { path, data, version }, null })
+            two(quota, Step { op: Op::Set { path, data, version }, null })
         }
         Request::SetAcl(SetAclRequest { path, acl, version }) => {
             let path = checked(path)?;
             let acl = acl_of(acl).ok_or(ErrorCode::InvalidAcl)?;
-            one(Op::SetAcl { path, acl, version: version_of(*version) }.into())
+            two(None, Op::SetAcl { path, acl, version: version_of(*version) }.into())
         }
         Request::Check(VersionRequest { path, version }) => {
             let path = checked(path)?;
@@ -200,12 +209,12 @@ pub(super) fn read_of(
 ) -> Result<(Ask, Waits), ErrorCode> {
     let path = |path: &str| Path::new(path).map_err(|_| ErrorCode::NoNode);
     Ok(match request {
-        Request::Exists(it) => {
+        Request::Exists(it) if quota::counted(it.path).is_none() => {
             let path = path(it.path)?;
             let ask = Ask::Read(ReadOp::Exists(path.clone()), consistency);
             (ask, Waits::Exists(path, it.watch))
         }
-        Request::GetData(it) => {
+        Request::GetData(it) if quota::counted(it.path).is_none() => {
             let path = path(it.path)?;
             let ask = Ask::Read(ReadOp::Get(path.clone()), consistency);
             (ask, Waits::Data(path, it.watch))

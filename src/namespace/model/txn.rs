@@ -246,8 +246,14 @@ impl Model {
         who: &Identities,
         done: &mut Vec<Change>,
     ) -> Result<Outcome, OpError> {
-        self.existing(path)?;
+        let there = self.existing(path);
+        if quota.is_some() {
+            there.clone()?;
+        }
         self.right(before(path.as_str()), who, Rights::ADMIN)?;
+        if there.is_err() {
+            return Ok(Outcome::QuotaSet);
+        }
         let known = self.nodes[path.as_str()].quota.is_some();
         let count = self.subtree(path.as_str()).len() as u64;
         let max = self.parameters.subtree_nodes_max;

@@ -1,5 +1,5 @@
-//! What ZooKeeper's clients know of nodes, and others do not: null data, and numbers of 32 bits; and
-//! who may be told of a list of children.
+//! What ZooKeeper's clients know of nodes, and others do not: null data, numbers of 32 bits, and
+//! quotas that are nodes; and who may be told of a list of children.
 
 use super::connection::{World, create, delete, get, open, set};
 use crate::{
@@ -102,6 +102,77 @@ fn a_number_that_is_taken_is_refused() {
     assert_eq!(it.ask(id, &create("/other", 0)), 0);
     assert_eq!(it.ask(id, &create("/n", 2)), 0);
     assert_eq!(it.ask(id, &get("/n0000000002", false)), 0);
+}
+
+const LIMITS: &str = "/zookeeper/quota/a/zookeeper_limits";
+const STATS: &str = "/zookeeper/quota/a/zookeeper_stats";
+
+#[test]
+fn a_quota_is_set_told_and_taken_away_by_its_nodes() {
+    let mut it = World::new();
+    let (id, _) = it.connect();
+    for path in ["/a", "/zookeeper", "/zookeeper/quota", "/zookeeper/quota/a"] {
+        assert_eq!(it.ask(id, &create(path, 0)), 0);
+    }
+    let hard = |count: u64| format!("count=1,bytes=-1;byteHardLimit=-1;countHardLimit={count}");
+    let (two, three) = (hard(2), hard(3));
+    assert_eq!(it.ask(id, &made(LIMITS, Some(b"count"))), -8);
+    assert_eq!(it.ask(id, &made(LIMITS, Some(two.as_bytes()))), 0);
+    assert_eq!(it.ask(id, &made(STATS, Some(b"count=0,bytes=0"))), 0);
+    assert_eq!(it.data(id, STATS), Some("count=1,bytes=1".into()));
+    assert_eq!(it.data(id, LIMITS).as_ref(), Some(&two));
+    // The soft bound refuses nothing.
+    assert_eq!(it.ask(id, &create("/a/b", 0)), 0);
+    assert_eq!(it.ask(id, &create("/a/c", 0)), -125);
+    assert_eq!(it.data(id, STATS), Some("count=2,bytes=2".into()));
+    // What is refused takes its bounds along.
+    assert_eq!(it.ask(id, &made(LIMITS, Some(three.as_bytes()))), -110);
+    let wrong = SetDataRequest { path: LIMITS, data: Some(three.as_bytes()), version: 7 };
+    assert_eq!(it.ask(id, &Request::SetData(wrong)), -103);
+    assert_eq!(it.ask(id, &create("/a/c", 0)), -125);
+    let parts = vec![changed(LIMITS, Some(three.as_bytes())), create("/a/c", 0)];
+    assert_eq!(it.ask(id, &Request::Multi(parts)), 0);
+    assert_eq!(it.data(id, STATS), Some("count=3,bytes=3".into()));
+    assert_eq!(it.ask(id, &create("/a/d", 0)), -125);
+    assert_eq!(it.ask(id, &delete(LIMITS)), 0);
+    assert_eq!(it.ask(id, &create("/a/d", 0)), 0);
+    assert_eq!(it.data(id, STATS), Some("count=0,bytes=0".into()), "what it was made with");
+}
+
+#[test]
+fn a_quota_ends_with_its_node_and_is_set_by_who_administers_the_one_above() {
+    let mut it = World::new();
+    let ((id, _), (other, _)) = (it.connect(), it.connect());
+    for path in ["/zookeeper", "/zookeeper/quota", "/zookeeper/quota/a"] {
+        assert_eq!(it.ask(id, &create(path, 0)), 0);
+    }
+    let none = || made(LIMITS, Some(b"count=-1,bytes=-1;countHardLimit=1"));
+    assert_eq!(it.ask(id, &none()), -101, "there is no node to bound");
+    assert_eq!(it.ask(id, &create("/a", 0)), 0);
+    assert_eq!(it.ask(id, &none()), 0);
+    assert_eq!(it.ask(id, &create("/a/b", 0)), -125);
+    assert_eq!(it.ask(id, &delete("/a")), 0);
+    assert_eq!(it.ask(id, &create("/a", 0)), 0);
+    assert_eq!(it.ask(id, &create("/a/b", 0)), 0, "another node");
+    assert_eq!(it.ask(id, &delete("/a/b")), 0);
+    assert_eq!(it.ask(id, &delete("/a")), 0);
+    assert_eq!(it.ask(id, &delete(LIMITS)), 0, "though its node is gone");
+    // Below a node that is somebody's.
+    let own = vec![
+        AclEntry { perms: 31, id: Id { scheme: "auth", id: "" } },
+        AclEntry { perms: 5, id: Id { scheme: "world", id: "anyone" } },
+    ];
+    let auth = AuthPacket { kind: 0, scheme: "digest", auth: Some(b"ann:pw") };
+    assert_eq!(it.ask(id, &Request::Auth(auth)), 0);
+    let path = "/own";
+    let own = CreateRequest { path, data: None, acl: own, flags: 0 };
+    assert_eq!(it.ask(id, &Request::Create(OpCode::Create, own)), 0);
+    for path in ["/own/a", "/zookeeper/quota/own", "/zookeeper/quota/own/a"] {
+        assert_eq!(it.ask(other, &create(path, 0)), 0);
+    }
+    let bounds = made("/zookeeper/quota/own/a/zookeeper_limits", Some(b"count=0,bytes=0"));
+    assert_eq!(it.ask(other, &bounds), -102);
+    assert_eq!(it.ask(id, &bounds), 0);
 }
 
 #[test]
