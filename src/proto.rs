@@ -91,6 +91,9 @@ pub struct TxnRecord {
     /// Length-delimited GuardRecord.
     #[prost(bytes = "bytes", tag = "1")]
     pub guards: ::prost::bytes::Bytes,
+    /// A client of ZooKeeper asks: counters are 32 bits wide.
+    #[prost(bool, tag = "7")]
+    pub zookeeper: bool,
     #[prost(oneof = "txn_record::Op", tags = "2, 3, 4, 5, 6")]
     pub op: ::core::option::Option<txn_record::Op>,
 }
@@ -314,8 +317,9 @@ pub struct ValueRecord {
 pub struct CreateRecord {
     #[prost(bytes = "bytes", tag = "1")]
     pub path: ::prost::bytes::Bytes,
-    #[prost(bytes = "bytes", tag = "2")]
-    pub data: ::prost::bytes::Bytes,
+    /// Absent: null.
+    #[prost(bytes = "bytes", optional, tag = "2")]
+    pub data: ::core::option::Option<::prost::bytes::Bytes>,
     /// CreateMode: 0 persistent, 1 ephemeral, 2 persistent sequential, 3 ephemeral sequential,
     /// 4 container, 5 with a time to live, 6 sequential with a time to live, 7 ephemeral of a lease,
     /// 8 sequential of a lease.
@@ -323,18 +327,22 @@ pub struct CreateRecord {
     pub mode: u32,
     #[prost(uint64, tag = "4")]
     pub ttl_ms: u64,
-    /// Length-delimited GrantRecord; empty: as the parent's.
+    /// Length-delimited GrantRecord; empty: as the parent's, or open.
     #[prost(bytes = "bytes", tag = "5")]
     pub acl: ::prost::bytes::Bytes,
     #[prost(uint64, tag = "6")]
     pub lease: u64,
+    /// Everything for everybody.
+    #[prost(bool, tag = "7")]
+    pub open: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SetRecord {
     #[prost(bytes = "bytes", tag = "1")]
     pub path: ::prost::bytes::Bytes,
-    #[prost(bytes = "bytes", tag = "2")]
-    pub data: ::prost::bytes::Bytes,
+    /// Absent: null.
+    #[prost(bytes = "bytes", optional, tag = "2")]
+    pub data: ::core::option::Option<::prost::bytes::Bytes>,
     #[prost(uint64, optional, tag = "3")]
     pub version: ::core::option::Option<u64>,
 }
@@ -465,6 +473,8 @@ pub struct StatRecord {
     pub lifetime: u32,
     #[prost(uint64, tag = "13")]
     pub ttl_ms: u64,
+    #[prost(bool, tag = "14")]
+    pub null: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReplyRecord {

@@ -12,7 +12,7 @@ use super::{
     txn::{mode_code, mode_from_code},
 };
 use crate::{
-    op::{Body, Lifetime, Op, Txn},
+    op::{Acl, Body, Lifetime, Op, Step, Txn},
     path::{Path, PathPrefix},
 };
 
@@ -24,26 +24,33 @@ pub(super) fn encode(command: &Command) -> Option<Bytes> {
     if !txn.guards().is_empty() {
         return None;
     }
-    let Body::One(op) = txn.body() else {
+    let Body::One(step) = txn.body() else {
         return None;
     };
-    let (number, path, data, last) = match op {
-        Op::Create { path, data, mode, acl: None }
-            if !matches!(mode.lifetime(), Lifetime::Ttl(_)) && mode.lease().is_none() =>
+    let (number, path, data, last) = match &step.op {
+        Op::Create { path, data, mode, acl }
+            if !matches!(mode.lifetime(), Lifetime::Ttl(_))
+                && mode.lease().is_none()
+                && acl.as_ref().is_none_or(Acl::is_open) =>
         {
             let mode = Some(mode_code(*mode).into()).filter(|&mode| mode != 0);
-            (2, path.as_str(), data.as_ref(), mode.map(|mode| (3, mode)))
+            let open = acl.as_ref().map(|_| (7, 1));
+            (2, path.as_str(), step.given(data), [mode.map(|mode| (3, mode)), open])
         }
         Op::Set { path, data, version } => {
-            (3, path.as_str(), data.as_ref(), version.map(|version| (3, version)))
+            (3, path.as_str(), step.given(data), [version.map(|version| (3, version)), None])
         }
         Op::Delete { path, version } => {
-            (4, path.as_str(), &[][..], version.map(|version| (2, version)))
+            (4, path.as_str(), None, [version.map(|version| (2, version)), None])
         }
         _ => return None,
     };
-    let op = bytes_len(path.as_bytes()) + bytes_len(data) + last.map_or(0, |it| number_len(it.1));
-    let txn = 1 + encoded_len_varint(op as u64) + op;
+    let last = || last.into_iter().flatten();
+    let op = bytes_len(path.as_bytes())
+        + data.map_or(0, |data| present_len(data))
+        + last().map(|it| number_len(it.1)).sum::<usize>();
+    let zookeeper = u64::from(txn.is_for_zookeeper());
+    let txn = 1 + encoded_len_varint(op as u64) + op + 2 * usize::from(txn.is_for_zookeeper());
     let numbers = [session.as_u64(), *epoch, *seq, *acked];
     let present = numbers.into_iter().filter(|&value| value != 0);
     let session = present.map(number_len).sum::<usize>() + 1 + encoded_len_varint(txn as u64) + txn;
@@ -57,11 +64,15 @@ pub(super) fn encode(command: &Command) -> Option<Bytes> {
     put_head(5, txn, &mut out);
     put_head(number, op, &mut out);
     put_bytes(1, path.as_bytes(), &mut out);
-    put_bytes(2, data, &mut out);
-    if let Some((number, value)) = last {
+    if let Some(data) = data {
+        put_head(2, data.len(), &mut out);
+        out.put_slice(data);
+    }
+    for (number, value) in last() {
         out.put_u8(number << 3);
         encode_varint(value, &mut out);
     }
+    put_number(7, zookeeper, &mut out);
     Some(out.freeze())
 }
 
@@ -85,10 +96,12 @@ fn put_number(number: u8, value: u64, out: &mut BytesMut) {
 }
 
 fn bytes_len(bytes: &[u8]) -> usize {
-    match bytes.len() {
-        0 => 0,
-        length => 1 + encoded_len_varint(length as u64) + length,
-    }
+    if bytes.is_empty() { 0 } else { present_len(bytes) }
+}
+
+/// Of bytes that are written though there are none.
+fn present_len(bytes: &[u8]) -> usize {
+    1 + encoded_len_varint(bytes.len() as u64) + bytes.len()
 }
 
 fn number_len(value: u64) -> usize {
@@ -104,36 +117,41 @@ pub(super) fn session_txn(record: &Bytes) -> Option<Command> {
     let (epoch, seq, acked) = (it.number(2), it.number(3), it.number(4));
     let mut txn = Fields::new(it.bytes(5)?);
     it.end()?;
-    let op = op(record, &mut txn)?;
+    let body = Body::One(step(record, &mut txn)?);
+    let zookeeper = txn.flag(7)?;
     txn.end()?;
-    let txn = Txn::new(op);
+    let txn = Txn::with_body(body);
+    let txn = if zookeeper { txn.for_zookeeper() } else { txn };
     Some(Command::SessionTxn { session, epoch, seq, acked, txn })
 }
 
-fn op(record: &Bytes, txn: &mut Fields<'_>) -> Option<Op> {
+fn step(record: &Bytes, txn: &mut Fields<'_>) -> Option<Step> {
     if let Some(create) = txn.bytes(2) {
         let mut it = Fields::new(create);
-        let (path, data) = (it.bytes(1)?, it.bytes(2).unwrap_or_default());
+        let (path, data) = (it.bytes(1)?, it.bytes(2));
         let mode = mode_from_code(u32::try_from(it.number(3)).ok()?, 0, None)?;
+        let acl = it.flag(7)?.then(Acl::open);
         it.end()?;
         let path = match mode.is_sequential() {
             true => PathPrefix::from_bytes(path).ok()?,
             false => Path::from_bytes(path).ok()?.into(),
         };
-        return Some(Op::Create { path, data: record.slice_ref(data), mode, acl: None });
+        let (null, data) = (data.is_none(), record.slice_ref(data.unwrap_or_default()));
+        return Some(Step { op: Op::Create { path, data, mode, acl }, null });
     }
     if let Some(set) = txn.bytes(3) {
         let mut it = Fields::new(set);
-        let (path, data) = (it.bytes(1)?, it.bytes(2).unwrap_or_default());
+        let (path, data) = (it.bytes(1)?, it.bytes(2));
         let version = it.maybe_number(3);
         it.end()?;
         let path = Path::from_bytes(path).ok()?;
-        return Some(Op::Set { path, data: record.slice_ref(data), version });
+        let (null, data) = (data.is_none(), record.slice_ref(data.unwrap_or_default()));
+        return Some(Step { op: Op::Set { path, data, version }, null });
     }
     let mut it = Fields::new(txn.bytes(4)?);
     let (path, version) = (it.bytes(1)?, it.maybe_number(2));
     it.end()?;
-    Some(Op::Delete { path: Path::from_bytes(path).ok()?, version })
+    Some(Op::Delete { path: Path::from_bytes(path).ok()?, version }.into())
 }
 
 /// The fields of one record, taken in ascending order of their numbers, all below 16.
@@ -167,6 +185,14 @@ impl<'a> Fields<'a> {
     /// The number in field `number`, or 0: that is not written.
     fn number(&mut self, number: u8) -> u64 {
         self.maybe_number(number).unwrap_or(0)
+    }
+
+    /// What field `number` says, as its encoder writes it: true, or not at all.
+    fn flag(&mut self, number: u8) -> Option<bool> {
+        match self.maybe_number(number) {
+            None => Some(false),
+            Some(value) => (value == 1).then_some(true),
+        }
     }
 
     /// Nothing follows.
@@ -208,6 +234,10 @@ mod tests {
 
     fn record(op: Op, guards: &[Guard], numbers: [u64; 4]) -> Bytes {
         let txn = guards.iter().fold(Txn::new(op), |txn, guard| txn.guard(guard.clone()));
+        record_of(txn, numbers)
+    }
+
+    fn record_of(txn: Txn, numbers: [u64; 4]) -> Bytes {
         let [id, epoch, seq, acked] = numbers;
         let session = SessionId::new(id).expect("valid");
         let command = Command::SessionTxn { session, epoch, seq, acked, txn };
@@ -229,12 +259,18 @@ mod tests {
                 path: prefix,
                 data: Bytes::new(),
                 mode: CreateMode::PersistentSequential,
-                acl: None,
+                acl: Some(Acl::open()),
             },
         ];
         let numbers = [[1, 1, 1, 0], [(1 << 56) - 1, 1 << 40, (1 << 62) + 5, 77]];
-        let each = |op: &Op| numbers.map(|numbers| record(op.clone(), &[], numbers));
-        ops.iter().flat_map(each).collect()
+        let txns = ops.into_iter().flat_map(|op| {
+            let null =
+                matches!(&op, Op::Set { data, .. } | Op::Create { data, .. } if data.is_empty());
+            let null = null.then(|| Body::One(Step { op: op.clone(), null: true }));
+            let plain = [Txn::new(op)].into_iter().chain(null.map(Txn::with_body));
+            plain.flat_map(|txn| [txn.clone(), txn.for_zookeeper()])
+        });
+        txns.flat_map(|txn| numbers.map(|numbers| record_of(txn.clone(), numbers))).collect()
     }
 
     #[test]
@@ -260,7 +296,7 @@ mod tests {
                 path: path().into(),
                 data: Bytes::new(),
                 mode: CreateMode::Persistent,
-                acl: Some(Acl::open()),
+                acl: Some(Acl::creator()),
             },
             Op::Get { path: path() },
             Op::DeleteTree { path: path() },

@@ -13,7 +13,10 @@ use super::{
 use crate::{
     config::TXN_OPS_MAX,
     id::{LeaseId, Zxid},
-    op::{Body, Check, Children, CreateMode, Field, Guard, Lifetime, List, Op, Relation, Txn},
+    op::{
+        Acl, Body, Check, Children, CreateMode, Field, Guard, Lifetime, List, Op, Relation, Step,
+        Txn,
+    },
     path::{Path, PathPrefix},
     proto::{self, op_record, txn_record},
     record::put_delimited,
@@ -26,18 +29,19 @@ pub(super) fn txn_to_record(txn: &Txn) -> proto::TxnRecord {
         put_delimited(&mut guards, &guard_to_record(guard));
     }
     let op = match txn.body() {
-        Body::One(op) => match op_to_record(op) {
+        Body::One(step) => match step_to_record(step) {
             op_record::Kind::Create(it) => txn_record::Op::Create(it),
             op_record::Kind::Set(it) => txn_record::Op::Set(it),
             op_record::Kind::Delete(it) => txn_record::Op::Delete(it),
             other => txn_record::Op::Other(proto::OpRecord { kind: Some(other) }),
         },
         Body::Many { then, otherwise } => txn_record::Op::Branches(proto::BranchesRecord {
-            then: ops_to_bytes(then),
-            otherwise: otherwise.as_deref().map(ops_to_bytes),
+            then: steps_to_bytes(then),
+            otherwise: otherwise.as_deref().map(steps_to_bytes),
         }),
     };
-    proto::TxnRecord { guards: guards.freeze(), op: Some(op) }
+    let zookeeper = txn.is_for_zookeeper();
+    proto::TxnRecord { guards: guards.freeze(), op: Some(op), zookeeper }
 }
 
 pub(super) fn txn_from_record(record: Option<proto::TxnRecord>) -> Result<Txn, CommandError> {
@@ -45,22 +49,25 @@ pub(super) fn txn_from_record(record: Option<proto::TxnRecord>) -> Result<Txn, C
     let record = record.ok_or(CommandError::Field("txn"))?;
     let body = match record.op.ok_or(CommandError::UnknownKind)? {
         Record::Create(it) => Body::One(create(it)?),
-        Record::Set(it) => Body::One(op_from_record(op_record::Kind::Set(it))?),
-        Record::Delete(it) => Body::One(op_from_record(op_record::Kind::Delete(it))?),
+        Record::Set(it) => Body::One(set(it)?),
+        Record::Delete(it) => Body::One(step_from_record(op_record::Kind::Delete(it))?),
         Record::Other(it) => match it.kind.ok_or(CommandError::UnknownKind)? {
             // There is one way to write each transaction.
             op_record::Kind::Create(_) | op_record::Kind::Set(_) | op_record::Kind::Delete(_) => {
                 return Err(CommandError::Field("op"));
             }
-            other => Body::One(op_from_record(other)?),
+            other => Body::One(step_from_record(other)?),
         },
         Record::Branches(it) => {
-            let then = ops_from_bytes(it.then, 0)?;
-            let otherwise = it.otherwise.map(|bytes| ops_from_bytes(bytes, then.len()));
+            let then = steps_from_bytes(it.then, 0)?;
+            let otherwise = it.otherwise.map(|bytes| steps_from_bytes(bytes, then.len()));
             Body::Many { then, otherwise: otherwise.transpose()? }
         }
     };
     let mut txn = Txn::with_body(body);
+    if record.zookeeper {
+        txn = txn.for_zookeeper();
+    }
     let mut guards = record.guards;
     while guards.has_remaining() {
         if txn.guards().len() == Txn::GUARDS_MAX {
@@ -73,44 +80,45 @@ pub(super) fn txn_from_record(record: Option<proto::TxnRecord>) -> Result<Txn, C
     Ok(txn)
 }
 
-fn ops_to_bytes(ops: &[Op]) -> Bytes {
+fn steps_to_bytes(steps: &[Step]) -> Bytes {
     let mut out = BytesMut::new();
-    for op in ops {
-        put_delimited(&mut out, &proto::OpRecord { kind: Some(op_to_record(op)) });
+    for step in steps {
+        put_delimited(&mut out, &proto::OpRecord { kind: Some(step_to_record(step)) });
     }
     out.freeze()
 }
 
-fn ops_from_bytes(mut bytes: Bytes, before: usize) -> Result<Vec<Op>, CommandError> {
-    let mut ops = Vec::new();
+fn steps_from_bytes(mut bytes: Bytes, before: usize) -> Result<Vec<Step>, CommandError> {
+    let mut steps = Vec::new();
     while bytes.has_remaining() {
-        if (before + ops.len()) as u64 == TXN_OPS_MAX {
+        if (before + steps.len()) as u64 == TXN_OPS_MAX {
             return Err(CommandError::Field("operations"));
         }
         let record = proto::OpRecord::decode_length_delimited(&mut bytes)
             .map_err(|_| CommandError::Malformed("operation"))?;
-        ops.push(op_from_record(record.kind.ok_or(CommandError::UnknownKind)?)?);
+        steps.push(step_from_record(record.kind.ok_or(CommandError::UnknownKind)?)?);
     }
-    Ok(ops)
+    Ok(steps)
 }
 
-fn op_to_record(op: &Op) -> op_record::Kind {
+fn step_to_record(step: &Step) -> op_record::Kind {
     use op_record::Kind as Record;
-    match op {
+    match &step.op {
         Op::Create { path, data, mode, acl } => Record::Create(proto::CreateRecord {
             path: text(path.as_str()),
-            data: data.clone(),
+            data: step.given(data).cloned(),
             mode: mode_code(*mode),
             ttl_ms: match mode.lifetime() {
                 Lifetime::Ttl(ttl) => u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX),
                 Lifetime::Unlimited | Lifetime::Container => 0,
             },
-            acl: acl.as_ref().map(acl_to_bytes).unwrap_or_default(),
+            acl: acl.as_ref().filter(|it| !it.is_open()).map(acl_to_bytes).unwrap_or_default(),
             lease: mode.lease().map_or(0, LeaseId::as_u64),
+            open: acl.as_ref().is_some_and(Acl::is_open),
         }),
         Op::Set { path, data, version } => Record::Set(proto::SetRecord {
             path: text(path.as_str()),
-            data: data.clone(),
+            data: step.given(data).cloned(),
             version: *version,
         }),
         Op::Delete { path, version } => {
@@ -148,11 +156,11 @@ fn op_to_record(op: &Op) -> op_record::Kind {
     }
 }
 
-fn op_from_record(record: op_record::Kind) -> Result<Op, CommandError> {
+fn step_from_record(record: op_record::Kind) -> Result<Step, CommandError> {
     use op_record::Kind as Record;
-    Ok(match record {
-        Record::Create(it) => create(it)?,
-        Record::Set(it) => Op::Set { path: path(&it.path)?, data: it.data, version: it.version },
+    Ok(Step::from(match record {
+        Record::Create(it) => return create(it),
+        Record::Set(it) => return set(it),
         Record::Delete(it) => Op::Delete { path: path(&it.path)?, version: it.version },
         Record::DeleteTree(it) => Op::DeleteTree { path: path(&it)? },
         Record::Check(it) => Op::Check(guard_from_record(it)?),
@@ -182,10 +190,10 @@ fn op_from_record(record: op_record::Kind) -> Result<Op, CommandError> {
         }
         Record::Grant(ttl_us) => Op::Grant { ttl: Duration::from_micros(ttl_us) },
         Record::Revoke(id) => Op::Revoke { lease: lease(id)? },
-    })
+    }))
 }
 
-fn create(it: proto::CreateRecord) -> Result<Op, CommandError> {
+fn create(it: proto::CreateRecord) -> Result<Step, CommandError> {
     let lease = (it.lease != 0).then(|| lease(it.lease)).transpose()?;
     let mode = mode_from_code(it.mode, it.ttl_ms, lease).ok_or(CommandError::UnknownKind)?;
     let path = if mode.is_sequential() {
@@ -193,8 +201,19 @@ fn create(it: proto::CreateRecord) -> Result<Op, CommandError> {
     } else {
         path(&it.path)?.into()
     };
-    let acl = (!it.acl.is_empty()).then(|| acl_from_bytes(it.acl)).transpose()?;
-    Ok(Op::Create { path, data: it.data, mode, acl })
+    let listed = (!it.acl.is_empty()).then(|| acl_from_bytes(it.acl)).transpose()?;
+    let acl = match (listed, it.open) {
+        // There is one way to write the open one.
+        (Some(acl), open) if open || acl.is_open() => return Err(CommandError::Field("acl")),
+        (listed, open) => listed.or_else(|| open.then(Acl::open)),
+    };
+    let (null, data) = (it.data.is_none(), it.data.unwrap_or_default());
+    Ok(Step { op: Op::Create { path, data, mode, acl }, null })
+}
+
+fn set(it: proto::SetRecord) -> Result<Step, CommandError> {
+    let (null, data) = (it.data.is_none(), it.data.unwrap_or_default());
+    Ok(Step { op: Op::Set { path: path(&it.path)?, data, version: it.version }, null })
 }
 
 pub(super) fn mode_code(mode: CreateMode) -> u32 {
@@ -353,7 +372,7 @@ mod tests {
             CreateMode::Leased(LeaseId::new(9).unwrap()),
             CreateMode::SequentialLeased(LeaseId::new((1 << 56) - 1).unwrap()),
         ] {
-            for acl in [None, Some(Acl::creator())] {
+            for acl in [None, Some(Acl::creator()), Some(Acl::open())] {
                 let (path, data) = (path().into(), data.clone());
                 ops.push(Op::Create { path, data, mode, acl });
             }
@@ -369,6 +388,22 @@ mod tests {
             }
         }
         ops
+    }
+
+    /// What brings no data, not even empty data.
+    fn nulls() -> Vec<Txn> {
+        let (data, mode) = (Bytes::new(), CreateMode::Persistent);
+        let create = Op::Create {
+            path: path("/a").into(),
+            data: data.clone(),
+            mode,
+            acl: Some(Acl::open()),
+        };
+        let ops = [create, Op::Set { path: path("/a"), data, version: Some(2) }];
+        let steps = ops.map(|op| Step { op, null: true });
+        let many = Body::Many { then: steps.to_vec(), otherwise: None };
+        let one = steps.into_iter().map(Body::One);
+        one.chain([many]).map(Txn::with_body).collect()
     }
 
     fn guards() -> Vec<Guard> {
@@ -395,6 +430,8 @@ mod tests {
         txns.push(Txn::all([]).or_else([]));
         txns.push(Txn::all(all.clone()).or_else(all));
         txns.push(guards().into_iter().fold(Txn::all([]), Txn::guard));
+        txns.extend(nulls());
+        txns.extend(txns.clone().into_iter().map(Txn::for_zookeeper));
         for txn in txns {
             assert_eq!(txn_from_record(Some(txn_to_record(&txn))), Ok(txn));
         }
@@ -403,25 +440,32 @@ mod tests {
     /// What a later release may add is named as such; what no release writes is refused.
     #[test]
     fn unknown_and_impossible_operations_are_told_apart() {
-        let record = |kind| proto::TxnRecord { guards: Bytes::new(), op: kind };
+        let record = |op| proto::TxnRecord { op, ..proto::TxnRecord::default() };
         assert_eq!(txn_from_record(Some(record(None))), Err(CommandError::UnknownKind));
         let other = |kind| record(Some(txn_record::Op::Other(proto::OpRecord { kind })));
         assert_eq!(txn_from_record(Some(other(None))), Err(CommandError::UnknownKind));
         // A second way to write what has a first one.
-        let delete = op_to_record(&Op::Delete { path: path("/a"), version: None });
+        let delete = step_to_record(&Op::Delete { path: path("/a"), version: None }.into());
         let refused = txn_from_record(Some(other(Some(delete))));
         assert_eq!(refused, Err(CommandError::Field("op")));
         let create = proto::CreateRecord { path: "/a".into(), mode: 9, ..Default::default() };
         let later = other(Some(op_record::Kind::Create(create)));
         assert!(txn_from_record(Some(later)).is_err());
-        let op = Op::Exists { path: path("/a") };
-        let many = vec![op; TXN_OPS_MAX as usize];
-        let bytes = ops_to_bytes(&many);
-        assert!(ops_from_bytes(bytes.clone(), 0).is_ok());
-        assert_eq!(ops_from_bytes(bytes, 1), Err(CommandError::Field("operations")));
+        let step = Step::from(Op::Exists { path: path("/a") });
+        let many = vec![step; TXN_OPS_MAX as usize];
+        let bytes = steps_to_bytes(&many);
+        assert!(steps_from_bytes(bytes.clone(), 0).is_ok());
+        assert_eq!(steps_from_bytes(bytes, 1), Err(CommandError::Field("operations")));
         let ttl = proto::CreateRecord { path: "/a".into(), ttl_ms: 1, ..Default::default() };
         let ttl = record(Some(txn_record::Op::Create(ttl)));
         assert_eq!(txn_from_record(Some(ttl)), Err(CommandError::UnknownKind));
+        // A second way to write the list that is open, and one beside it.
+        for (open, acl) in [(false, Acl::open()), (true, Acl::open()), (true, Acl::creator())] {
+            let acl = acl_to_bytes(&acl);
+            let listed = proto::CreateRecord { path: "/a".into(), acl, open, ..Default::default() };
+            let listed = record(Some(txn_record::Op::Create(listed)));
+            assert_eq!(txn_from_record(Some(listed)), Err(CommandError::Field("acl")));
+        }
         // A lease where there is none, none where there is one, and one that cannot be.
         for (mode, lease, error) in [
             (1, 7, CommandError::UnknownKind),

@@ -41,6 +41,11 @@ impl<'a> Lists<'a> {
         Self { by_path }
     }
 
+    /// The last change of a node, if there are lists among all of them.
+    pub(super) fn last(&self, path: &str) -> Option<&'a Change> {
+        self.by_path.get(path)?.last().copied()
+    }
+
     /// How much somebody may learn of a change, as far as the lists of its transaction say.
     pub(super) fn allow(&self, it: &Change, who: &Identities) -> Option<Detail> {
         let may_read =
@@ -287,6 +292,8 @@ pub(super) fn special_of(
 ) -> Result<Option<Arc<Special>>, OpError> {
     let acl = match acl {
         None => parent.kept_acl().cloned(),
+        // As nearly every client of ZooKeeper says.
+        Some(acl) if acl.is_open() => None,
         Some(acl) => {
             let resolved = acl.resolve(who);
             let acl = resolved.ok_or_else(|| OpError::InvalidAcl { path: path.clone() })?;

@@ -113,10 +113,13 @@ pub(super) fn of_path(path: &str) -> u64 {
     hash.end()
 }
 
-pub(super) fn of_data(path: u64, data: &[u8]) -> u64 {
+/// Null data is no bytes, not even their number.
+pub(super) fn of_data(path: u64, data: Option<&[u8]>) -> u64 {
     let mut hash = Hash::new(Kind::Data);
     hash.word(path);
-    hash.bytes(data);
+    if let Some(data) = data {
+        hash.bytes(data);
+    }
     hash.end()
 }
 
@@ -317,7 +320,8 @@ impl Hash {
             self.word(word);
         }
         self.lifetime(it.lifetime);
-        self.word(it.data_length);
+        // No data is so long.
+        self.word(if it.null { u64::MAX } else { it.data_length });
         self.word(it.children);
     }
 

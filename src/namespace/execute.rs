@@ -10,12 +10,13 @@ use crate::{
         Frozen, Namespace,
         access::Actor,
         history::Change,
+        numbering::Numbering,
         session::{in_txn_bytes, outcome_bytes},
         tree::{New, Stamp, Tree, Znode},
     },
     op::{
         Acl, Body, Check, CreateMode, Field, Guard, Identities, LimitName, Op, OpError, Outcome,
-        Rights, Stat, Txn,
+        Rights, Stat, Step, Txn,
     },
     path::PathPrefix,
     time::as_micros,
@@ -27,12 +28,12 @@ impl Namespace {
         if let Some((limit, value, max)) = txn.excess(&self.state.parameters) {
             return Err(OpError::Limit { limit, value, max });
         }
-        let failed = failed_guard(&self.state.tree, txn.guards(), &actor.who)?;
+        let failed = failed_guard(&self.state.tree, txn, &actor.who)?;
         let (then, otherwise) = match txn.body() {
-            Body::One(op) => {
+            Body::One(step) => {
                 failed.map_or(Ok(()), Err)?;
-                let mut run = Run::new(self, actor);
-                let outcome = run.step(op)?;
+                let mut run = Run::new(self, (actor, txn.is_for_zookeeper()));
+                let outcome = run.step(step)?;
                 check_results(&run.state.parameters, &outcome)?;
                 run.commit();
                 return Ok(outcome);
@@ -40,7 +41,7 @@ impl Namespace {
             Body::Many { then, otherwise } => (then, otherwise),
         };
         let held = failed.is_none();
-        let ops = match (failed, otherwise) {
+        let steps = match (failed, otherwise) {
             (None, _) => then,
             (Some(_), Some(otherwise)) => otherwise,
             (Some(error), None) => return Err(error),
@@ -51,7 +52,7 @@ impl Namespace {
         let all_powerful = || Actor { session: actor.session, who: Identities::superuser() };
         let all_powerful = Mutant::RightsOnlyAlone.active().then(all_powerful);
         let actor = all_powerful.as_ref().unwrap_or(actor);
-        let result = Run::new(self, actor).all(ops, held);
+        let result = Run::new(self, (actor, txn.is_for_zookeeper())).all(steps, held);
         if result.is_err() && !Mutant::RefusedStays.active() {
             // Rather than to keep the tree as it was, for then each change copies what it changes.
             for change in self.changes.drain(changes..).rev() {
@@ -71,6 +72,8 @@ struct Run<'a> {
     changes: &'a mut Vec<Change>,
     lists_replaced: &'a mut Zxid,
     actor: &'a Actor,
+    /// Counters are 32 bits wide.
+    zookeeper: bool,
     at: Stamp,
     /// Nodes that may still be removed as subtrees, or counted: a bound of all operations together.
     nodes_left: u64,
@@ -79,19 +82,20 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(namespace: &'a mut Namespace, actor: &'a Actor) -> Self {
+    fn new(namespace: &'a mut Namespace, (actor, zookeeper): (&'a Actor, bool)) -> Self {
         let at = namespace.stamp();
         let Namespace { state, changes, lists_replaced } = namespace;
         let nodes_left = state.parameters.subtree_nodes_max;
-        Self { state, changes, lists_replaced, actor, at, nodes_left, wrote: false }
+        let wrote = false;
+        Self { state, changes, lists_replaced, actor, zookeeper, at, nodes_left, wrote }
     }
 
     /// All operations; after an error, what those before did is still there.
-    fn all(mut self, ops: &[Op], held: bool) -> Result<Outcome, OpError> {
-        let mut results = Vec::with_capacity(ops.len());
+    fn all(mut self, steps: &[Step], held: bool) -> Result<Outcome, OpError> {
+        let mut results = Vec::with_capacity(steps.len());
         let (mut value, max) = (0, results_bytes_max(&self.state.parameters));
-        for (index, op) in (0..).zip(ops) {
-            let result = self.step(op);
+        for (index, step) in (0..).zip(steps) {
+            let result = self.step(step);
             let result =
                 result.map_err(|cause| OpError::InTxn { index, cause: Box::new(cause) })?;
             // At once: what a page of each operation takes is beyond any bound.
@@ -106,16 +110,21 @@ impl<'a> Run<'a> {
     }
 
     /// One operation; if it fails, it has changed nothing.
-    fn step(&mut self, op: &Op) -> Result<Outcome, OpError> {
+    fn step(&mut self, step: &Step) -> Result<Outcome, OpError> {
+        let version = self.version(&step.op);
         let (state, who) = (&mut *self.state, &self.actor.who);
-        match op {
-            Op::Create { path, data, mode, acl } => self.create(path, data, *mode, acl.as_ref()),
-            Op::Set { path, data, version } => {
-                let set = state.tree.set(path.clone(), data, *version, who, self.at)?;
+        match &step.op {
+            Op::Create { path, data, mode, acl } => {
+                let data = step.given(data).map(|data| &data[..]);
+                self.create(path, data, *mode, acl.as_ref())
+            }
+            Op::Set { path, data, .. } => {
+                let data = step.given(data).map(|data| &data[..]);
+                let set = state.tree.set(path.clone(), data, version, who, self.at)?;
                 Ok(self.changed(set))
             }
-            Op::Delete { path, version } => {
-                let deleted = state.tree.delete(path, *version, who, self.at)?;
+            Op::Delete { path, .. } => {
+                let deleted = state.tree.delete(path, version, who, self.at)?;
                 self.disown(&deleted.1);
                 Ok(self.changed(deleted))
             }
@@ -131,8 +140,8 @@ impl<'a> Run<'a> {
                 }
                 Ok(outcome)
             }
-            Op::SetAcl { path, acl, version } => {
-                let set = state.tree.set_acl(path, acl, *version, who, self.at)?;
+            Op::SetAcl { path, acl, .. } => {
+                let set = state.tree.set_acl(path, acl, version, who, self.at)?;
                 *self.lists_replaced = self.at.zxid;
                 Ok(self.changed(set))
             }
@@ -145,15 +154,18 @@ impl<'a> Run<'a> {
                 if let Some(metered) = self.state.tree.metered(path.as_str()).filter(|_| counts) {
                     self.nodes_left = self.nodes_left.saturating_sub(metered.usage.nodes);
                 }
-                Ok(self.changed(set))
+                if let Some(change) = set {
+                    self.changed((Outcome::QuotaSet, change));
+                }
+                Ok(Outcome::QuotaSet)
             }
-            Op::Check(guard) => match holds(&state.tree, guard, who)? {
+            Op::Check(guard) => match holds(&state.tree, guard, (who, self.zookeeper))? {
                 true => Ok(Outcome::Checked),
                 false => Err(OpError::GuardFailed { index: 0, path: guard.path.clone() }),
             },
             Op::Get { path } => {
                 let znode = state.tree.readable(path, who)?;
-                Ok(Outcome::Node { data: znode.data.clone(), stat: znode.stat() })
+                Ok(Outcome::Node { data: znode.shared_data(), stat: znode.stat() })
             }
             Op::Exists { path } => state.tree.stat(path, who).map(Outcome::Exists),
             Op::List(list) => {
@@ -166,6 +178,26 @@ impl<'a> Run<'a> {
                 Ok(Outcome::Acl { acl, stat })
             }
         }
+    }
+
+    /// The version that the node must be at, as wide as it is kept: whoever sees the lower half of
+    /// it means all of it.
+    fn version(&self, op: &Op) -> Option<u64> {
+        let (path, asked) = match op {
+            Op::Set { path, version, .. }
+            | Op::Delete { path, version }
+            | Op::SetAcl { path, version, .. } => (path, (*version)?),
+            _ => return None,
+        };
+        if !self.zookeeper {
+            return Some(asked);
+        }
+        let znode = self.state.tree.get(path.as_str());
+        let own = znode.map(|znode| match op {
+            Op::SetAcl { .. } => znode.aversion(),
+            _ => znode.version,
+        });
+        own.filter(|&own| narrow(own) == narrow(asked)).or(Some(asked))
     }
 
     /// The bound is that of the transaction, whatever is left of it.
@@ -182,7 +214,7 @@ impl<'a> Run<'a> {
     fn create(
         &mut self,
         prefix: &PathPrefix,
-        data: &[u8],
+        data: Option<&[u8]>,
         mode: CreateMode,
         acl: Option<&Acl>,
     ) -> Result<Outcome, OpError> {
@@ -196,8 +228,10 @@ impl<'a> Run<'a> {
         if nodes > max {
             return Err(OpError::Limit { limit: LimitName::Nodes, value: nodes, max });
         }
-        let (sequential, lifetime) = (mode.is_sequential(), mode.lifetime());
-        let new = New { prefix, sequential, data, owner, lifetime, acl };
+        let numbering = if self.zookeeper { Numbering::Signed } else { Numbering::Free };
+        let numbering = Some(numbering).filter(|_| mode.is_sequential());
+        let lifetime = mode.lifetime();
+        let new = New { prefix, numbering, data, owner, lifetime, acl };
         let created = self.state.tree.create(&new, &self.actor.who, self.at)?;
         if let Some(owner) = owner {
             self.state.sessions.own(owner, created.1.path.shared());
@@ -255,32 +289,38 @@ impl<'a> Run<'a> {
 }
 
 /// The error of the first guard that does not hold; one that may not be asked is refused.
-fn failed_guard(
-    tree: &Tree,
-    guards: &[Guard],
-    who: &Identities,
-) -> Result<Option<OpError>, OpError> {
-    for (index, guard) in (0..).zip(guards) {
-        if !holds(tree, guard, who)? && !Mutant::GuardIgnored.active() {
+fn failed_guard(tree: &Tree, txn: &Txn, who: &Identities) -> Result<Option<OpError>, OpError> {
+    for (index, guard) in (0..).zip(txn.guards()) {
+        if !holds(tree, guard, (who, txn.is_for_zookeeper()))? && !Mutant::GuardIgnored.active() {
             return Ok(Some(OpError::GuardFailed { index, path: guard.path.clone() }));
         }
     }
     Ok(None)
 }
 
-fn holds(tree: &Tree, guard: &Guard, who: &Identities) -> Result<bool, OpError> {
+fn holds(
+    tree: &Tree,
+    guard: &Guard,
+    (who, zookeeper): (&Identities, bool),
+) -> Result<bool, OpError> {
     let Some(znode) = tree.get(guard.path.as_str()) else {
         return Ok(guard.check == Check::Exists(false));
     };
     znode.require(guard.path.as_str(), who, Rights::READ)?;
     Ok(match &guard.check {
         Check::Exists(exists) => *exists,
+        Check::Version(version) if zookeeper => narrow(znode.version) == narrow(*version),
         Check::Version(version) => znode.version == *version,
         Check::Czxid(czxid) => znode.czxid == *czxid,
         Check::Owner(owner) => znode.owner == Some(*owner),
         Check::Compare { field, is, to } => is.holds(&number(&znode.stat(), *field), to),
-        Check::Value { is, to } => is.holds(&znode.data[..], &to[..]),
+        Check::Value { is, to } => is.holds(znode.data(), &to[..]),
     })
+}
+
+/// A counter as ZooKeeper's clients see it.
+fn narrow(counter: u64) -> u32 {
+    counter as u32
 }
 
 fn number(stat: &Stat, field: Field) -> u64 {

@@ -63,7 +63,7 @@ impl Change {
         let value = self.after.as_ref().or(self.before.as_ref())?;
         let content = |value: &Arc<Value>| {
             let stat = value.stat(self.listing, self.children);
-            Box::new(Content { data: value.data.clone(), stat })
+            Box::new(Content { data: value.shared_data(), stat })
         };
         let [with_before, with_after] = match detail {
             Detail::Path => [false, false],
@@ -78,6 +78,7 @@ impl Change {
             before: self.before.as_ref().filter(|_| with_before).map(content),
             after: self.after.as_ref().filter(|_| with_after).map(content),
             acl: None,
+            acl_above: None,
         })
     }
 
@@ -90,7 +91,7 @@ impl Change {
     fn weight(&self) -> u64 {
         let before = self.before.as_ref().map_or(0, |value| {
             let acl = value.kept_acl().map_or(0, KeptAcl::bytes);
-            VALUE_BYTES + (value.data.len() + acl) as u64
+            VALUE_BYTES + (value.data().len() + acl) as u64
         });
         CHANGE_BYTES + self.path.as_str().len() as u64 + before
     }

@@ -62,7 +62,7 @@ impl Tree {
             Children::Ephemeral => readable && owned,
         };
         child.stat = (list.with_stat && readable).then(|| znode.stat());
-        child.data = (list.with_data && readable).then(|| znode.data.clone());
+        child.data = (list.with_data && readable).then(|| znode.shared_data());
         wanted.then_some(child)
     }
 }

@@ -15,6 +15,7 @@ mod execute;
 mod history;
 mod lease;
 mod list;
+mod numbering;
 mod past;
 mod quota;
 mod record;
@@ -50,7 +51,7 @@ use crate::{
     config::Parameters,
     id::{LeaseId, Lineage, Origin, SecretHash, SessionId, Zxid},
     mutant::Mutant,
-    op::{Detail, Identities, LimitName, OpError, Outcome, Reply, Txn},
+    op::{Acl, Detail, Identities, LimitName, OpError, Outcome, Reply, Txn},
     path::Path,
 };
 
@@ -194,6 +195,16 @@ impl Namespace {
         let then = lists.allow(it, who)?;
         // Most changes are told at once: a node's list is what it was then.
         (it.zxid > self.lists_replaced || self.state.tree.shows(it, who)).then_some(then)
+    }
+
+    /// The list of the parent of a change's node; of one that has gone with its child, the last.
+    /// Without one, everything is granted to everybody.
+    pub(crate) fn acl_above<'a>(&'a self, lists: &Lists<'a>, it: &Change) -> Option<&'a Acl> {
+        let above = it.path.parent_str()?;
+        match self.state.tree.get(above) {
+            Some(znode) => znode.acl(),
+            None => lists.last(above)?.acl(),
+        }
     }
 
     /// Who a session is, as the attachment in force has it.

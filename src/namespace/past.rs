@@ -180,7 +180,7 @@ impl Iterator for Diff {
             let (before, after) = (before.map(|it| it.0), after.map(|it| it.0));
             if let Some(kind) = kind(before.map(|it| &it.value), after.map(|it| &it.value)) {
                 let content =
-                    |znode: &Znode| Content { data: znode.data.clone(), stat: znode.stat() };
+                    |znode: &Znode| Content { data: znode.shared_data(), stat: znode.stat() };
                 let (before, after) = (before.map(content), after.map(content));
                 return Some(Difference { path, kind, before, after });
             }

@@ -13,7 +13,7 @@ use crate::{
         history::{Change, Parent},
         tree::{Listing, Stamp, Tree, parent},
     },
-    op::{Identities, LimitName, OpError, Outcome, Quota, Rights, Usage},
+    op::{Identities, LimitName, OpError, Quota, Rights, Usage},
     path::Path,
 };
 
@@ -25,19 +25,25 @@ pub(super) struct Metered {
 }
 
 impl Tree {
-    /// Sets or takes away a quota; counts what is there, at most `max` nodes.
+    /// Sets or takes away a quota; counts what is there, at most `max` nodes. Where there is no
+    /// node there is no quota to take away, and no change.
     pub(super) fn set_quota(
         &mut self,
         path: &Path,
         quota: Option<Quota>,
         max: u64,
         (who, at): (&Identities, Stamp),
-    ) -> Result<(Outcome, Change), OpError> {
-        self.existing(path)?;
+    ) -> Result<Option<Change>, OpError> {
+        if quota.is_some() {
+            self.existing(path)?;
+        }
         // Whom a subtree is granted to does not set its bounds.
         let above = parent(path.as_str()).unwrap_or("/");
         if let Some(znode) = self.get(above) {
             znode.require(above, who, Rights::ADMIN)?;
+        }
+        if self.get(path.as_str()).is_none() {
+            return Ok(None);
         }
         let metered = match (quota, self.quotas.get(path.as_str())) {
             (None, _) => None,
@@ -62,7 +68,7 @@ impl Tree {
             hash: 0,
         };
         let hash = digest::of_path(path.as_str());
-        Ok((Outcome::QuotaSet, change.hashed(hash, [0, 0])))
+        Ok(Some(change.hashed(hash, [0, 0])))
     }
 
     /// Puts a quota in the place of the one before, which it gives.
@@ -176,7 +182,7 @@ impl Tree {
                 break;
             }
             usage.nodes += 1;
-            usage.bytes += znode.data.len() as u64;
+            usage.bytes += znode.data().len() as u64;
             if usage.nodes > max {
                 let (limit, value) = (LimitName::SubtreeNodes, usage.nodes);
                 return Err(OpError::Limit { limit, value, max });

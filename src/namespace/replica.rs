@@ -52,7 +52,7 @@ impl Replica {
     pub fn set_in_tree(&mut self, path: Path, data: &[u8]) -> bool {
         let state = &mut self.namespace.state;
         let at = Stamp { zxid: state.zxid, wall_ms: 0, clock_us: 0 };
-        state.tree.set(path, data, None, &Identities::none(), at).is_ok()
+        state.tree.set(path, Some(data), None, &Identities::none(), at).is_ok()
     }
 
     /// Renews sessions in one entry; how many were.

@@ -26,7 +26,7 @@ use crate::{
         access::{KeptAcl, special_of},
         digest::{self, Sum},
         history::{Change, Parent},
-        limit,
+        numbering::Numbering,
         quota::{self, Metered},
     },
     op::{Acl, EventKind, Identities, Lifetime, LimitName, OpError, Outcome, Rights, Stat, Usage},
@@ -52,7 +52,8 @@ impl Tree {
     /// The root alone.
     pub(super) fn new(grace_us: u64) -> Self {
         let mut tree = Self::empty(grace_us);
-        tree.place(Arc::from("/"), Znode::default());
+        let value = Arc::new(Value { data: Some(Bytes::new()), ..Value::default() });
+        tree.place(Arc::from("/"), Znode { value, ..Znode::default() });
         tree
     }
 
@@ -69,7 +70,7 @@ impl Tree {
         }
         let hash = digest::of_path(&path);
         self.sum.add(digest::of_znode(hash, &znode));
-        self.sum.add(digest::of_data(hash, &znode.data));
+        self.sum.add(digest::of_data(hash, znode.data.as_deref()));
         self.nodes.insert(path, Arc::new(znode));
         hash
     }
@@ -83,7 +84,7 @@ impl Tree {
     ) -> Result<(Outcome, Change), OpError> {
         let prefix = new.prefix;
         let parent_path = prefix.parent_str();
-        if !new.sequential && prefix.as_str() == "/" {
+        if new.numbering.is_none() && prefix.as_str() == "/" {
             return Err(OpError::Root);
         }
         let parent =
@@ -92,22 +93,15 @@ impl Tree {
         if parent.owner.is_some() {
             return Err(OpError::NoChildrenForEphemerals { path: checked(parent_path) });
         }
-        let (path, next_sequence) = if new.sequential {
-            self.next_in_sequence(prefix, (parent.listing.next_sequence, parent.children.len()))?
-        } else {
-            // The codec refuses a prefix that is no path by itself.
-            let path = Path::new(prefix.as_str())
-                .map_err(|_| OpError::NoNode { path: checked(parent_path) })?;
-            // As in ZooKeeper, the number is that of all children that were ever made.
-            (path, parent.listing.next_sequence + 1)
-        };
+        let (path, next_sequence) = self.named(prefix, new.numbering, parent)?;
         if self.nodes.contains_key(path.as_str()) {
             return Err(OpError::NodeExists { path });
         }
         let special = special_of(parent, new.acl, new.lifetime, (&path, who), at)?;
-        self.check_quotas(parent_path, quota::node(new.data.len()), who)?;
+        let usage = quota::node(new.data.map_or(0, <[u8]>::len));
+        self.check_quotas(parent_path, usage, who)?;
         let value = Arc::new(Value {
-            data: own(new.data),
+            data: new.data.map(own),
             czxid: if Mutant::TokenReused.active() { parent.czxid } else { at.zxid },
             mzxid: at.zxid,
             ctime_ms: at.wall_ms,
@@ -131,7 +125,7 @@ impl Tree {
         let znode = Znode { value, listing: change.listing, children: OrdSet::new() };
         let stat = znode.stat();
         let hash = self.place(Arc::clone(path.shared()), znode);
-        self.count(parent_path, quota::node(new.data.len()), Usage::default());
+        self.count(parent_path, usage, Usage::default());
         self.change(parent_path, |parent| {
             parent.listing.next_sequence = next_sequence;
             parent.children.insert(Arc::clone(path.shared()));
@@ -144,7 +138,7 @@ impl Tree {
     pub(super) fn set(
         &mut self,
         path: Path,
-        data: &[u8],
+        data: Option<&[u8]>,
         version: Option<u64>,
         who: &Identities,
         at: Stamp,
@@ -154,18 +148,19 @@ impl Tree {
         let znode = self.existing(&path)?;
         znode.require(path.as_str(), who, Rights::WRITE)?;
         znode.check_version(&path, version, who)?;
-        let more = data.len().saturating_sub(znode.data.len());
+        let bytes = data.map_or(0, <[u8]>::len);
+        let more = bytes.saturating_sub(znode.data().len());
         self.check_quotas(path.as_str(), quota::data(more), who)?;
         let hash = digest::of_path(path.as_str());
-        let data_hash = digest::of_data(hash, &znode.data);
+        let data_hash = digest::of_data(hash, znode.data.as_deref());
         let changed = self.change_hashed(path.as_str(), hash, |znode| {
-            let before = znode.replace(own(data), at);
+            let before = znode.replace(data.map(own), at);
             (znode.stat(), before, Arc::clone(&znode.value), znode.listing)
         });
         let Some(((stat, before, after, listing), znode_hash)) = changed else {
             return Err(OpError::NoNode { path });
         };
-        self.count(path.as_str(), quota::data(data.len()), quota::data(before.data.len()));
+        self.count(path.as_str(), quota::data(bytes), quota::data(before.data().len()));
         self.sum.remove(data_hash);
         self.sum.add(digest::of_data(hash, data));
         let change = Change {
@@ -239,7 +234,7 @@ impl Tree {
             let above = above.map(Znode::as_parent).unwrap_or_default();
             let change = self.take_out(path, above, at);
             went.nodes += 1;
-            went.bytes += change.before.as_ref().map_or(0, |value| value.data.len() as u64);
+            went.bytes += change.before.as_ref().map_or(0, |value| value.data().len() as u64);
             change
         };
         let changes = paths.into_iter().rev().map(removed).collect();
@@ -252,7 +247,7 @@ impl Tree {
     pub(super) fn remove_leaf(&mut self, path: Arc<str>, at: Stamp) -> Change {
         let above = self.unlist(&path, at);
         let change = self.take_out(path, above, at);
-        let bytes = change.before.as_ref().map_or(0, |value| value.data.len());
+        let bytes = change.before.as_ref().map_or(0, |value| value.data().len());
         self.count(change.path.as_str(), Usage::default(), quota::node(bytes));
         change
     }
@@ -355,7 +350,7 @@ impl Tree {
     /// go on, deadlines and the sum, stays as it is.
     pub(super) fn undo(&mut self, change: &Change) {
         let path = change.path.shared();
-        let bytes = |value: &Option<Arc<Value>>| value.as_ref().map_or(0, |it| it.data.len());
+        let bytes = |value: &Option<Arc<Value>>| value.as_ref().map_or(0, |it| it.data().len());
         let (before, after) = (bytes(&change.before), bytes(&change.after));
         match (change.kind, &change.before) {
             (Some(EventKind::Created), _) => {
@@ -403,7 +398,7 @@ impl Tree {
     #[cfg(test)]
     pub(super) fn corrupt(&mut self, path: &str, data: Bytes) {
         let znode = Arc::make_mut(self.nodes.get_mut(path).expect("it is there"));
-        Arc::make_mut(&mut znode.value).data = data;
+        Arc::make_mut(&mut znode.value).data = Some(data);
     }
 
     /// Takes a node out whose children are gone, as far as itself goes; its parent, which was like
@@ -414,12 +409,13 @@ impl Tree {
             self.due.remove(&(deadline_us, Arc::clone(&path)));
         }
         let hash = digest::of_path(&path);
-        let hashes = [digest::of_znode(hash, &znode), digest::of_data(hash, &znode.data)];
+        let data_hash = digest::of_data(hash, znode.data.as_deref());
+        let hashes = [digest::of_znode(hash, &znode), data_hash];
         hashes.into_iter().for_each(|hash| self.sum.remove(hash));
         let metered = self.meter(&path, None);
         // What was below it has gone before it.
         let metered =
-            metered.map(|it| Metered { usage: quota::node(znode.data.len()), quota: it.quota });
+            metered.map(|it| Metered { usage: quota::node(znode.data().len()), quota: it.quota });
         let change = Change {
             zxid: at.zxid,
             kind: Some(EventKind::Deleted),
@@ -468,26 +464,6 @@ impl Tree {
         }
         Some((count, false))
     }
-
-    /// The next free name, and the parent's counter after it.
-    ///
-    /// The counter only grows, so no number comes twice. A number that somebody took by name is
-    /// skipped, for else it would be in the way for ever.
-    fn next_in_sequence(
-        &self,
-        prefix: &PathPrefix,
-        (mut sequence, children): (u64, usize),
-    ) -> Result<(Path, u64), OpError> {
-        // Each name that somebody made by hand is met once: the counter stays behind it.
-        for _ in 0..=children {
-            let path = numbered(prefix, sequence)?;
-            sequence += 1;
-            if !self.nodes.contains_key(path.as_str()) {
-                return Ok((path, sequence));
-            }
-        }
-        Err(OpError::NodeExists { path: numbered(prefix, sequence)? })
-    }
 }
 
 /// What a tree keeps up beside its nodes.
@@ -510,8 +486,9 @@ pub(super) struct Znode {
 /// What a node is apart from its children.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Value {
-    /// An allocation of its own, for a slice would keep a whole log entry alive.
-    pub(super) data: Bytes,
+    /// An allocation of its own, for a slice would keep a whole log entry alive; none if it is
+    /// null.
+    pub(super) data: Option<Bytes>,
     pub(super) czxid: Zxid,
     pub(super) mzxid: Zxid,
     pub(super) ctime_ms: u64,
@@ -580,7 +557,7 @@ impl Znode {
     }
 
     /// Gives the value that other data replaced.
-    fn replace(&mut self, data: Bytes, at: Stamp) -> Arc<Value> {
+    fn replace(&mut self, data: Option<Bytes>, at: Stamp) -> Arc<Value> {
         let (old, zxid) = (&*self.value, at.zxid);
         let mut value = Value {
             data,
@@ -639,6 +616,16 @@ impl Deref for Znode {
 }
 
 impl Value {
+    /// What is read of it: of null, nothing.
+    pub(super) fn data(&self) -> &[u8] {
+        self.data.as_deref().unwrap_or_default()
+    }
+
+    /// The same, shared.
+    pub(super) fn shared_data(&self) -> Bytes {
+        self.data.clone().unwrap_or_default()
+    }
+
     pub(super) fn lifetime(&self) -> Lifetime {
         self.special.as_ref().map_or(Lifetime::Unlimited, |it| it.lifetime)
     }
@@ -673,7 +660,8 @@ impl Value {
             aversion: self.aversion(),
             owner: self.owner,
             lifetime: self.lifetime(),
-            data_length: self.data.len() as u64,
+            data_length: self.data().len() as u64,
+            null: self.data.is_none(),
             children,
         }
     }
@@ -690,8 +678,10 @@ pub(super) struct Stamp {
 /// A node to be made.
 pub(super) struct New<'a> {
     pub(super) prefix: &'a PathPrefix,
-    pub(super) sequential: bool,
-    pub(super) data: &'a [u8],
+    /// How the number behind the prefix is chosen; none if the prefix is the path.
+    pub(super) numbering: Option<Numbering>,
+    /// None if it is null.
+    pub(super) data: Option<&'a [u8]>,
     pub(super) owner: Option<LeaseId>,
     pub(super) lifetime: Lifetime,
     /// Without it, the parent's.
@@ -718,12 +708,6 @@ pub(super) fn parent(path: &str) -> Option<&str> {
 /// Whether `path` lies below `top`, which is not the root.
 pub(super) fn is_below(path: &str, top: &str) -> bool {
     path.strip_prefix(top).is_some_and(|rest| rest.starts_with('/'))
-}
-
-fn numbered(prefix: &PathPrefix, sequence: u64) -> Result<Path, OpError> {
-    let text = format!("{}{sequence:010}", prefix.as_str());
-    // Only its length can be wrong: the codec checked the prefix with a number behind it.
-    Path::new(&text).map_err(|_| limit(LimitName::PathBytes, text.len(), Path::BYTES_MAX))
 }
 
 /// The parent of a checked path is a path.

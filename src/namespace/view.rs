@@ -124,7 +124,7 @@ impl View {
     /// [`OpError::NoNode`], and [`OpError::NoAuth`] without [`Rights::READ`].
     pub fn read(&self, path: &Path) -> Result<(Bytes, Stat), OpError> {
         let znode = self.readable(path)?;
-        Ok((znode.data.clone(), znode.stat()))
+        Ok((znode.shared_data(), znode.stat()))
     }
 
     /// A node's stat, or `None` if there is no such node.

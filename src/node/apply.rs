@@ -10,9 +10,9 @@ use super::{Ended, Node, PendingChange};
 use crate::{
     command::{Batch, Command, CommandError, Entry, KeepAlive, Release},
     consensus::{MembershipChange, Replication},
-    id::{LeaseId, Origin as OriginId, SessionId, Zxid},
+    id::{LeaseId, Origin as OriginId, SessionId},
     mutant::Mutant,
-    namespace::{Applied, Change, Lists, SessionState},
+    namespace::{Applied, SessionState},
     node::{
         error::{RequestError, Unknown},
         reads::Waiting,
@@ -20,7 +20,7 @@ use crate::{
         request::{Attachment, Caller, Detach, Output, ReadOp, ReadOutcome},
         transfer::Local,
     },
-    op::{Identities, OpError, Outcome, Reply},
+    op::{OpError, Outcome, Reply},
     time::as_micros,
     wire::{Body, DigestReport, EntryKind, LogEntry},
 };
@@ -99,13 +99,8 @@ impl Node {
         if self.is_out() || !self.cursors.wants_catch_up() {
             return;
         }
-        let namespace = &self.namespace;
-        let floor = namespace.history_floor();
-        let after = |zxid: Zxid| namespace.history_after(zxid).map_err(|_| floor);
-        let left = &mut self.catch_up_left;
-        let learns =
-            |lists: &Lists<'_>, it: &Change, who: &Identities| namespace.learns(lists, it, who);
-        self.cursors.catch_up(namespace.zxid(), left, after, learns, &mut self.outputs);
+        let (namespace, left) = (&self.namespace, &mut self.catch_up_left);
+        self.cursors.catch_up(namespace, left, &mut self.outputs);
     }
 
     /// Requests that are past their time, rounds that nobody answers, membership changes that were
@@ -236,10 +231,7 @@ impl Node {
         }
         let changes = self.namespace.drain_changes();
         if !changes.is_empty() {
-            let namespace = &self.namespace;
-            let learns =
-                |lists: &Lists<'_>, it: &Change, who: &Identities| namespace.learns(lists, it, who);
-            self.cursors.fire(&changes, learns, &mut self.outputs);
+            self.cursors.fire(&changes, &self.namespace, &mut self.outputs);
         }
         match applied {
             Applied::Sequenced { session, epoch, seq, reply, ended } => {

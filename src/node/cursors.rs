@@ -11,9 +11,9 @@ use foldhash::fast::FixedState;
 use crate::{
     id::{SessionId, Zxid},
     mutant::Mutant,
-    namespace::{Change, Lists},
+    namespace::{Change, Lists, Namespace},
     node::request::{Output, Watch, WatchEnd, WatchId},
-    op::{Detail, Event, EventKind, Filter, Identities},
+    op::{Event, EventKind, Filter, Identities},
     path::Path,
 };
 
@@ -155,7 +155,7 @@ impl Cursors {
     pub(crate) fn fire(
         &mut self,
         changes: &[Change],
-        learns: impl Fn(&Lists<'_>, &Change, &Identities) -> Option<Detail>,
+        namespace: &Namespace,
         out: &mut Vec<Output>,
     ) {
         if self.cursors.is_empty() {
@@ -182,7 +182,7 @@ impl Cursors {
             let any = cursor.watch.kinds.is_empty();
             let its = its.iter().map(|&(_, at)| &changes[at]);
             let its = its.filter(|change| any || cursor.watch.sees(change));
-            let events = its.filter_map(|change| cursor.event(&lists, change, &learns));
+            let events = its.filter_map(|change| cursor.event(&lists, change, namespace));
             let events: Vec<Event> = events.collect();
             if events.is_empty() {
                 continue;
@@ -200,18 +200,13 @@ impl Cursors {
         }
     }
 
-    /// Lets watches that lag read on, at most `budget` changes in all. `after` gives the history
-    /// after a zxid, or the oldest zxid to resume from; `learns` says whom to tell of a change.
-    pub(crate) fn catch_up<'a, I>(
+    /// Lets watches that lag read on in the history, at most `budget` changes in all.
+    pub(crate) fn catch_up(
         &mut self,
-        zxid: Zxid,
+        namespace: &Namespace,
         budget: &mut usize,
-        after: impl Fn(Zxid) -> Result<I, Zxid>,
-        learns: impl Fn(&Lists<'_>, &Change, &Identities) -> Option<Detail>,
         out: &mut Vec<Output>,
-    ) where
-        I: Iterator<Item = &'a Change>,
-    {
+    ) {
         while let Some(&id) = self.eager.first() {
             if *budget == 0 {
                 return;
@@ -220,10 +215,10 @@ impl Cursors {
                 self.eager.remove(&id);
                 continue;
             };
-            match after(cursor.last) {
+            match namespace.history_after(cursor.last) {
                 Ok(history) => {
-                    let (history, at) = (history.peekable(), (zxid, self.tick));
-                    let done = cursor.read_on(id, history, &learns, at, budget, out);
+                    let (history, tick) = (history.peekable(), self.tick);
+                    let done = cursor.read_on(id, history, (namespace, tick), budget, out);
                     if done {
                         self.eager.remove(&id);
                         if cursor.fired {
@@ -231,12 +226,10 @@ impl Cursors {
                         }
                     }
                 }
-                Err(resume_at) => {
+                Err(_) => {
                     self.remove(id);
-                    out.push(Output::WatchEnded {
-                        watch: id,
-                        cause: WatchEnd::Compacted { resume_at },
-                    });
+                    let cause = WatchEnd::Compacted { resume_at: namespace.history_floor() };
+                    out.push(Output::WatchEnded { watch: id, cause });
                 }
             }
         }
@@ -324,13 +317,13 @@ impl Cursor {
         &mut self,
         id: WatchId,
         mut history: std::iter::Peekable<impl Iterator<Item = &'a Change>>,
-        learns: impl Fn(&Lists<'_>, &Change, &Identities) -> Option<Detail>,
-        (zxid, tick): (Zxid, u64),
+        (namespace, tick): (&Namespace, u64),
         budget: &mut usize,
         out: &mut Vec<Output>,
     ) -> bool {
         loop {
             let Some(at) = history.peek().map(|change| change.zxid) else {
+                let zxid = namespace.zxid();
                 self.last = self.last.max(zxid);
                 self.lags = self.owes_progress && self.watch.credit == 0;
                 self.pay_progress(id, zxid, tick, out);
@@ -347,7 +340,7 @@ impl Cursor {
             *budget = budget.saturating_sub(txn.len());
             let (lists, mut events) = (Lists::new(txn.iter().copied()), Vec::new());
             for change in txn.into_iter().filter(|change| self.watch.sees(change)) {
-                events.extend(self.event(&lists, change, &learns));
+                events.extend(self.event(&lists, change, namespace));
             }
             if events.is_empty() {
                 self.last = at;
@@ -358,16 +351,13 @@ impl Cursor {
     }
 
     /// What it tells of a change, if whoever watches may learn of it.
-    fn event(
-        &self,
-        lists: &Lists<'_>,
-        change: &Change,
-        learns: impl Fn(&Lists<'_>, &Change, &Identities) -> Option<Detail>,
-    ) -> Option<Event> {
-        let may = learns(lists, change, &self.who)?;
+    fn event(&self, lists: &Lists<'_>, change: &Change, namespace: &Namespace) -> Option<Event> {
+        let may = namespace.learns(lists, change, &self.who)?;
         let mut event = change.event(self.watch.detail.min(may))?;
         if self.who.is_super() {
             event.acl = change.acl().cloned();
+            let listed = event.kind.is_of_parent();
+            event.acl_above = namespace.acl_above(lists, change).filter(|_| listed).cloned();
         }
         Some(event)
     }

@@ -29,14 +29,27 @@ pub struct Event {
     /// The node's list after it, or before a deletion, for who may see everything; none if it
     /// grants everything to everybody.
     pub(crate) acl: Option<Acl>,
+    /// Of a creation or a deletion: the same of the node's parent.
+    pub(crate) acl_above: Option<Acl>,
 }
 
 impl Event {
     /// Whether somebody may learn of it: for an adapter that tells it on.
     #[cfg(feature = "zookeeper")]
     pub(crate) fn shows_to(&self, who: &Identities) -> bool {
-        self.acl.as_ref().is_none_or(|acl| acl.allows(who, Rights::READ))
+        allows(self.acl.as_ref(), who)
     }
+
+    /// Whether somebody may learn that it changed the children of the node's parent.
+    #[cfg(feature = "zookeeper")]
+    pub(crate) fn shows_above_to(&self, who: &Identities) -> bool {
+        allows(self.acl_above.as_ref(), who)
+    }
+}
+
+#[cfg(feature = "zookeeper")]
+fn allows(acl: Option<&Acl>, who: &Identities) -> bool {
+    acl.is_none_or(|acl| acl.allows(who, Rights::READ))
 }
 
 /// A node's data and stat at one moment.

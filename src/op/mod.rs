@@ -17,7 +17,7 @@ use crate::{
     path::{Path, PathPrefix},
 };
 
-pub(crate) use self::txn::Body;
+pub(crate) use self::txn::{Body, Step};
 pub use self::{
     access::{
         AccessError, Acl, DigestId, Grant, Identities, Identity, Principal, Quota, Rights, Subject,
@@ -112,7 +112,8 @@ pub enum Op {
         /// The topmost node, with at most
         /// [`subtree_nodes_max`](crate::Limits::subtree_nodes_max) nodes at that moment.
         path: Path,
-        /// The bounds; none takes them away. What is there already may be past them.
+        /// The bounds; none takes them away, if there are any. What is there already may be past
+        /// them.
         quota: Option<Quota>,
     },
 }
@@ -431,6 +432,8 @@ pub struct Stat {
     pub lifetime: Lifetime,
     /// Bytes of data.
     pub data_length: u64,
+    /// Whether the data is null, which reads as empty: only ZooKeeper's clients tell them apart.
+    pub null: bool,
     /// Number of children.
     pub children: u64,
 }

@@ -142,15 +142,39 @@ impl Relation {
 pub struct Txn {
     guards: Vec<Guard>,
     body: Body,
+    /// Whether a client of ZooKeeper asks: then counters are 32 bits wide. A version is compared
+    /// by those bits, and a sequential name has the signed number that they are, taken or not.
+    zookeeper: bool,
 }
 
 /// What a transaction does.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Body {
     /// One operation, whose outcome is the transaction's.
-    One(Op),
+    One(Step),
     /// Several, and what happens instead if the guards do not hold; without it, that is an error.
-    Many { then: Vec<Op>, otherwise: Option<Vec<Op>> },
+    Many { then: Vec<Step>, otherwise: Option<Vec<Step>> },
+}
+
+/// An operation, and what only a client of ZooKeeper means by one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Step {
+    pub(crate) op: Op,
+    /// Of a create or a set without data: the data is null.
+    pub(crate) null: bool,
+}
+
+impl Step {
+    /// The data that a create or a set brings, unless it is null.
+    pub(crate) fn given<'a>(&self, data: &'a Bytes) -> Option<&'a Bytes> {
+        (!self.null).then_some(data)
+    }
+}
+
+impl From<Op> for Step {
+    fn from(op: Op) -> Self {
+        Self { op, null: false }
+    }
 }
 
 impl Txn {
@@ -159,13 +183,13 @@ impl Txn {
 
     /// One operation; its outcome is the transaction's.
     pub fn new(op: Op) -> Self {
-        Self::with_body(Body::One(op))
+        Self::with_body(Body::One(op.into()))
     }
 
     /// Operations of which all or none take effect; the outcome is
     /// [`Outcome::Txn`](crate::Outcome::Txn), also for a single one.
     pub fn all(ops: impl IntoIterator<Item = Op>) -> Self {
-        Self::with_body(Body::Many { then: ops.into_iter().collect(), otherwise: None })
+        Self::with_body(Body::Many { then: steps(ops), otherwise: None })
     }
 
     /// Adds a condition on the tree before the transaction.
@@ -179,9 +203,9 @@ impl Txn {
     #[must_use]
     pub fn then(mut self, op: Op) -> Self {
         self.body = match self.body {
-            Body::One(first) => Body::Many { then: vec![first, op], otherwise: None },
+            Body::One(first) => Body::Many { then: vec![first, op.into()], otherwise: None },
             Body::Many { mut then, otherwise } => {
-                then.push(op);
+                then.push(op.into());
                 Body::Many { then, otherwise }
             }
         };
@@ -197,7 +221,7 @@ impl Txn {
             Body::Many { then, otherwise } => (then, otherwise),
         };
         let mut otherwise = otherwise.unwrap_or_default();
-        otherwise.extend(ops);
+        otherwise.extend(steps(ops));
         self.body = Body::Many { then, otherwise: Some(otherwise) };
         self
     }
@@ -210,15 +234,24 @@ impl Txn {
     /// All operations, those of the second branch last.
     pub fn ops(&self) -> impl Iterator<Item = &Op> {
         let (then, otherwise) = match &self.body {
-            Body::One(op) => (std::slice::from_ref(op), &[][..]),
+            Body::One(step) => (std::slice::from_ref(step), &[][..]),
             Body::Many { then, otherwise } => (&then[..], otherwise.as_deref().unwrap_or(&[])),
         };
-        then.iter().chain(otherwise)
+        then.iter().chain(otherwise).map(|step| &step.op)
     }
 
     /// A transaction that does this, without guards.
     pub(crate) fn with_body(body: Body) -> Self {
-        Self { guards: Vec::new(), body }
+        Self { guards: Vec::new(), body, zookeeper: false }
+    }
+
+    /// The same, as a client of ZooKeeper asks for it.
+    pub(crate) fn for_zookeeper(self) -> Self {
+        Self { zookeeper: true, ..self }
+    }
+
+    pub(crate) fn is_for_zookeeper(&self) -> bool {
+        self.zookeeper
     }
 
     pub(crate) fn body(&self) -> &Body {
@@ -228,7 +261,7 @@ impl Txn {
     /// Whether its results can be longer than those of one write.
     pub(crate) fn is_verbose(&self) -> bool {
         match &self.body {
-            Body::One(op) => !op.is_write(),
+            Body::One(step) => !step.op.is_write(),
             Body::Many { .. } => true,
         }
     }
@@ -240,8 +273,8 @@ impl Txn {
             (value as u64 > max).then_some((limit, value as u64, max))
         };
         let payload_max = parameters.payload_bytes_max;
-        if let (Body::One(op), true) = (&self.body, self.guards.is_empty()) {
-            return op_excess(op, payload_max);
+        if let (Body::One(step), true) = (&self.body, self.guards.is_empty()) {
+            return op_excess(&step.op, payload_max);
         }
         let guards = self.guards.iter().map(|guard| guard.check.data_bytes());
         let lists = self.ops().map(|op| match op {
@@ -261,6 +294,10 @@ impl From<Op> for Txn {
     fn from(op: Op) -> Self {
         Self::new(op)
     }
+}
+
+fn steps(ops: impl IntoIterator<Item = Op>) -> Vec<Step> {
+    ops.into_iter().map(Step::from).collect()
 }
 
 fn op_excess(op: &Op, payload_max: u64) -> Option<(LimitName, u64, u64)> {

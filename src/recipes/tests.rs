@@ -70,6 +70,7 @@ impl Model {
             before: None,
             after: None,
             acl: None,
+            acl_above: None,
         });
         self.history.push(self.nodes.clone());
     }

@@ -19,7 +19,7 @@ use crate::{
     client::{Ask, Error, GuestAnswer},
     id::{Secret, SessionId, Zxid},
     node::{Attachment, Consistency, Detach, RequestError},
-    op::{Event, Identities, Identity, OpError, Txn},
+    op::{Event, Identities, Identity, OpError},
     path::Path,
     zookeeper::{
         acl::with_proof,
@@ -28,7 +28,7 @@ use crate::{
         outbox::Outbox,
         record::{ConnectRequest, ConnectResponse, ReplyHeader, WatcherEvent},
         request::Request,
-        slot::{Plan, Slot, Turn, Waits, ops_of, read_of},
+        slot::{Plan, Slot, Turn, Waits, read_of, txn_of},
         watches::Watches,
     },
 };
@@ -169,9 +169,11 @@ impl Connection {
     /// Takes an event of a watch that this connection had.
     pub fn event(&mut self, told: (EventType, &Path), event: &Event) {
         let (kind, path) = told;
-        // The list of the parent has its own rights, which were asked for when it was read.
-        let listed = kind == EventType::NodeChildrenChanged;
-        if self.phase != Phase::Serving || !(listed || event.shows_to(&self.identities)) {
+        let shown = match kind {
+            EventType::NodeChildrenChanged => event.shows_above_to(&self.identities),
+            _ => event.shows_to(&self.identities),
+        };
+        if self.phase != Phase::Serving || !shown {
             return;
         }
         self.tell(event.zxid, kind, path);
@@ -453,15 +455,9 @@ impl Connection {
                 self.asks.push(Ask::Txn(txn));
                 Ok(Waits::Multi(Box::new(plan)))
             }
-            request if is_write(request.op()) => ops_of(request, packet).map(|[one, more]| {
-                let mut ops = one.into_iter().chain(more).map(|(op, _)| op);
-                let op = request.op();
-                self.asks.push(Ask::Txn(match (op, ops.next()) {
-                    (OpCode::Check, first) => Txn::all(first.into_iter().chain(ops)),
-                    (_, Some(one)) => Txn::new(one),
-                    (_, None) => Txn::all([]),
-                }));
-                Waits::Write(op)
+            request if is_write(request.op()) => txn_of(request, packet).map(|txn| {
+                self.asks.push(Ask::Txn(txn));
+                Waits::Write(request.op())
             }),
             request => {
                 // Behind a sync, so that they share its round.

@@ -13,6 +13,7 @@ mod furniture;
 mod jute;
 mod listener;
 mod outbox;
+mod quota;
 mod record;
 mod request;
 mod response;

@@ -52,13 +52,18 @@ impl Outbox {
     }
 
     /// The answer to getData.
-    pub(super) fn node(&mut self, (xid, zxid): (i32, i64), data: &Bytes, stat: &StatRecord) {
-        if data.len() < SHARED_BYTES_MIN {
+    pub(super) fn node(
+        &mut self,
+        (xid, zxid): (i32, i64),
+        data: Option<&Bytes>,
+        stat: &StatRecord,
+    ) {
+        let Some(data) = data.filter(|data| data.len() >= SHARED_BYTES_MIN) else {
             return self.reply((xid, zxid), ErrorCode::Ok, |out| {
-                Some(&data[..]).write(out);
+                data.map(|data| &data[..]).write(out);
                 stat.write(out);
             });
-        }
+        };
         let length = HEADER_BYTES + 4 + data.len() + StatRecord::BYTES_MIN;
         i32::try_from(length).unwrap_or(i32::MAX).write(&mut self.tail);
         ReplyHeader { xid, zxid, err: 0 }.write(&mut self.tail);

@@ -5,11 +5,12 @@ use bytes::Bytes;
 use crate::{
     client::Ask,
     node::{Consistency, ReadOp},
-    op::{Check, CreateMode, Guard, Op, Txn},
+    op::{Body, Check, CreateMode, Guard, Op, Step, Txn},
     path::{Path, PathPrefix},
     zookeeper::{
         acl::{acl_of, version_of},
         code::{ErrorCode, OpCode, flag},
+        quota,
         record::{CreateRequest, SetAclRequest, SetDataRequest, VersionRequest},
         request::Request,
     },
@@ -69,27 +70,27 @@ pub(super) struct Plan {
 impl Plan {
     /// The transaction. A part that cannot be is refused when those before it have held.
     pub(super) fn of(parts: &[Request<'_>], packet: &Bytes) -> (Self, Txn) {
-        let (mut plan, mut ops) = (Self::default(), Vec::with_capacity(parts.len()));
+        let (mut plan, mut then) = (Self::default(), Vec::with_capacity(parts.len()));
         for (at, part) in parts.iter().enumerate() {
             plan.parts.push(answered_as(part.op()));
-            match ops_of(part, packet) {
+            match steps_of(part, packet) {
                 Ok(its) => {
-                    for (op, code) in its.into_iter().flatten() {
-                        ops.push(op);
+                    for (step, code) in its.into_iter().flatten() {
+                        then.push(step);
                         plan.ops.push((at, code));
                     }
                 }
                 Err(code) => {
                     // The root is always there.
                     let check = Check::Exists(false);
-                    ops.push(Op::Check(Guard { path: Path::root(), check }));
+                    then.push(Op::Check(Guard { path: Path::root(), check }).into());
                     plan.ops.push((at, code));
                     plan.parts.extend(parts[at + 1..].iter().map(|it| answered_as(it.op())));
                     break;
                 }
             }
         }
-        (plan, Txn::all(ops))
+        (plan, Txn::with_body(Body::Many { then, otherwise: None }).for_zookeeper())
     }
 }
 
@@ -101,54 +102,79 @@ fn answered_as(op: OpCode) -> OpCode {
     }
 }
 
-/// The operations of a change, each with what it means if it is a guard that does not hold.
-pub(super) fn ops_of(
+/// The transaction of a single change.
+pub(super) fn txn_of(request: &Request<'_>, packet: &Bytes) -> Result<Txn, ErrorCode> {
+    let [first, last] = steps_of(request, packet)?.map(|it| it.map(|(step, _)| step));
+    let body = match (first, last) {
+        // Guards are told apart by their places.
+        (None, Some(step)) if request.op() != OpCode::Check => Body::One(step),
+        (first, last) => {
+            Body::Many { then: first.into_iter().chain(last).collect(), otherwise: None }
+        }
+    };
+    Ok(Txn::with_body(body).for_zookeeper())
+}
+
+/// The steps of a change, each with what it means if it is a guard that does not hold; what the
+/// last one does is the answer.
+fn steps_of(
     request: &Request<'_>,
     packet: &Bytes,
-) -> Result<[Option<(Op, ErrorCode)>; 2], ErrorCode> {
-    let one = |op| Ok([Some((op, ErrorCode::BadVersion)), None]);
-    match request {
-        Request::Create(_, it) => one(create(it, None, packet)?),
+) -> Result<[Option<(Step, ErrorCode)>; 2], ErrorCode> {
+    let two = |first: Option<Op>, last| {
+        [first.map(Step::from), Some(last)].map(|it| it.map(|step| (step, ErrorCode::BadVersion)))
+    };
+    Ok(match request {
+        Request::Create(_, it) => {
+            let step = create(it, None, packet)?;
+            let stays = matches!(step.op, Op::Create { mode: CreateMode::Persistent, .. });
+            let data = Some(it.data.unwrap_or_default());
+            two(if stays { quota::change(it.path, data)? } else { None }, step)
+        }
         Request::CreateTtl(it) => {
             let (path, data, acl, flags) = (it.path, it.data, it.acl.clone(), it.flags);
-            one(create(&CreateRequest { path, data, acl, flags }, Some(it.ttl), packet)?)
+            let it = (CreateRequest { path, data, acl, flags }, it.ttl);
+            two(None, create(&it.0, Some(it.1), packet)?)
         }
         Request::Delete(VersionRequest { path, version }) => {
-            let path = checked(path)?;
+            let (quota, path) = (quota::change(path, None)?, checked(path)?);
             if SPECIAL.contains(&path.as_str()) {
                 return Err(ErrorCode::BadArguments);
             }
-            one(Op::Delete { path, version: version_of(*version) })
+            two(quota, Op::Delete { path, version: version_of(*version) }.into())
         }
         Request::SetData(SetDataRequest { path, data, version }) => {
-            let data = packet.slice_ref(data.unwrap_or_default());
-            one(Op::Set { path: checked(path)?, data, version: version_of(*version) })
+            let quota = quota::change(path, Some(data.unwrap_or_default()))?;
+            let (path, null) = (checked(path)?, data.is_none());
+            let (data, version) =
+                (packet.slice_ref(data.unwrap_or_default()), version_of(*version));
+            two(quota, Step { op: Op::Set { path, data, version }, null })
         }
         Request::SetAcl(SetAclRequest { path, acl, version }) => {
             let path = checked(path)?;
             let acl = acl_of(acl).ok_or(ErrorCode::InvalidAcl)?;
-            one(Op::SetAcl { path, acl, version: version_of(*version) })
+            two(None, Op::SetAcl { path, acl, version: version_of(*version) }.into())
         }
         Request::Check(VersionRequest { path, version }) => {
             let path = checked(path)?;
-            let check = |check| Op::Check(Guard { path: path.clone(), check });
+            let check = |check| Step::from(Op::Check(Guard { path: path.clone(), check }));
             let there = Some((check(Check::Exists(true)), ErrorCode::NoNode));
             let at = |version| (check(Check::Version(version)), ErrorCode::BadVersion);
-            Ok([there, version_of(*version).map(at)])
+            [there, version_of(*version).map(at)]
         }
-        _ => Err(ErrorCode::Unimplemented),
-    }
+        _ => return Err(ErrorCode::Unimplemented),
+    })
 }
 
-fn create(it: &CreateRequest<'_>, ttl_ms: Option<i64>, packet: &Bytes) -> Result<Op, ErrorCode> {
+fn create(it: &CreateRequest<'_>, ttl_ms: Option<i64>, packet: &Bytes) -> Result<Step, ErrorCode> {
     let mode = mode_of(it.flags, ttl_ms).ok_or(ErrorCode::BadArguments)?;
     let path: PathPrefix = match mode.is_sequential() {
         true => Path::sequential_prefix(it.path).map_err(|_| ErrorCode::BadArguments)?,
         false => checked(it.path)?.into(),
     };
     let acl = acl_of(&it.acl).ok_or(ErrorCode::InvalidAcl)?;
-    let data = packet.slice_ref(it.data.unwrap_or_default());
-    Ok(Op::Create { path, data, mode, acl: Some(acl) })
+    let (data, null) = (packet.slice_ref(it.data.unwrap_or_default()), it.data.is_none());
+    Ok(Step { op: Op::Create { path, data, mode, acl: Some(acl) }, null })
 }
 
 /// A mode and its time to live, if they go together.
@@ -183,12 +209,12 @@ pub(super) fn read_of(
 ) -> Result<(Ask, Waits), ErrorCode> {
     let path = |path: &str| Path::new(path).map_err(|_| ErrorCode::NoNode);
     Ok(match request {
-        Request::Exists(it) => {
+        Request::Exists(it) if quota::counted(it.path).is_none() => {
             let path = path(it.path)?;
             let ask = Ask::Read(ReadOp::Exists(path.clone()), consistency);
             (ask, Waits::Exists(path, it.watch))
         }
-        Request::GetData(it) => {
+        Request::GetData(it) if quota::counted(it.path).is_none() => {
             let path = path(it.path)?;
             let ask = Ask::Read(ReadOp::Get(path.clone()), consistency);
             (ask, Waits::Data(path, it.watch))

@@ -5,12 +5,13 @@ use bytes::Bytes;
 use crate::{
     id::{SessionId, Zxid},
     namespace::View,
-    op::{List, OpError, Stat},
+    op::{Identities, List, OpError, Stat},
     path::Path,
     zookeeper::{
         acl::{code_of_op, scheme_of, stat_of},
         code::{ErrorCode, EventType, OpCode},
         jute::Jute,
+        quota,
         record::{
             AclEntry, GetAclResponse, GetDataResponse, Id, MultiHeader, NamesResponse,
             NumberResponse, SetWatches2Request,
@@ -48,6 +49,23 @@ pub(super) fn look(
             }
             if it.watch {
                 watch(Kind::Children, path);
+            }
+        }
+        // Of a node whose data is not its own; the others are read by themselves.
+        Request::Exists(it) => {
+            let path = named(it.path)?;
+            let found = content(view, &path);
+            if it.watch && matches!(found, Ok(_) | Err(ErrorCode::NoNode)) {
+                watch(Kind::Data, path);
+            }
+            stat_of(&found?.1).write(out);
+        }
+        Request::GetData(it) => {
+            let path = named(it.path)?;
+            let (data, stat) = content(view, &path)?;
+            GetDataResponse { data: data.as_deref(), stat: stat_of(&stat) }.write(out);
+            if it.watch {
+                watch(Kind::Data, path);
             }
         }
         Request::GetEphemerals(it) => owned(view, session, it.path, out),
@@ -130,9 +148,9 @@ fn read_part(
     let start = out.len();
     let read = match part {
         Request::GetData(it) => named(it.path).and_then(|path| {
-            let (data, stat): (Bytes, Stat) = view.read(&path).map_err(code)?;
+            let (data, stat) = content(view, &path)?;
             MultiHeader { op: OpCode::GetData.number(), done: false, err: 0 }.write(out);
-            GetDataResponse { data: Some(&data), stat: stat_of(&stat) }.write(out);
+            GetDataResponse { data: data.as_deref(), stat: stat_of(&stat) }.write(out);
             if it.watch {
                 watch(Kind::Data, path);
             }
@@ -152,6 +170,22 @@ fn read_part(
         out.truncate(start);
         PartResponse::Failed(code.number()).write(out);
     }
+}
+
+/// A node's data, if it is not null, and its stat.
+fn content(view: &View, path: &Path) -> Result<(Option<Bytes>, Stat), ErrorCode> {
+    let (data, mut stat) = view.read(path).map_err(code)?;
+    let usage = quota::counted(path.as_str()).and_then(|counted| {
+        // Who may read the node that tells it may know it.
+        let all = view.clone().seen_by(Identities::superuser());
+        Some(all.quota(&counted).ok()??.1)
+    });
+    let Some(usage) = usage else {
+        return Ok(((!stat.null).then_some(data), stat));
+    };
+    let data = Bytes::from(quota::stats(usage));
+    stat.data_length = data.len() as u64;
+    Ok((Some(data), stat))
 }
 
 /// Writes the names of a node's children as a list; gives the node's stat.

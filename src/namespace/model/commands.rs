@@ -10,8 +10,8 @@ use crate::{
     config::Parameters,
     id::{LeaseId, NodeId, Origin, Secret, SecretHash, SessionId, Zxid},
     op::{
-        Acl, Check, Children, CreateMode, DigestId, Field, Grant, Guard, Identities, Identity,
-        List, Op, Principal, Quota, Relation, Rights, Txn,
+        Acl, Body, Check, Children, CreateMode, DigestId, Field, Grant, Guard, Identities,
+        Identity, List, Op, Principal, Quota, Relation, Rights, Step, Txn,
     },
     path::Path,
 };
@@ -148,23 +148,31 @@ impl Random {
     }
 
     fn txn(&mut self, model: &Model, session: SessionId) -> Txn {
-        let mut txn = if self.one_in(3) {
-            let mut txn = Txn::all(self.ops(model, session));
-            if self.one_in(3) {
-                txn = txn.or_else(self.ops(model, session));
-            }
-            txn
+        let mut txn = Txn::with_body(if self.one_in(3) {
+            let then = self.steps(model, session);
+            let otherwise = self.one_in(3).then(|| self.steps(model, session));
+            Body::Many { then, otherwise }
         } else {
-            Txn::new(self.op(model, session, 18))
-        };
+            Body::One(self.step(model, session, 18))
+        });
+        if self.one_in(3) {
+            txn = txn.for_zookeeper();
+        }
         while self.one_in(6) {
             txn = txn.guard(self.guard(model, session));
         }
         txn
     }
 
-    fn ops(&mut self, model: &Model, session: SessionId) -> Vec<Op> {
-        (0..self.below(5)).map(|_| self.op(model, session, 6)).collect()
+    fn steps(&mut self, model: &Model, session: SessionId) -> Vec<Step> {
+        (0..self.below(5)).map(|_| self.step(model, session, 6)).collect()
+    }
+
+    fn step(&mut self, model: &Model, session: SessionId, bytes: u64) -> Step {
+        let op = self.op(model, session, bytes);
+        let empty =
+            matches!(&op, Op::Create { data, .. } | Op::Set { data, .. } if data.is_empty());
+        Step { op, null: empty && self.one_in(2) }
     }
 
     fn op(&mut self, model: &Model, session: SessionId, bytes: u64) -> Op {

@@ -239,7 +239,7 @@ pub(in crate::namespace) fn check_indexes(ns: &Namespace) {
     let mut usages = BTreeMap::new();
     for path in state.tree.quotas.keys() {
         let root = state.tree.get(path).unwrap();
-        usages.insert(path.to_string(), Usage { nodes: 1, bytes: root.data.len() as u64 });
+        usages.insert(path.to_string(), Usage { nodes: 1, bytes: root.data().len() as u64 });
     }
     let mut at = "/".to_string();
     while let Some((path, znode)) = state.tree.next_depth_first(&at) {
@@ -247,7 +247,7 @@ pub(in crate::namespace) fn check_indexes(ns: &Namespace) {
         for (top, usage) in &mut usages {
             if **path != **top && path.starts_with(&format!("{}/", top.trim_end_matches('/'))) {
                 usage.nodes += 1;
-                usage.bytes += znode.data.len() as u64;
+                usage.bytes += znode.data().len() as u64;
             }
         }
         let deadline_us = znode.deadline(state.parameters.container_grace_us);

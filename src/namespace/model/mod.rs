@@ -62,6 +62,8 @@ pub(in crate::namespace) struct Model {
     pub(in crate::namespace) granted: BTreeMap<LeaseId, Granted>,
     /// Whether the transaction under way wrote what is no change of a node.
     pub(in crate::namespace) quiet: bool,
+    /// Of the transaction under way: whether counters are 32 bits wide.
+    zookeeper: bool,
     /// Of the transaction under way: nodes that it may still remove as subtrees, or count.
     pub(in crate::namespace) nodes_left: u64,
     pub(in crate::namespace) next_session: u64,
@@ -134,6 +136,7 @@ impl Model {
             sessions: BTreeMap::new(),
             granted: BTreeMap::new(),
             quiet: false,
+            zookeeper: false,
             nodes_left: 0,
             next_session: 1,
             history: Vec::new(),
@@ -558,6 +561,7 @@ impl Change {
             before: self.before.as_ref().map(boxed),
             after: self.after.as_ref().map(boxed),
             acl: None,
+            acl_above: None,
         })
     }
 }

@@ -4,11 +4,11 @@ use bytes::Bytes;
 
 use super::{Change, Model, Node, acl_of, before, outcome_bytes};
 use crate::{
-    id::{LeaseId, SessionId, Zxid},
+    id::{SessionId, Zxid},
     op::{
         Acl, Body, Check, Child, Children, CreateMode, EventKind, Field, Grant, Guard, Identities,
         Identity, Lifetime, LimitName, List, Op, OpError, Outcome, Page, Principal, Quota,
-        Relation, Rights, Stat, Txn, Usage,
+        Relation, Rights, Stat, Step, Txn, Usage,
     },
     path::Path,
 };
@@ -21,6 +21,7 @@ impl Model {
         who: &Identities,
     ) -> Result<Outcome, OpError> {
         self.check_limits(txn)?;
+        self.zookeeper = txn.is_for_zookeeper();
         let mut failed = None;
         for (index, guard) in txn.guards().iter().enumerate() {
             if failed.is_none() && !self.asked(guard, who)? {
@@ -37,10 +38,10 @@ impl Model {
         self.quiet = false;
         self.nodes_left = self.parameters.subtree_nodes_max;
         let result = match (txn.body(), refused) {
-            (Body::One(op), None) => self.step(op, actor, who, &mut done),
+            (Body::One(step), None) => self.step(step, actor, who, &mut done),
             (Body::Many { then, .. }, None) => self.steps(then, true, (actor, who), &mut done),
-            (Body::Many { otherwise: Some(ops), .. }, Some(_)) => {
-                self.steps(ops, false, (actor, who), &mut done)
+            (Body::Many { otherwise: Some(steps), .. }, Some(_)) => {
+                self.steps(steps, false, (actor, who), &mut done)
             }
             (_, Some(error)) => Err(error),
         };
@@ -59,14 +60,14 @@ impl Model {
 
     fn steps(
         &mut self,
-        ops: &[Op],
+        steps: &[Step],
         held: bool,
         (actor, who): (Option<SessionId>, &Identities),
         done: &mut Vec<Change>,
     ) -> Result<Outcome, OpError> {
         let mut results = Vec::new();
-        for (index, op) in ops.iter().enumerate() {
-            match self.step(op, actor, who, done) {
+        for (index, step) in steps.iter().enumerate() {
+            match self.step(step, actor, who, done) {
                 Ok(outcome) => results.push(outcome),
                 Err(error) => {
                     let (index, cause) = (index as u64, Box::new(error));
@@ -131,11 +132,12 @@ impl Model {
 
     fn step(
         &mut self,
-        op: &Op,
+        step: &Step,
         actor: Option<SessionId>,
         who: &Identities,
         done: &mut Vec<Change>,
     ) -> Result<Outcome, OpError> {
+        let op = &step.op;
         match op {
             Op::Create { path, data, mode, acl } => {
                 if path.as_str() == "/" && !mode.is_sequential() {
@@ -146,7 +148,8 @@ impl Model {
                 }
                 let owner = actor.filter(|_| mode.is_ephemeral());
                 let owner = owner.map(|it| self.check_owner(it, mode.lease())).transpose()?;
-                self.create((path.as_str(), *mode, data, owner), acl.as_ref(), who, done)
+                let stat = Stat { owner, null: step.null, ..Stat::default() };
+                self.create((path.as_str(), *mode, data), stat, acl.as_ref(), who, done)
             }
             Op::Set { path, data, version } => {
                 self.existing(path)?;
@@ -159,6 +162,7 @@ impl Model {
                 let image = self.image(path.as_str());
                 let node = self.nodes.get_mut(path.as_str()).unwrap();
                 node.data = data.to_vec();
+                node.stat.null = step.null;
                 node.touched_us = self.clock_us;
                 node.stat.version += 1;
                 node.stat.mzxid = Zxid::new(zxid);
@@ -242,8 +246,14 @@ impl Model {
         who: &Identities,
         done: &mut Vec<Change>,
     ) -> Result<Outcome, OpError> {
-        self.existing(path)?;
+        let there = self.existing(path);
+        if quota.is_some() {
+            there.clone()?;
+        }
         self.right(before(path.as_str()), who, Rights::ADMIN)?;
+        if there.is_err() {
+            return Ok(Outcome::QuotaSet);
+        }
         let known = self.nodes[path.as_str()].quota.is_some();
         let count = self.subtree(path.as_str()).len() as u64;
         let max = self.parameters.subtree_nodes_max;
@@ -260,9 +270,26 @@ impl Model {
         Ok(Outcome::QuotaSet)
     }
 
+    /// The path of a node to be made, and its parent's counter after it.
+    fn named(&self, prefix: &str, mode: CreateMode, mut sequence: u64) -> (String, u64) {
+        if !mode.is_sequential() {
+            return (prefix.to_string(), sequence + 1);
+        }
+        if self.zookeeper {
+            let number = i128::from(sequence).rem_euclid(1 << 32);
+            let number = if number < 1 << 31 { number } else { number - (1 << 32) };
+            return (format!("{prefix}{number:010}"), sequence + 1);
+        }
+        while self.nodes.contains_key(&format!("{prefix}{sequence:010}")) {
+            sequence += 1;
+        }
+        (format!("{prefix}{sequence:010}"), sequence + 1)
+    }
+
     fn create(
         &mut self,
-        (prefix, mode, data, owner): (&str, CreateMode, &[u8], Option<LeaseId>),
+        (prefix, mode, data): (&str, CreateMode, &[u8]),
+        stat: Stat,
         acl: Option<&Acl>,
         who: &Identities,
         done: &mut Vec<Change>,
@@ -280,17 +307,7 @@ impl Model {
         if above.stat.owner.is_some() {
             return Err(OpError::NoChildrenForEphemerals { path: parent_path() });
         }
-        let mut sequence = above.sequence;
-        let text = if mode.is_sequential() {
-            while self.nodes.contains_key(&format!("{prefix}{sequence:010}")) {
-                sequence += 1;
-            }
-            sequence += 1;
-            format!("{prefix}{:010}", sequence - 1)
-        } else {
-            sequence += 1;
-            prefix.to_string()
-        };
+        let (text, sequence) = self.named(prefix, mode, above.sequence);
         if text.len() > Path::BYTES_MAX {
             let (value, max) = (text.len() as u64, Path::BYTES_MAX as u64);
             return Err(OpError::Limit { limit: LimitName::PathBytes, value, max });
@@ -315,13 +332,12 @@ impl Model {
             pzxid: zxid,
             ctime_ms: self.wall_ms,
             mtime_ms: self.wall_ms,
-            owner,
             lifetime: match mode {
                 CreateMode::Container => Lifetime::Container,
                 CreateMode::Ttl(ttl) | CreateMode::SequentialTtl(ttl) => Lifetime::Ttl(ttl),
                 _ => Lifetime::Unlimited,
             },
-            ..Stat::default()
+            ..stat
         };
         let (data, touched_us) = (data.to_vec(), self.clock_us);
         let node = Node { data, stat, touched_us, acl, ..Node::default() };
@@ -417,7 +433,7 @@ impl Model {
     ) -> Result<Outcome, OpError> {
         self.right(path.as_str(), who, Rights::ADMIN)?;
         let actual = self.nodes[path.as_str()].stat.aversion;
-        if let Some(expected) = version.filter(|&version| version != actual) {
+        if let Some(expected) = version.filter(|&version| !self.same(version, actual)) {
             let actual = self.shown(path.as_str(), who, actual);
             return Err(OpError::BadVersion { path: path.clone(), expected, actual });
         }
@@ -508,7 +524,7 @@ impl Model {
         };
         match &guard.check {
             Check::Exists(_) => unreachable!("it was looked at"),
-            Check::Version(version) => stat.version == *version,
+            Check::Version(version) => self.same(stat.version, *version),
             Check::Czxid(czxid) => stat.czxid == *czxid,
             Check::Owner(owner) => stat.owner == Some(*owner),
             Check::Compare { field, is, to } => {
@@ -545,6 +561,12 @@ impl Model {
         parts[hidden.unwrap_or(parts.len() - 1).min(parts.len() - 1)].clone()
     }
 
+    /// Whether two counters are the same to whoever asks.
+    fn same(&self, one: u64, other: u64) -> bool {
+        let seen = |counter: u64| if self.zookeeper { counter % (1 << 32) } else { counter };
+        seen(one) == seen(other)
+    }
+
     fn check_version(
         &self,
         path: &Path,
@@ -555,7 +577,7 @@ impl Model {
             return Err(OpError::NoNode { path: path.clone() });
         };
         match expected {
-            Some(expected) if expected != stat.version => {
+            Some(expected) if !self.same(expected, stat.version) => {
                 let actual = self.shown(path.as_str(), who, stat.version);
                 Err(OpError::BadVersion { path: path.clone(), expected, actual })
             }

@@ -127,7 +127,7 @@ pub(super) fn znode_to_record(
 ) -> proto::ZnodeRecord {
     proto::ZnodeRecord {
         path: text(path),
-        data: it.data.clone(),
+        data: it.shared_data(),
         stat: Some(stat_to_record(&it.stat())),
         next_sequence: it.listing.next_sequence,
         since_us: it.since_us(),
@@ -170,7 +170,7 @@ fn before_to_record(it: &Change) -> Option<proto::ZnodeRecord> {
         return metered.map(|_| record);
     };
     if it.kind != Some(EventKind::AclChanged) {
-        record.data = before.data.clone();
+        record.data = before.shared_data();
     }
     record.stat = Some(stat_to_record(&before.stat(it.listing, it.children)));
     record.next_sequence = it.listing.next_sequence;
@@ -211,6 +211,7 @@ pub(super) fn stat_to_record(it: &Stat) -> proto::StatRecord {
             Lifetime::Ttl(ttl) => u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX),
             Lifetime::Unlimited | Lifetime::Container => 0,
         },
+        null: it.null,
     }
 }
 
@@ -235,6 +236,7 @@ pub(super) fn stat_from_record(it: &proto::StatRecord) -> Option<Stat> {
             _ => return None,
         },
         data_length: it.data_length,
+        null: it.null,
         children: it.children,
     })
 }

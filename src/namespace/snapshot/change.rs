@@ -157,7 +157,8 @@ fn replaced(
         before.special = special.map(Arc::new);
         check(stat.aversion.checked_add(1) == Some(now.aversion()), "a list was replaced before")?;
     } else {
-        before.data = own(&record.data);
+        check(!stat.null || record.data.is_empty(), "null data has bytes")?;
+        before.data = (!stat.null).then(|| own(&record.data));
         (before.mzxid, before.mtime_ms, before.version) = (stat.mzxid, stat.mtime_ms, stat.version);
         if before.since_us() != record.since_us {
             before.count_from(record.since_us);
@@ -208,7 +209,7 @@ fn hashed(change: Change, past: &Tree) -> Change {
     let data = znode.filter(|_| change.kind != Some(EventKind::AclChanged));
     let before = [
         znode.map_or(0, |znode| digest::of_znode(hash, znode)),
-        data.map_or(0, |znode| digest::of_data(hash, &znode.data)),
+        data.map_or(0, |znode| digest::of_data(hash, znode.data.as_deref())),
     ];
     change.hashed(hash, before)
 }

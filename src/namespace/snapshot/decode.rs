@@ -488,7 +488,7 @@ impl Body {
         self.open.push(Open {
             path: Arc::clone(path.shared()),
             children: stat.children,
-            usage: quota::node(znode.data.len()),
+            usage: quota::node(znode.data().len()),
             metered: quota.map(|quota| Metered { quota, usage: Usage { nodes, bytes } }),
             znode,
         });
@@ -504,7 +504,9 @@ impl Body {
         let state = &self.state;
         let bytes = record.data.len() as u64;
         check(
-            stat.data_length == bytes && bytes <= state.parameters.payload_bytes_max,
+            stat.data_length == bytes
+                && bytes <= state.parameters.payload_bytes_max
+                && !(stat.null && bytes > 0),
             "the node's data is not valid",
         )?;
         check(
@@ -629,7 +631,7 @@ enum Part {
 
 pub(super) fn value_of(stat: &Stat, data: &[u8], special: Option<Arc<Special>>) -> Value {
     Value {
-        data: own(data),
+        data: (!stat.null).then(|| own(data)),
         czxid: stat.czxid,
         mzxid: stat.mzxid,
         ctime_ms: stat.ctime_ms,

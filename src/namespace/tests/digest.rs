@@ -102,7 +102,7 @@ fn rule_2_a_state_that_went_bad_is_seen() {
     good.plain(create("/a", "data", CreateMode::Persistent));
     good.plain(set("/a", "next", None));
     assert_ne!(it.ns.state.digest(), good.ns.state.digest());
-    assert_eq!(&znode.data[..], b"data");
+    assert_eq!(znode.data(), b"data");
 }
 
 /// After any run, what was kept up is what a count of everything gives.

@@ -75,7 +75,7 @@ fn rule_12_the_history_is_bounded_by_the_data_that_it_keeps() {
     }
     let kept = |ns: &Namespace| {
         let changes = ns.history_after(ns.history_floor()).unwrap();
-        changes.map(|it| it.before.as_ref().map_or(0, |value| value.data.len())).sum::<usize>()
+        changes.map(|it| it.before.as_ref().map_or(0, |value| value.data().len())).sum::<usize>()
     };
     assert_eq!(kept(&it.ns), 90_000);
     assert_eq!(kept(&restored(&it.ns, 4096)), 90_000);

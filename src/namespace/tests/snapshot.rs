@@ -46,7 +46,7 @@ fn chunks_are_cut_anywhere_and_hold_what_was_asked_for() {
 /// ARCHITECTURE.md, rule 12: whatever the state was, a cluster can begin with it.
 #[test]
 fn rule_12_a_state_that_is_restored_has_no_session_and_no_past() {
-    for (seed, steps) in [(3, 200), (4, 600)] {
+    for (seed, steps) in [(5, 200), (4, 600)] {
         let ns = busy(seed, steps);
         let (zxid, next) = (ns.zxid().as_u64(), ns.state.sessions.next_id());
         let mut kept = ns.view().descendants(&Path::root(), u64::MAX).unwrap().0;
@@ -94,7 +94,7 @@ fn rule_12_the_first_entry_begins_the_lineage() {
 /// Every prefix of a snapshot is not one, and no bit of it can be another.
 #[test]
 fn a_torn_or_changed_snapshot_is_refused() {
-    let bytes = snapshot(&busy(3, 200));
+    let bytes = snapshot(&busy(5, 200));
     for end in 0..bytes.len() {
         let error = decode(&bytes[..end]).unwrap_err();
         assert!(matches!(error, SnapshotError::Truncated { .. }), "{error}");
@@ -190,10 +190,11 @@ fn an_impossible_state_is_refused() {
     it.txn(id, 1, 0, create("/e", "", CreateMode::Ephemeral));
     it.txn(id, 2, 0, create("/d", "", CreateMode::Persistent));
     it.plain(create("/d/x", "", CreateMode::Persistent));
+    it.plain(create("/full", "1", CreateMode::Persistent));
     it.plain(create("/d/y", "", CreateMode::Persistent));
     assert!(decode_records(&it.ns, |_, _| {}).is_ok());
     #[expect(clippy::type_complexity, reason = "a name and an edit, for one test")]
-    let edits: [(&str, fn(&mut Kind)); 43] = [
+    let edits: [(&str, fn(&mut Kind)); 44] = [
         ("counters", |it| head(it, |it| it.zxid = u64::MAX)),
         ("counters", |it| head(it, |it| it.next_session = 0)),
         ("starts after", |it| head(it, |it| it.history_floor = 99)),
@@ -233,6 +234,7 @@ fn an_impossible_state_is_refused() {
         ("owner is missing", |it| stat(it, "/e", |it| it.owner = 9)),
         ("ephemeral", |it| stat(it, "/d", |it| it.owner = 1)),
         ("transactions", |it| stat(it, "/d", |it| it.mzxid = 1)),
+        ("node's data", |it| stat(it, "/full", |it| it.null = true)),
         ("change's kind", |it| change(it, |it| it.kind = 5)),
         ("change's path", |it| change(it, |it| it.path = Bytes::new())),
         ("node is missing", |it| change(it, |it| it.path = "/none".into())),

@@ -118,6 +118,7 @@ mod tests {
             before: None,
             after: None,
             acl: None,
+            acl_above: None,
         };
         Changes { zxid, events: vec![event] }
     }

@@ -126,7 +126,12 @@ impl Connection {
                 return self.refuse(at, code);
             }
         };
-        let body = match (&outcome, op) {
+        // The last step of several is the one that was asked for.
+        let outcome = match &outcome {
+            Outcome::Txn { results, .. } => results.last().unwrap_or(&outcome),
+            one => one,
+        };
+        let body = match (outcome, op) {
             (Outcome::Created { path, .. }, OpCode::Create) => {
                 Response::Path(PathRecord { path: path.as_str() })
             }
@@ -219,7 +224,7 @@ impl Connection {
                 if watch {
                     watches.add(id, Kind::Data, path);
                 }
-                self.outbox.node(at, &data, &stat_of(&stat));
+                self.outbox.node(at, (!stat.null).then_some(&data), &stat_of(&stat));
             }
             (Waits::Sync(packet), ReadOutcome::Barrier) => match Request::decode(&packet) {
                 Ok((_, Request::Sync(it))) => {

@@ -12,17 +12,17 @@ use crate::{
 };
 
 /// A node of its own, and the connections to it.
-struct World {
+pub(super) struct World {
     host: Host,
     gateway: Gateway,
     now: Duration,
     watches: Watches,
-    clients: Vec<Client>,
+    pub(super) clients: Vec<Client>,
     told: Vec<Told>,
 }
 
 /// A client's side: what it has received, and what it waits for.
-struct Client {
+pub(super) struct Client {
     connection: Connection,
     received: Vec<u8>,
     waits: VecDeque<(i32, OpCode)>,
@@ -31,10 +31,10 @@ struct Client {
 
 /// A packet of the server, by the number of its request; -1 for an event.
 #[derive(Debug)]
-struct Packet(Vec<u8>);
+pub(super) struct Packet(pub(super) Vec<u8>);
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let id = NodeId::new(1).expect("not 0");
         let config = Config::founding(ClusterId::named("zk"), id, [id]).build().expect("valid");
         let inbox = Inbox::new();
@@ -51,7 +51,7 @@ impl World {
     }
 
     /// So many turns of the node, one a tick, with all that they lead to.
-    fn run(&mut self, turns: usize) {
+    pub(super) fn run(&mut self, turns: usize) {
         for _ in 0..turns {
             let mut asks = Vec::new();
             for (id, client) in self.clients.iter_mut().enumerate() {
@@ -118,7 +118,7 @@ impl World {
     }
 
     /// A client with a session of its own; gives its number.
-    fn connect(&mut self) -> (usize, i64) {
+    pub(super) fn connect(&mut self) -> (usize, i64) {
         let id = self.dial(0, Some(&[0; 16]));
         let packet = self.clients[id].packet().expect("it is answered");
         let response = ConnectResponse::decode(&packet.0).expect("valid");
@@ -135,7 +135,7 @@ impl World {
         }
     }
 
-    fn send(&mut self, id: usize, request: &Request<'_>) -> i32 {
+    pub(super) fn send(&mut self, id: usize, request: &Request<'_>) -> i32 {
         let client = &mut self.clients[id];
         client.sent += 1;
         let xid = match request {
@@ -151,7 +151,7 @@ impl World {
     }
 
     /// Sends a request, and gives the error that it is answered with.
-    fn ask(&mut self, id: usize, request: &Request<'_>) -> i32 {
+    pub(super) fn ask(&mut self, id: usize, request: &Request<'_>) -> i32 {
         let xid = self.send(id, request);
         self.run(6);
         let (header, _) = self.clients[id].answer();
@@ -159,7 +159,7 @@ impl World {
         header.err
     }
 
-    fn events(&mut self, id: usize) -> Vec<(i32, String)> {
+    pub(super) fn events(&mut self, id: usize) -> Vec<(i32, String)> {
         self.run(4);
         let mut events = Vec::new();
         while let Some(packet) = self.clients[id].packet() {
@@ -181,7 +181,7 @@ impl Client {
     }
 
     /// The next answer, which must be that of the oldest request.
-    fn answer(&mut self) -> (ReplyHeader, Packet) {
+    pub(super) fn answer(&mut self) -> (ReplyHeader, Packet) {
         let (xid, op) = self.waits.pop_front().expect("something was asked");
         let packet = self.packet().expect("it is answered");
         let (header, _) = Response::decode(Some(op), &packet.0).expect("valid");
@@ -190,24 +190,24 @@ impl Client {
     }
 }
 
-fn open() -> Vec<AclEntry<'static>> {
+pub(super) fn open() -> Vec<AclEntry<'static>> {
     vec![AclEntry { perms: 31, id: Id { scheme: "world", id: "anyone" } }]
 }
 
-fn create<'a>(path: &'a str, flags: i32) -> Request<'a> {
+pub(super) fn create<'a>(path: &'a str, flags: i32) -> Request<'a> {
     let request = CreateRequest { path, data: Some(b"x"), acl: open(), flags };
     Request::Create(OpCode::Create, request)
 }
 
-fn delete(path: &str) -> Request<'_> {
+pub(super) fn delete(path: &str) -> Request<'_> {
     Request::Delete(VersionRequest { path, version: -1 })
 }
 
-fn get(path: &str, watch: bool) -> Request<'_> {
+pub(super) fn get(path: &str, watch: bool) -> Request<'_> {
     Request::GetData(WatchedRequest { path, watch })
 }
 
-fn set(path: &str, version: i32) -> Request<'_> {
+pub(super) fn set(path: &str, version: i32) -> Request<'_> {
     Request::SetData(SetDataRequest { path, data: Some(b"new"), version })
 }
 
