@@ -257,6 +257,16 @@ impl Namespace {
         self.state.sessions.len()
     }
 
+    /// How many znodes there are, the root included, and how many of them have an owner.
+    pub(crate) fn znodes(&self) -> (usize, u64) {
+        (self.state.tree.len(), self.state.tree.owned())
+    }
+
+    /// Bytes of all paths and data.
+    pub(crate) fn tree_bytes(&self) -> u64 {
+        self.state.tree.bytes()
+    }
+
     /// Whether anything waits for the clock.
     pub(crate) fn has_deadlines(&self) -> bool {
         !self.state.sessions.is_empty() || self.state.tree.has_deadlines()
