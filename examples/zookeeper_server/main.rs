@@ -23,7 +23,7 @@ use quorate::{
     ClusterId, Config, Limits, NodeId,
     driver::{Driver, Host, Inbox, Switchboard},
     tcp::TcpTransport,
-    zookeeper::{ConnectionOptions, Listener, ListenerOptions},
+    zookeeper::{ConnectionOptions, Listener, ListenerOptions, ServerAddress, Word},
 };
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -119,8 +119,12 @@ impl<'a> Options<'a> {
         connection.super_digest = self.values.get("--super-digest").map(|it| (*it).to_owned());
         let mut options = ListenerOptions::default();
         options.connection = connection;
-        let servers = self.peers()?.into_iter().map(|(id, it)| format!("server.{id}={it}\n"));
-        options.config = servers.collect::<String>() + "version=0";
+        let servers = self.peers()?.into_iter();
+        options.servers = servers.map(|(id, it)| (id, ServerAddress::new(it))).collect();
+        options.data_dir = Some(std::path::absolute(self.need("--data")?)?);
+        if let Some(words) = self.values.get("--words") {
+            options.words = Word::list(words).ok_or("there is no such word")?;
+        }
         Ok(options)
     }
 }
@@ -129,7 +133,7 @@ fn node(text: &str) -> Result<NodeId, Failure> {
     Ok(NodeId::new(text.parse().unwrap_or(0)).ok_or("an id is 1 or more")?)
 }
 
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 9] = [
     "--id",
     "--client",
     "--peer",
@@ -138,9 +142,10 @@ const NAMES: [&str; 8] = [
     "--super-digest",
     "--tick-ms",
     "--container-interval-ms",
+    "--words",
 ];
 const USAGE: &str = "zookeeper_server --id N --client HOST:PORT --data DIR \
     [--peer HOST:PORT --peers 1=HOST:PORT,2=HOST:PORT,3=HOST:PORT] \
-    [--super-digest USER:BASE64] [--tick-ms N] [--container-interval-ms N]";
+    [--super-digest USER:BASE64] [--tick-ms N] [--container-interval-ms N] [--words WORD,..]";
 /// ZooKeeper has no bound but the size of a packet.
 const TXN_OPS_MAX: usize = 4_096;

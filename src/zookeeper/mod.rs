@@ -10,13 +10,20 @@ mod acl;
 mod code;
 mod connection;
 mod furniture;
+mod inquiry;
 mod jute;
+mod line;
 mod listener;
+mod machine;
+mod options;
 mod outbox;
 mod record;
+mod report;
 mod request;
 mod response;
+mod servers;
 mod slot;
+mod traffic;
 mod view;
 mod watches;
 mod words;
@@ -28,7 +35,8 @@ pub use self::{
     code::{ErrorCode, EventType, OpCode, WatcherType},
     connection::{Connection, ConnectionOptions},
     jute::JuteError,
-    listener::{Listener, ListenerOptions},
+    listener::Listener,
+    options::{ListenerOptions, ServerAddress},
     record::{
         AclEntry, AuthPacket, ClientIdentity, ConnectRequest, ConnectResponse, Create2Response,
         CreateRequest, CreateTtlRequest, GetAclResponse, GetChildren2Response, GetDataResponse, Id,
@@ -39,5 +47,7 @@ pub use self::{
     },
     request::Request,
     response::{PartResponse, Response},
+    traffic::{Latency, Traffic},
     watches::Watches,
+    words::Word,
 };
