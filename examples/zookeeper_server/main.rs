@@ -23,7 +23,7 @@ use quorate::{
     ClusterId, Config, Limits, NodeId,
     driver::{Driver, Host, Inbox, Switchboard},
     tcp::TcpTransport,
-    zookeeper::{ConnectionOptions, Listener, ListenerOptions, ServerAddress, Word},
+    zookeeper::{Listener, ListenerOptions, ServerAddress, Word},
 };
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -113,18 +113,16 @@ impl<'a> Options<'a> {
     }
 
     fn listener(&self) -> Result<ListenerOptions, Failure> {
-        let mut connection = ConnectionOptions::default();
+        let mut options = ListenerOptions::default();
+        let connection = &mut options.connection;
         let tick = self.ms("--tick-ms", 2_000)?;
         (connection.timeout_min, connection.timeout_max) = (tick * 2, tick * 20);
         connection.super_digest = self.values.get("--super-digest").map(|it| (*it).to_owned());
-        let mut options = ListenerOptions::default();
-        options.connection = connection;
-        let servers = self.peers()?.into_iter();
-        options.servers = servers.map(|(id, it)| (id, ServerAddress::new(it))).collect();
+        options.servers =
+            self.peers()?.into_iter().map(|(id, it)| (id, ServerAddress::new(it))).collect();
         options.data_dir = Some(std::path::absolute(self.need("--data")?)?);
-        if let Some(words) = self.values.get("--words") {
-            options.words = Word::list(words).ok_or("there is no such word")?;
-        }
+        let words = self.values.get("--words").unwrap_or(&"*");
+        options.words = Word::list(words).ok_or("there is no such word")?;
         Ok(options)
     }
 }

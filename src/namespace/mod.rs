@@ -23,6 +23,7 @@ mod session;
 mod snapshot;
 mod tree;
 mod view;
+mod weight;
 
 #[cfg(any(test, fuzzing))]
 #[allow(clippy::unwrap_used, reason = "what does not hold fails the test")]
@@ -259,12 +260,12 @@ impl Namespace {
 
     /// How many znodes there are, the root included, and how many of them have an owner.
     pub(crate) fn znodes(&self) -> (usize, u64) {
-        (self.state.tree.len(), self.state.tree.owned())
+        (self.state.tree.len(), self.state.tree.weight.owned)
     }
 
     /// Bytes of all paths and data.
     pub(crate) fn tree_bytes(&self) -> u64 {
-        self.state.tree.bytes()
+        self.state.tree.weight.bytes
     }
 
     /// Whether anything waits for the clock.

@@ -28,6 +28,7 @@ use crate::{
         history::{Change, Parent},
         limit,
         quota::{self, Metered},
+        weight::Weight,
     },
     op::{Acl, EventKind, Identities, Lifetime, LimitName, OpError, Outcome, Rights, Stat, Usage},
     path::{Path, PathPrefix},
@@ -46,9 +47,8 @@ pub(super) struct Tree {
     pub(super) quotas: OrdMap<Arc<str>, Metered>,
     /// Of every node, and every quota.
     pub(super) sum: Sum,
-    /// Bytes of all paths and data, as ZooKeeper counts them, and nodes that have an owner.
-    bytes: u64,
-    owned: u64,
+    /// Of every node.
+    pub(super) weight: Weight,
 }
 
 impl Tree {
@@ -63,7 +63,7 @@ impl Tree {
     pub(super) fn empty(grace_us: u64) -> Self {
         let nodes = GenericHashMap::with_hasher(FixedState::default());
         let (due, quotas, sum) = (OrdSet::new(), OrdMap::new(), Sum::default());
-        Self { nodes, due, grace_us, quotas, sum, bytes: 0, owned: 0 }
+        Self { nodes, due, grace_us, quotas, sum, weight: Weight::default() }
     }
 
     /// Puts a node that its parent lists, or that is the root; gives the hash of its path.
@@ -74,7 +74,7 @@ impl Tree {
         let hash = digest::of_path(&path);
         self.sum.add(digest::of_znode(hash, &znode));
         self.sum.add(digest::of_data(hash, &znode.data));
-        self.weigh(&path, Some(&znode.value), None);
+        self.weight.change(&path, Some(&znode.value), None);
         self.nodes.insert(path, Arc::new(znode));
         hash
     }
@@ -171,7 +171,7 @@ impl Tree {
             return Err(OpError::NoNode { path });
         };
         self.count(path.as_str(), quota::data(data.len()), quota::data(before.data.len()));
-        self.weigh(path.as_str(), Some(&after), Some(&before));
+        self.weight.change(path.as_str(), Some(&after), Some(&before));
         self.sum.remove(data_hash);
         self.sum.add(digest::of_data(hash, data));
         let change = Change {
@@ -294,16 +294,6 @@ impl Tree {
         self.nodes.len()
     }
 
-    /// Bytes of all paths and data.
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// How many nodes have an owner.
-    pub(super) fn owned(&self) -> u64 {
-        self.owned
-    }
-
     /// The node that follows `path` depth-first, children in byte order.
     pub(super) fn next_depth_first(&self, path: &str) -> Option<(&Arc<str>, &Znode)> {
         let mut next = self.get(path)?.children.get_min();
@@ -373,7 +363,7 @@ impl Tree {
         let path = change.path.shared();
         let bytes = |value: &Option<Arc<Value>>| value.as_ref().map_or(0, |it| it.data.len());
         let (before, after) = (bytes(&change.before), bytes(&change.after));
-        self.weigh(path, change.before.as_deref(), change.after.as_deref());
+        self.weight.change(path, change.before.as_deref(), change.after.as_deref());
         match (change.kind, &change.before) {
             (Some(EventKind::Created), _) => {
                 self.nodes.remove(&**path);
@@ -433,7 +423,7 @@ impl Tree {
         let hash = digest::of_path(&path);
         let hashes = [digest::of_znode(hash, &znode), digest::of_data(hash, &znode.data)];
         hashes.into_iter().for_each(|hash| self.sum.remove(hash));
-        self.weigh(&path, None, Some(&znode.value));
+        self.weight.change(&path, None, Some(&znode.value));
         let metered = self.meter(&path, None);
         // What was below it has gone before it.
         let metered =
@@ -451,14 +441,6 @@ impl Tree {
             hash: 0,
         };
         change.hashed(hash, hashes)
-    }
-
-    /// A node has this value now, and had that one.
-    fn weigh(&mut self, path: &str, now: Option<&Value>, was: Option<&Value>) {
-        let bytes = |it: Option<&Value>| it.map_or(0, |it| (path.len() + it.data.len()) as u64);
-        let owned = |it: Option<&Value>| u64::from(it.is_some_and(|it| it.owner.is_some()));
-        self.bytes = self.bytes.wrapping_add(bytes(now)).wrapping_sub(bytes(was));
-        self.owned = self.owned.wrapping_add(owned(now)).wrapping_sub(owned(was));
     }
 
     /// Takes a node off its parent's list; gives what the parent was before.

@@ -35,7 +35,7 @@ enum Step {
     Nothing,
     Makes(Completion<Written>),
     /// Who are the members?
-    Asks(Completion<Status>),
+    Asks(Box<Completion<Status>>),
     /// What does the node say of them?
     Reads(Box<Status>, Completion<(Bytes, Stat)>),
     Writes(Completion<Written>),
@@ -111,7 +111,7 @@ impl Furniture {
             return Step::Nothing;
         }
         self.next_look = now + LOOK_INTERVAL;
-        Step::Asks(self.client.status())
+        Step::Asks(Box::new(self.client.status()))
     }
 
     fn made(&mut self, now: Duration) -> Step {

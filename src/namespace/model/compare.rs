@@ -272,8 +272,8 @@ pub(in crate::namespace) fn check_indexes(ns: &Namespace) {
     let named: Vec<_> = due.into_iter().map(|(_, path)| path).collect();
     assert!(state.tree.due(u64::MAX).map(|path| path.to_string()).eq(named));
     assert_eq!(owned, owners);
-    assert_eq!((state.tree.len(), state.tree.bytes()), (count, bytes));
-    assert_eq!(state.tree.owned(), owned.len() as u64);
+    assert_eq!((state.tree.len(), state.tree.weight.bytes), (count, bytes));
+    assert_eq!(state.tree.weight.owned, owned.len() as u64);
     for (path, usage) in usages {
         assert_eq!(state.tree.metered(&path).unwrap().usage, usage, "{path}");
     }

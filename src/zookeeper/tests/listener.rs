@@ -1,4 +1,5 @@
 //! The listener, over real sockets.
+#![expect(clippy::disallowed_methods, reason = "real threads are waited for in real time")]
 #![expect(clippy::disallowed_types, reason = "the clients of a listener have sockets")]
 
 use std::{

@@ -1,8 +1,10 @@
 //! The four-letter words, as monitors ask them.
+#![expect(clippy::disallowed_methods, reason = "real threads are waited for in real time")]
+#![expect(clippy::disallowed_types, reason = "the clients of a listener have sockets")]
 
 use std::{
     io::{Read as _, Write as _},
-    net::{Shutdown, SocketAddr},
+    net::{Shutdown, SocketAddr, TcpStream},
     time::{Duration, Instant},
 };
 
@@ -34,18 +36,8 @@ fn watched(path: &str) -> Request<'_> {
     Request::GetData(WatchedRequest { path, watch: true })
 }
 
-#[test]
-fn words_tell_of_the_server_its_sessions_and_their_watches() {
-    let driver = driver();
-    let mut options =
-        ListenerOptions { data_dir: Some("/var/data".into()), ..ListenerOptions::default() };
-    options.words.remove(&Word::Wchc);
-    options.words.remove(&Word::Ruok);
-    let restricted = listener(&driver, options.clone());
-    options.words.extend(Word::ALL);
-    let listener = listener(&driver, options);
-    settle(&driver);
-    let at = listener.local_addr();
+/// A client that owns `/a/eph` and watches `/a` in every way; gives its session.
+fn busy_client(at: SocketAddr) -> (TcpStream, i64) {
     let mut socket = dial(at);
     let session = connect(&mut socket);
     let mut packet = Vec::new();
@@ -59,6 +51,17 @@ fn words_tell_of_the_server_its_sessions_and_their_watches() {
     ask(&mut socket, &children, &mut packet);
     let recursive = Request::AddWatch(WatchRequest { path: "/a", kind: 1 });
     ask(&mut socket, &recursive, &mut packet);
+    (socket, session)
+}
+
+#[test]
+fn words_tell_of_the_server_its_sessions_and_their_watches() {
+    let driver = driver();
+    let data_dir = Some("/var/data".into());
+    let listener = listener(&driver, ListenerOptions { data_dir, ..ListenerOptions::default() });
+    settle(&driver);
+    let at = listener.local_addr();
+    let (socket, session) = busy_client(at);
     let peer = socket.local_addr().expect("it is open");
     for (asked, expected) in [
         ("ruok", "imok".to_owned()),
@@ -92,6 +95,15 @@ fn words_tell_of_the_server_its_sessions_and_their_watches() {
     assert!(ours.iter().all(|line| conf.lines().any(|it| it == *line)), "{conf}");
     assert!(conf.starts_with(&format!("clientPort={}\n", at.port())));
     assert!(word(at, "envi").contains("\nhost.name="));
+}
+
+#[test]
+fn what_monitors_read_is_in_zookeepers_names_and_units() {
+    let driver = driver();
+    let listener = listener(&driver, ListenerOptions::default());
+    settle(&driver);
+    let at = listener.local_addr();
+    let _client = busy_client(at);
     let status = driver.client().status().wait().expect("it runs");
     let hash = format!("{:x}: {}\n", status.zxid.as_u64(), status.digest as i64);
     assert_eq!(word(at, "hash"), hash);
@@ -113,11 +125,20 @@ fn words_tell_of_the_server_its_sessions_and_their_watches() {
     let open: u64 = value(&text, "open_file_descriptor_count").parse().expect("a number");
     let max: u64 = value(&text, "max_file_descriptor_count").parse().expect("a number");
     assert!(0 < open && open <= max);
+}
+
+#[test]
+fn words_that_are_not_allowed_are_refused() {
+    let driver = driver();
+    let words = Word::list("srvr, isro").expect("known");
+    let listener = listener(&driver, ListenerOptions { words, ..ListenerOptions::default() });
+    settle(&driver);
     for asked in ["ruok", "wchc"] {
-        let refused = word(restricted.local_addr(), asked);
+        let refused = word(listener.local_addr(), asked);
         let why = "is not executed because it is not in the whitelist.";
         assert_eq!(refused, format!("{asked} {why}\n"));
     }
+    assert_eq!(word(listener.local_addr(), "isro"), "rw");
 }
 
 #[test]
