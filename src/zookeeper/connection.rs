@@ -13,7 +13,7 @@ mod answers;
 
 use std::{mem, net::IpAddr, sync::Arc, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 
 use crate::{
     client::{Ask, Error, GuestAnswer},
@@ -260,6 +260,11 @@ impl Connection {
         }
     }
 
+    /// Whether time alone has led to something to ask, or to its end.
+    pub(super) fn wants_service(&self) -> bool {
+        !self.asks.is_empty() || self.is_over()
+    }
+
     /// Whether it has sent all that it had to, and ended itself: the client may still be sending.
     pub fn is_finished(&self) -> bool {
         self.phase == Phase::Closing && self.outbox.len() == 0
@@ -356,8 +361,8 @@ impl Connection {
         if self.phase == Phase::Serving && self.must_wait() {
             return None;
         }
-        let mut packet = self.input.split_to(4 + length);
-        Some(packet.split_off(4).freeze())
+        self.input.advance(4);
+        Some(self.input.split_to(length).freeze())
     }
 
     /// Whether the next packet has to wait for an answer: a write behind a sync, and an identity

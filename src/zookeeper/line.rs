@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Read as _},
+    mem,
     net::{Shutdown, SocketAddr},
     time::Duration,
 };
@@ -21,11 +22,22 @@ pub(super) struct Line {
     /// There may be more to read.
     pub(super) readable: bool,
     pub(super) writable: bool,
+    /// The peer has said its last, or the socket has failed: to be read up to there.
+    pub(super) ends: bool,
+    /// It is among those that are touched.
+    pub(super) touched: bool,
     /// Nothing more is sent; until then the client may close its side.
     pub(super) lingers: Option<Duration>,
 }
 
 impl Line {
+    /// Puts it among those that have something to do.
+    pub(super) fn touch(&mut self, id: u64, touched: &mut Vec<u64>) {
+        if !mem::replace(&mut self.touched, true) {
+            touched.push(id);
+        }
+    }
+
     /// All has been sent: says so, and goes on reading for a while. To close a socket with bytes
     /// that were not read would take back what the client has not read yet.
     pub(super) fn linger(&mut self, now: Duration) {

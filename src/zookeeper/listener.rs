@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     io::{self, Read as _, Write as _},
+    mem,
     net::SocketAddr,
     sync::{
         Arc,
@@ -139,7 +140,7 @@ struct Server {
     told: Vec<Told>,
     asks: Vec<(u64, Ask)>,
     /// Connections with something to read, to ask or to send.
-    touched: BTreeSet<u64>,
+    touched: Vec<u64>,
     buffer: Vec<u8>,
     next_tick: Duration,
     /// The system had no descriptor left for a connection that waits: it is tried again.
@@ -179,7 +180,7 @@ impl Server {
             clock: SystemClock::start(),
             told: Vec::new(),
             asks: Vec::new(),
-            touched: BTreeSet::new(),
+            touched: Vec::new(),
             buffer: vec![0; READ_BYTES],
             next_tick: Duration::ZERO,
             accepts_later: false,
@@ -222,10 +223,10 @@ impl Server {
             Token(id) => {
                 let id = id as u64;
                 if let Some(line) = self.lines.get_mut(&id) {
-                    line.readable |= event.is_readable() || event.is_read_closed();
-                    line.readable |= event.is_error();
+                    line.ends |= event.is_read_closed() || event.is_error();
+                    line.readable |= event.is_readable() || line.ends;
                     line.writable |= event.is_writable() || event.is_error();
-                    self.touched.insert(id);
+                    line.touch(id, &mut self.touched);
                 }
             }
         }
@@ -276,6 +277,8 @@ impl Server {
             traffic: Traffic::default(),
             readable: false,
             writable: true,
+            ends: false,
+            touched: false,
             lingers: None,
         };
         self.lines.insert(id, line);
@@ -290,7 +293,7 @@ impl Server {
                 Told::Guest(id, answer) => {
                     if let Some(line) = lines.get_mut(&id) {
                         line.connection.answer(answer, watches, now);
-                        touched.insert(id);
+                        line.touch(id, touched);
                     }
                 }
                 Told::Changes(changes) => {
@@ -299,7 +302,7 @@ impl Server {
                         watches.fire(event, |id, kind, path| {
                             if let Some(line) = lines.get_mut(&id) {
                                 line.connection.event((kind, path), event);
-                                touched.insert(id);
+                                line.touch(id, touched);
                             }
                         });
                     }
@@ -331,11 +334,11 @@ impl Server {
         let mut held = 0;
         for (&id, line) in &mut self.lines {
             line.connection.tick(now);
-            line.connection.take_asks(|ask| self.asks.push((id, ask)));
             held += line.connection.held_bytes();
             let late = line.lingers.is_some_and(|until| now >= until);
-            if late || line.connection.is_over() || self.draining.is_some() {
-                self.touched.insert(id);
+            // Most of ten thousand have nothing to do.
+            if late || line.connection.wants_service() || self.draining.is_some() {
+                line.touch(id, &mut self.touched);
             }
         }
         self.relieve(held);
@@ -416,7 +419,7 @@ impl Server {
             line.connection.answer_word(text);
             worded.insert(id);
         }
-        self.touched.insert(id);
+        line.touch(id, &mut self.touched);
     }
 
     fn take_word(&mut self, id: u64, letters: [u8; 4]) {
@@ -439,33 +442,34 @@ impl Server {
 
     /// Reads, asks and sends for all that have something to do.
     fn serve(&mut self, now: Duration) {
-        let touched = std::mem::take(&mut self.touched);
+        let touched = mem::take(&mut self.touched);
         for &id in &touched {
             self.read(id, now);
         }
-        self.gateway.send(std::mem::take(&mut self.asks));
+        self.gateway.send(mem::take(&mut self.asks));
         for id in touched {
             self.write(id, now);
         }
-        self.gateway.send(std::mem::take(&mut self.asks));
+        self.gateway.send(mem::take(&mut self.asks));
     }
 
     fn read(&mut self, id: u64, now: Duration) {
         let Some(line) = self.lines.get_mut(&id) else {
             return;
         };
+        line.touched = false;
         if line.lingers.is_some() {
             if !line.pass_over(&mut self.buffer, now) {
                 self.close(id);
             } else if line.readable {
-                self.touched.insert(id);
+                line.touch(id, &mut self.touched);
             }
             return;
         }
         let (mut left, mut word) = (READS_PER_ROUND, None);
         while line.readable && self.draining.is_none() && line.connection.wants_input() {
             if left == 0 {
-                self.touched.insert(id);
+                line.touch(id, &mut self.touched);
                 break;
             }
             left -= 1;
@@ -476,6 +480,8 @@ impl Server {
                 }
                 Ok(count) => {
                     line.connection.receive(&self.buffer[..count], &mut self.watches, now);
+                    // A socket that gives less than there is room for has no more.
+                    line.readable = line.ends || count == self.buffer.len() || !TELLS_BY_COUNT;
                     // Who asks a word may say at once that there is no more.
                     word = line.connection.take_word();
                 }
@@ -533,7 +539,7 @@ impl Server {
         }
         let reads = self.draining.is_none() && line.connection.wants_input();
         if line.readable && (reads || line.lingers.is_some()) {
-            self.touched.insert(id);
+            line.touch(id, &mut self.touched);
         }
         let is_over = line.connection.is_over() && line.lingers.is_none();
         self.count(id);
@@ -549,14 +555,13 @@ impl Server {
         line.connection.abort();
         line.connection.take_asks(|ask| self.asks.push((id, ask)));
         self.watches.leave(id);
-        self.touched.remove(&id);
         let _ = self.poll.registry().deregister(&mut line.socket);
     }
 
     fn close_all(&mut self) {
         let all: Vec<u64> = self.lines.keys().copied().collect();
         all.into_iter().for_each(|id| self.close(id));
-        self.gateway.send(std::mem::take(&mut self.asks));
+        self.gateway.send(mem::take(&mut self.asks));
     }
 }
 
@@ -573,6 +578,9 @@ const FIRST_CONNECTION: u64 = 2;
 /// Connections that the system keeps until they are accepted.
 const BACKLOG: i32 = 4096;
 const EVENTS_PER_ROUND: usize = 1024;
+/// Where the system tells anew when more has come to a socket that was read empty, though nobody
+/// was told that it is (`epoll(7)`).
+const TELLS_BY_COUNT: bool = cfg!(any(target_os = "linux", target_os = "android"));
 const READ_BYTES: usize = 64 << 10;
 /// Buffers that one connection may fill in a round.
 const READS_PER_ROUND: usize = 4;

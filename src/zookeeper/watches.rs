@@ -88,11 +88,7 @@ impl Watches {
         let mut told = self.take(Kind::Data, path);
         told.extend(self.persistent.get(path).into_iter().flatten());
         if !self.recursive.is_empty() {
-            let mut above = Some(path.clone());
-            while let Some(at) = above {
-                told.extend(self.recursive.get(&at).into_iter().flatten());
-                above = at.parent();
-            }
+            told.extend(path.upward().filter_map(|at| self.recursive.get(at)).flatten());
         }
         if kind == EventKind::Deleted {
             told.extend(self.take(Kind::Children, path));
@@ -244,3 +240,27 @@ const TABLES: [[Kind; 3]; 2] = [
     [Kind::Data, Kind::Persistent, Kind::Recursive],
     [Kind::Children, Kind::Persistent, Kind::Recursive],
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_table_counts_a_connection_and_a_node_once() {
+        let path: Path = "/a".parse().expect("valid");
+        let mut it = Watches::default();
+        for kind in [Kind::Data, Kind::Persistent, Kind::Children, Kind::Data] {
+            it.add(1, kind, path.clone());
+        }
+        it.add(2, Kind::Recursive, path.clone());
+        assert_eq!((it.len(), it.len_in_tables(), it.summary()), (4, 4, (2, 1, 2)));
+        assert!(it.remove(1, WatcherType::Persistent, &path));
+        assert_eq!((it.len(), it.len_in_tables(), it.summary()), (3, 4, (2, 1, 2)));
+        it.take(Kind::Data, &path);
+        assert_eq!((it.len(), it.len_in_tables(), it.summary()), (2, 3, (1, 1, 1)));
+        it.leave(1);
+        it.leave(2);
+        assert_eq!((it.len(), it.len_in_tables(), it.summary()), (0, 0, (0, 0, 0)));
+        assert!(it.is_empty() && it.by_path().next().is_none());
+    }
+}

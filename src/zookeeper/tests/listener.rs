@@ -3,8 +3,8 @@
 #![expect(clippy::disallowed_types, reason = "the clients of a listener have sockets")]
 
 use std::{
-    io::{self, Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
+    io::{ErrorKind, Read as _, Write as _},
+    net::{Shutdown, SocketAddr, TcpStream},
     time::{Duration, Instant},
 };
 
@@ -144,6 +144,23 @@ fn connections_are_bounded_and_those_that_say_nothing_are_closed() {
     assert!(is_closed(&mut next), "the node is gone");
 }
 
+#[test]
+fn an_end_that_comes_with_the_last_request_is_seen() {
+    let driver = driver();
+    let listener = listener(&driver, ListenerOptions::default());
+    for round in 0..50 {
+        let mut socket = dial(listener.local_addr());
+        assert_ne!(connect(&mut socket), 0);
+        let mut packet = Vec::new();
+        Request::Ping.encode(-2, &mut packet);
+        send(&mut socket, &packet);
+        socket.shutdown(Shutdown::Write).expect("it is open");
+        let last = socket.read_to_end(&mut Vec::new()).map_err(|error| error.kind());
+        let late = matches!(last, Err(ErrorKind::WouldBlock | ErrorKind::TimedOut));
+        assert!(!late, "nobody has noticed in round {round}");
+    }
+}
+
 /// Creates below `/`, without an end.
 fn writes(path: &str) -> Vec<u8> {
     let acl = vec![AclEntry { perms: 31, id: Id { scheme: "world", id: "anyone" } }];
@@ -209,7 +226,7 @@ fn a_client_that_never_reads_is_left_waiting_and_harms_nobody() {
     let ended = loop {
         match deaf.write(&request) {
             Ok(count) => taken += count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 std::thread::sleep(Duration::from_millis(20));
             }
             Err(_) => break true,
@@ -255,7 +272,7 @@ fn those_that_hold_most_are_closed_when_all_hold_too_much() {
     let least = greedy.first_mut().expect("there are four");
     least.set_read_timeout(Some(Duration::from_millis(300))).expect("it can");
     let waits = least.read(&mut [0; 1]).expect_err("nothing is said").kind();
-    assert!(matches!(waits, io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut));
+    assert!(matches!(waits, ErrorKind::WouldBlock | ErrorKind::TimedOut));
 }
 
 #[test]
@@ -278,7 +295,7 @@ fn a_drain_answers_what_was_taken_and_breaks_nothing_off() {
             std::thread::spawn(move || {
                 let mut all = Vec::new();
                 let end = reader.read_to_end(&mut all);
-                drop(reader.shutdown(std::net::Shutdown::Both));
+                drop(reader.shutdown(Shutdown::Both));
                 writer.join().expect("it ends");
                 (end, all)
             })
