@@ -23,7 +23,7 @@ use quorate::{
     ClusterId, Config, Limits, NodeId,
     driver::{Driver, Host, Inbox, Switchboard},
     tcp::TcpTransport,
-    zookeeper::{ConnectionOptions, Listener, ListenerOptions},
+    zookeeper::{Listener, ListenerOptions, ServerAddress, Word},
 };
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -113,14 +113,16 @@ impl<'a> Options<'a> {
     }
 
     fn listener(&self) -> Result<ListenerOptions, Failure> {
-        let mut connection = ConnectionOptions::default();
+        let mut options = ListenerOptions::default();
+        let connection = &mut options.connection;
         let tick = self.ms("--tick-ms", 2_000)?;
         (connection.timeout_min, connection.timeout_max) = (tick * 2, tick * 20);
         connection.super_digest = self.values.get("--super-digest").map(|it| (*it).to_owned());
-        let mut options = ListenerOptions::default();
-        options.connection = connection;
-        let servers = self.peers()?.into_iter().map(|(id, it)| format!("server.{id}={it}\n"));
-        options.config = servers.collect::<String>() + "version=0";
+        options.servers =
+            self.peers()?.into_iter().map(|(id, it)| (id, ServerAddress::new(it))).collect();
+        options.data_dir = Some(std::path::absolute(self.need("--data")?)?);
+        let words = self.values.get("--words").unwrap_or(&"*");
+        options.words = Word::list(words).ok_or("there is no such word")?;
         Ok(options)
     }
 }
@@ -129,7 +131,7 @@ fn node(text: &str) -> Result<NodeId, Failure> {
     Ok(NodeId::new(text.parse().unwrap_or(0)).ok_or("an id is 1 or more")?)
 }
 
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 9] = [
     "--id",
     "--client",
     "--peer",
@@ -138,9 +140,10 @@ const NAMES: [&str; 8] = [
     "--super-digest",
     "--tick-ms",
     "--container-interval-ms",
+    "--words",
 ];
 const USAGE: &str = "zookeeper_server --id N --client HOST:PORT --data DIR \
     [--peer HOST:PORT --peers 1=HOST:PORT,2=HOST:PORT,3=HOST:PORT] \
-    [--super-digest USER:BASE64] [--tick-ms N] [--container-interval-ms N]";
+    [--super-digest USER:BASE64] [--tick-ms N] [--container-interval-ms N] [--words WORD,..]";
 /// ZooKeeper has no bound but the size of a packet.
 const TXN_OPS_MAX: usize = 4_096;

@@ -10,7 +10,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::{
     client::mailbox::Mailbox,
     driver::Log,
-    node::{DiskError, Token, Write},
+    node::{DiskError, DiskUse, Token, Write},
     wal::{Chore, ChoreDone},
 };
 
@@ -47,7 +47,7 @@ pub(super) enum End {
 #[derive(Debug)]
 pub(super) struct Worker {
     log: Log,
-    short_of_space: bool,
+    disk_use: DiskUse,
 }
 
 /// Between a host and the thread that writes for it.
@@ -62,18 +62,20 @@ struct State {
     /// Bounded by the writes that a node has out, and by the chores that a log hands out.
     jobs: Vec<Job>,
     ends: VecDeque<End>,
-    short_of_space: bool,
+    disk_use: DiskUse,
     closed: bool,
 }
 
 impl Disk {
     pub(super) fn new(log: Log) -> Self {
-        Self::Here(Worker { log, short_of_space: false }, VecDeque::new())
+        Self::Here(Worker::new(log), VecDeque::new())
     }
 
     /// From now on somebody else does the jobs: calls [`Queue::work`] with the worker.
     pub(super) fn move_away(&mut self) -> Option<(Arc<Queue>, Worker)> {
-        let queue = Arc::new(Queue { state: Mutex::default(), changed: Condvar::new() });
+        let disk_use = self.disk_use();
+        let state = Mutex::new(State { disk_use, ..State::default() });
+        let queue = Arc::new(Queue { state, changed: Condvar::new() });
         match mem::replace(self, Self::Away(Away(Arc::clone(&queue)))) {
             Self::Here(worker, _) if !matches!(worker.log, Log::Memory) => Some((queue, worker)),
             before => {
@@ -102,11 +104,11 @@ impl Disk {
         }
     }
 
-    /// Whether the disk is short of space.
-    pub(super) fn is_short_of_space(&self) -> bool {
+    /// What the disk holds.
+    pub(super) fn disk_use(&self) -> DiskUse {
         match self {
-            Self::Here(worker, _) => worker.short_of_space,
-            Self::Away(Away(queue)) => queue.state.lock().short_of_space,
+            Self::Here(worker, _) => worker.disk_use,
+            Self::Away(Away(queue)) => queue.state.lock().disk_use,
         }
     }
 
@@ -133,7 +135,7 @@ impl Queue {
         loop {
             let mut state = self.state.lock();
             state.ends.append(&mut ends);
-            state.short_of_space = worker.short_of_space;
+            state.disk_use = worker.disk_use;
             if !state.ends.is_empty() {
                 drop(state);
                 mailbox.nudge();
@@ -153,6 +155,11 @@ impl Queue {
 }
 
 impl Worker {
+    fn new(log: Log) -> Self {
+        let disk_use = log.disk_use(false);
+        Self { log, disk_use }
+    }
+
     /// Does the jobs; writes that follow each other share an fsync where they can.
     fn run(&mut self, jobs: impl IntoIterator<Item = Job>, ends: &mut VecDeque<End>) {
         let mut jobs = jobs.into_iter().peekable();
@@ -181,7 +188,7 @@ impl Worker {
         while let Some(chore) = self.log.chore() {
             ends.push_back(End::Chore(chore));
         }
-        self.short_of_space = self.log.is_short_of_space(self.short_of_space);
+        self.disk_use = self.log.disk_use(self.disk_use.is_full);
     }
 
     fn persist(&mut self, write: &Write, tokens: Vec<Token>, ends: &mut VecDeque<End>) {
@@ -212,7 +219,7 @@ mod tests {
     fn worker(fs: &MemoryFs) -> Worker {
         let (cluster, node) = (ClusterId::named("disk"), NodeId::new(1).unwrap());
         let opened = Log::open(Arc::new(fs.clone()), Path::new("/d"), cluster, node);
-        Worker { log: opened.unwrap().0, short_of_space: false }
+        Worker::new(opened.unwrap().0)
     }
 
     fn job(number: u64, write: Write) -> Job {

@@ -215,7 +215,7 @@ impl Host {
     /// Blocks for nothing but the log, and under a [`Driver`](crate::driver::Driver) not for that.
     pub fn turn(&mut self, now: Now) -> Turn {
         if !self.over {
-            self.node.set_disk_full(self.disk.is_short_of_space());
+            self.node.set_disk(self.disk.disk_use());
             if self.settle_disk() {
                 self.drain(now);
             }

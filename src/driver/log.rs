@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use crate::{
     id::{ClusterId, NodeId},
-    node::{DiskError, Restored, Write},
+    node::{DiskError, DiskUse, Restored, Write},
     wal::{Chore, ChoreDone, Fs, Wal, WalError},
 };
 
@@ -65,15 +65,15 @@ impl Log {
         }
     }
 
-    /// Whether the disk is short of space; `was` says whether it was so before. It stays so while
-    /// the log tries again, until there is a spare segment.
-    pub(super) fn is_short_of_space(&self, was: bool) -> bool {
-        match self {
-            Self::Wal(wal) => {
-                let status = wal.status();
-                status.no_space || (was && status.spares == 0)
-            }
-            Self::Memory => false,
+    /// What the disk holds; `was_full` says whether it was full before. It stays so while the log
+    /// tries again, until there is a spare segment.
+    pub(super) fn disk_use(&self, was_full: bool) -> DiskUse {
+        let mut disk = DiskUse::default();
+        if let Self::Wal(wal) = self {
+            let status = wal.status();
+            (disk.log_bytes, disk.snapshot_bytes) = (status.bytes, status.snapshot_bytes);
+            disk.is_full = status.no_space || (was_full && status.spares == 0);
         }
+        disk
     }
 }

@@ -9,7 +9,7 @@
 //! - A lease's `ephemerals` are exactly the nodes that name it as their owner; a session's `owned`
 //!   counts its own and those of its leases.
 
-use std::{sync::Arc, time::Duration};
+use std::{iter, mem, ops::Bound, sync::Arc, time::Duration};
 
 use imbl::OrdSet;
 
@@ -199,6 +199,21 @@ impl Sessions {
     pub(super) fn ephemerals(&self, id: LeaseId) -> Option<&OrdSet<Arc<str>>> {
         let own = self.get(id.session()).map(|it| &it.ephemerals);
         own.or_else(|| self.lease(id).map(|it| &it.ephemerals))
+    }
+
+    /// All leases after one, the sessions' own among them, by id.
+    pub(super) fn leases_after(&self, after: Option<LeaseId>) -> impl Iterator<Item = LeaseId> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let first = after.map_or(Bound::Unbounded, |it| Bound::Excluded(it.session()));
+        let mut own = self.by_id.range((first, Bound::Unbounded)).map(|(id, _)| id.lease());
+        let mut granted = self.leases.range((start, Bound::Unbounded)).map(|(id, _)| *id);
+        let (mut next_own, mut next_granted) = (own.next(), granted.next());
+        iter::from_fn(move || match (next_own, next_granted) {
+            (Some(one), other) if other.is_none_or(|other| one < other) => {
+                mem::replace(&mut next_own, own.next())
+            }
+            (_, _) => mem::replace(&mut next_granted, granted.next()),
+        })
     }
 
     /// How many leases there are beside the sessions' own.

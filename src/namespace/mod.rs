@@ -24,6 +24,7 @@ mod session;
 mod snapshot;
 mod tree;
 mod view;
+mod weight;
 
 #[cfg(any(test, fuzzing))]
 #[allow(clippy::unwrap_used, reason = "what does not hold fails the test")]
@@ -266,6 +267,16 @@ impl Namespace {
     /// How many sessions live.
     pub(crate) fn sessions(&self) -> usize {
         self.state.sessions.len()
+    }
+
+    /// How many znodes there are, the root included, and how many of them have an owner.
+    pub(crate) fn znodes(&self) -> (usize, u64) {
+        (self.state.tree.len(), self.state.tree.weight.owned)
+    }
+
+    /// Bytes of all paths and data.
+    pub(crate) fn tree_bytes(&self) -> u64 {
+        self.state.tree.weight.bytes
     }
 
     /// Whether anything waits for the clock.

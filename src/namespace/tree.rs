@@ -28,6 +28,7 @@ use crate::{
         history::{Change, Parent},
         numbering::Numbering,
         quota::{self, Metered},
+        weight::Weight,
     },
     op::{Acl, EventKind, Identities, Lifetime, LimitName, OpError, Outcome, Rights, Stat, Usage},
     path::{Path, PathPrefix},
@@ -46,6 +47,8 @@ pub(super) struct Tree {
     pub(super) quotas: OrdMap<Arc<str>, Metered>,
     /// Of every node, and every quota.
     pub(super) sum: Sum,
+    /// Of every node.
+    pub(super) weight: Weight,
 }
 
 impl Tree {
@@ -60,7 +63,8 @@ impl Tree {
     /// No node at all: the start of a decoder, which ends with a root or not at all.
     pub(super) fn empty(grace_us: u64) -> Self {
         let nodes = GenericHashMap::with_hasher(FixedState::default());
-        Self { nodes, due: OrdSet::new(), grace_us, quotas: OrdMap::new(), sum: Sum::default() }
+        let (due, quotas, sum) = (OrdSet::new(), OrdMap::new(), Sum::default());
+        Self { nodes, due, grace_us, quotas, sum, weight: Weight::default() }
     }
 
     /// Puts a node that its parent lists, or that is the root; gives the hash of its path.
@@ -71,6 +75,7 @@ impl Tree {
         let hash = digest::of_path(&path);
         self.sum.add(digest::of_znode(hash, &znode));
         self.sum.add(digest::of_data(hash, znode.data.as_deref()));
+        self.weight.change(&path, Some(&znode.value), None);
         self.nodes.insert(path, Arc::new(znode));
         hash
     }
@@ -161,6 +166,7 @@ impl Tree {
             return Err(OpError::NoNode { path });
         };
         self.count(path.as_str(), quota::data(bytes), quota::data(before.data().len()));
+        self.weight.change(path.as_str(), Some(&after), Some(&before));
         self.sum.remove(data_hash);
         self.sum.add(digest::of_data(hash, data));
         let change = Change {
@@ -352,6 +358,7 @@ impl Tree {
         let path = change.path.shared();
         let bytes = |value: &Option<Arc<Value>>| value.as_ref().map_or(0, |it| it.data().len());
         let (before, after) = (bytes(&change.before), bytes(&change.after));
+        self.weight.change(path, change.before.as_deref(), change.after.as_deref());
         match (change.kind, &change.before) {
             (Some(EventKind::Created), _) => {
                 self.nodes.remove(&**path);
@@ -412,6 +419,7 @@ impl Tree {
         let data_hash = digest::of_data(hash, znode.data.as_deref());
         let hashes = [digest::of_znode(hash, &znode), data_hash];
         hashes.into_iter().for_each(|hash| self.sum.remove(hash));
+        self.weight.change(&path, None, Some(&znode.value));
         let metered = self.meter(&path, None);
         // What was below it has gone before it.
         let metered =

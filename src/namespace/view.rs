@@ -40,6 +40,8 @@ pub struct View {
 impl View {
     /// The most nodes that [`owned`](Self::owned) looks at.
     pub const OWNED_MAX: usize = 1024;
+    /// The most leases that [`leases`](Self::leases) gives.
+    pub const LEASES_MAX: usize = 1024;
 
     /// What nobody is refused anything of.
     pub(super) fn new(
@@ -209,6 +211,20 @@ impl View {
     /// lease.
     pub fn lease(&self, lease: LeaseId) -> Option<LeaseStat> {
         self.sessions.lease_stat(lease, self.clock_us)
+    }
+
+    /// A page of all leases, those of the sessions themselves among them, by id: the next
+    /// [`LEASES_MAX`](Self::LEASES_MAX) after `after`. It is for whoever sees everything.
+    ///
+    /// # Errors
+    ///
+    /// [`OpError::NoAuth`] for somebody else.
+    pub fn leases(&self, after: Option<LeaseId>) -> Result<Vec<LeaseStat>, OpError> {
+        if !self.who.is_super() {
+            return Err(OpError::NoAuth { path: Path::root(), right: Rights::ADMIN });
+        }
+        let ids = self.sessions.leases_after(after).take(Self::LEASES_MAX);
+        Ok(ids.filter_map(|id| self.lease(id)).collect())
     }
 
     /// A page of the ephemeral nodes of a lease: those after `after` that may be read, of the next

@@ -76,14 +76,14 @@ pub use request::{
     Seq, Ticket, Watch, WatchEnd, WatchId,
 };
 pub use status::{
-    DiskError, DiskFault, Divergence, Ended, Member, Mismatch, Role, Status, Waiting,
+    DiskError, DiskFault, DiskUse, Divergence, Ended, Member, Mismatch, Role, Status, Waiting,
 };
 pub use transfer::Image;
 
 use crate::{
     command::{Batch, Command},
     config::Config,
-    consensus::{Consensus, MembershipChange},
+    consensus::{Consensus, MembershipChange, Replication},
     id::{Lineage, NodeId, Origin as OriginId, SessionId, Zxid},
     mutant::Mutant,
     namespace::{Namespace, Past, View},
@@ -159,7 +159,7 @@ pub struct Node {
     /// Changes that lagging watches may still read in this drain.
     catch_up_left: usize,
     token_dropped: Arc<AtomicBool>,
-    disk_full: bool,
+    disk: DiskUse,
     undrained: bool,
     ended: Option<Ended>,
     /// Peers that were told of a refusal since the last tick.
@@ -230,10 +230,10 @@ impl Node {
         }
     }
 
-    /// Says whether the disk is nearly full: as long as it is, [`submit`](Self::submit) refuses new
+    /// Says what the disk holds. As long as it is nearly full, [`submit`](Self::submit) refuses new
     /// sessions and what grows the tree, so that the log has room for what makes room.
-    pub fn set_disk_full(&mut self, full: bool) {
-        self.disk_full = full;
+    pub fn set_disk(&mut self, disk: DiskUse) {
+        self.disk = disk;
     }
 
     /// Takes a command for the cluster. Its answer comes out of [`ready`](Self::ready), under the
@@ -264,7 +264,7 @@ impl Node {
                 let origin = self.origin_id(ticket);
                 self.submit_plain(ticket, false, &Command::PlainTxn { origin, identities, txn })?;
             }
-            Request::OpenSession { .. } if self.disk_full => return Err(SubmitError::DiskFull),
+            Request::OpenSession { .. } if self.disk.is_full => return Err(SubmitError::DiskFull),
             Request::OpenSession { secret, ttl, identities } => {
                 let (origin, secret) = (self.origin_id(ticket), secret.hash());
                 let ttl_us = as_micros(ttl);
@@ -430,6 +430,7 @@ impl Node {
             Some(Waiting::CatchUp) if self.is_stuck() => Some(Waiting::CutTail),
             waiting => waiting,
         };
+        let (znodes, ephemerals) = self.namespace.znodes();
         Status {
             id: self.config.id,
             incarnation: self.identity.own(),
@@ -450,7 +451,23 @@ impl Node {
             pending: self.origin.pending() + self.reads.len(),
             watches: self.cursors.len(),
             sessions: self.namespace.sessions(),
+            znodes,
+            ephemerals,
+            tree_bytes: self.namespace.tree_bytes(),
+            digest: self.namespace.digest().value,
+            synced: self.synced(),
+            disk: self.disk,
         }
+    }
+
+    fn synced(&self) -> BTreeSet<NodeId> {
+        let keeps_up = |id: &NodeId| {
+            let progress = self.consensus.progress(*id).filter(|_| *id != self.config.id);
+            progress.is_some_and(|it| it.active && it.replication == Replication::Replicate)
+        };
+        let leads = self.role() == Role::Leader;
+        let members = self.membership.members.keys().copied().filter(|_| leads);
+        members.filter(keeps_up).collect()
     }
 
     /// The tree as this node has applied it, frozen; made in O(1), readable on any thread. In
@@ -600,7 +617,7 @@ impl Node {
 
     fn check_txn(&self, txn: &Txn) -> Result<(), SubmitError> {
         let grows = |op: &Op| matches!(op, Op::Create { .. } | Op::Set { .. } | Op::Grant { .. });
-        if self.disk_full && txn.ops().any(grows) {
+        if self.disk.is_full && txn.ops().any(grows) {
             return Err(SubmitError::DiskFull);
         }
         for op in txn.ops() {

@@ -1,6 +1,6 @@
 //! What a node tells of itself, and how it ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 
@@ -51,6 +51,31 @@ pub struct Status {
     pub watches: usize,
     /// Sessions of the cluster.
     pub sessions: usize,
+    /// Nodes of the tree, the root included.
+    pub znodes: usize,
+    /// Nodes of the tree that are owned by sessions and leases.
+    pub ephemerals: u64,
+    /// Bytes of the paths and the data of all nodes.
+    pub tree_bytes: u64,
+    /// What the state comes to; members that have applied the same entries have the same one.
+    pub digest: u64,
+    /// Of a leader, the other members that keep up: heard of since the last check of the quorum,
+    /// and sent entries as they come.
+    pub synced: BTreeSet<NodeId>,
+    /// What the member's disk holds, as the driver has said.
+    pub disk: DiskUse,
+}
+
+/// What a member has on its disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct DiskUse {
+    /// Bytes of the log's segments.
+    pub log_bytes: u64,
+    /// Bytes of the snapshots.
+    pub snapshot_bytes: u64,
+    /// There is hardly space for more: what makes the state grow is refused.
+    pub is_full: bool,
 }
 
 /// What a member does in the current term.

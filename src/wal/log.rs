@@ -269,6 +269,7 @@ impl Wal {
             syncs: self.syncs,
             synced_index: self.last_index,
             snapshot_index: self.snapshot_index(),
+            snapshot_bytes: self.manifest.snapshots.iter().map(|file| file.length).sum(),
             staged: self.staged.map(|file| (file.index, file.term)),
             spares: self.spares.len(),
             no_space: self.no_space,

@@ -29,6 +29,8 @@ pub struct WalStatus {
     pub synced_index: u64,
     /// The last entry that the current snapshot covers; 0 without one.
     pub snapshot_index: u64,
+    /// The size of the snapshots that are kept.
+    pub snapshot_bytes: u64,
     /// A snapshot that is finished and not yet installed: index and term.
     pub staged: Option<(u64, u64)>,
     /// Segments that are ready to be written.

@@ -101,6 +101,26 @@ numbers! {
     }
 }
 
+impl OpCode {
+    /// Whether it is to change something.
+    pub(super) fn is_write(self) -> bool {
+        matches!(
+            self,
+            Self::Create
+                | Self::Create2
+                | Self::CreateContainer
+                | Self::CreateTtl
+                | Self::Delete
+                | Self::SetData
+                | Self::SetAcl
+                | Self::Check
+                | Self::Multi
+                | Self::CreateSession
+                | Self::CloseSession
+        )
+    }
+}
+
 numbers! {
     /// What a server refuses with (`KeeperException.Code`).
     ErrorCode {

@@ -11,9 +11,9 @@
 
 mod answers;
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{mem, net::IpAddr, sync::Arc, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 
 use crate::{
     client::{Ask, Error, GuestAnswer},
@@ -26,9 +26,10 @@ use crate::{
         code::{ErrorCode, EventType, OpCode, SYNC_CONNECTED, xid},
         jute::{Jute, JuteError},
         outbox::Outbox,
-        record::{ConnectRequest, ConnectResponse, ReplyHeader, WatcherEvent},
+        record::{ConnectRequest, ConnectResponse, ReplyHeader, RequestHeader, WatcherEvent},
         request::Request,
         slot::{Plan, Slot, Turn, Waits, read_of, txn_of},
+        traffic::Traffic,
         watches::Watches,
     },
 };
@@ -87,13 +88,16 @@ pub struct Connection {
     opened: Duration,
     heard: Duration,
     kept: Duration,
-    packets: [u64; 2],
+    now: Duration,
+    traffic: Traffic,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
     /// Waits for the first packet.
     Handshake,
+    /// Waits for the answer to a four-letter word.
+    Word,
     /// Waits for a session; the client said whether a server that only reads will do.
     Opening {
         says_read_only: bool,
@@ -133,18 +137,22 @@ impl Connection {
             opened: now,
             heard: now,
             kept: now,
-            packets: [0; 2],
+            now,
+            traffic: Traffic::default(),
         }
     }
 
     /// Takes bytes of the client.
     pub fn receive(&mut self, bytes: &[u8], watches: &mut Watches, now: Duration) {
+        self.now = now;
+        self.traffic.received_bytes += bytes.len() as u64;
         self.input.extend_from_slice(bytes);
         self.advance(watches, now);
     }
 
     /// Takes what the node answers, in its order.
     pub fn answer(&mut self, answer: GuestAnswer, watches: &mut Watches, now: Duration) {
+        self.now = now;
         match (self.phase, answer) {
             (Phase::Closing | Phase::Closed, _) => return,
             (Phase::Opening { says_read_only }, GuestAnswer::Session(result)) => {
@@ -154,7 +162,7 @@ impl Connection {
                 self.session = Some(attachment);
                 self.phase = Phase::Serving;
                 self.kept = now;
-                self.outbox.reply((xid::AUTH, 0), ErrorCode::Ok, |_| {});
+                self.identified(ErrorCode::Ok);
             }
             (Phase::Serving | Phase::Identifying, GuestAnswer::Over(cause)) => self.over(cause),
             (Phase::Serving, GuestAnswer::Reply { zxid, result }) => self.replied(zxid, result),
@@ -183,7 +191,7 @@ impl Connection {
     pub fn tick(&mut self, now: Duration) {
         let (silent, timeout) = (now.saturating_sub(self.heard), self.timeout());
         match self.phase {
-            Phase::Handshake | Phase::Opening { .. } => {
+            Phase::Handshake | Phase::Opening { .. } | Phase::Word => {
                 if now.saturating_sub(self.opened) > self.options.handshake_max {
                     self.abort();
                 }
@@ -212,8 +220,17 @@ impl Connection {
         self.slots.clear();
     }
 
+    /// Ends it when what there is to send has left; the session lives on for its time-out.
+    pub fn leave(&mut self) {
+        if self.phase != Phase::Closed {
+            self.abort();
+            self.phase = Phase::Closing;
+        }
+    }
+
     /// So many bytes of [`output`](Self::output) have left.
     pub fn sent(&mut self, bytes: usize, watches: &mut Watches, now: Duration) {
+        self.now = now;
         let full = self.outbox.len() >= OUTPUT_BYTES_MAX;
         self.outbox.sent(bytes);
         if full {
@@ -245,17 +262,33 @@ impl Connection {
         }
     }
 
-    /// The first four bytes, if they are no length of a packet.
-    pub fn word(&self) -> Option<[u8; 4]> {
-        let word: [u8; 4] = self.input.get(..4)?.try_into().ok()?;
-        (self.phase == Phase::Handshake && word.iter().all(u8::is_ascii_lowercase)).then_some(word)
+    /// Whether time alone has led to something to ask, or to its end.
+    pub(super) fn wants_service(&self) -> bool {
+        !self.asks.is_empty() || self.is_over()
+    }
+
+    /// Whether it has sent all that it had to, and ended itself: the client may still be sending.
+    pub fn is_finished(&self) -> bool {
+        self.phase == Phase::Closing && self.outbox.len() == 0
+    }
+
+    /// Takes the first four bytes, if they are no length of a packet: a word, to be answered with
+    /// [`answer_word`](Self::answer_word).
+    pub fn take_word(&mut self) -> Option<[u8; 4]> {
+        let word = self.word()?;
+        self.input = BytesMut::new();
+        self.phase = Phase::Word;
+        self.traffic.received += 1;
+        Some(word)
     }
 
     /// Answers a word, and ends.
-    pub fn answer_word(&mut self, text: &str) {
-        self.input.clear();
-        self.phase = Phase::Closing;
-        self.outbox.raw(text.as_bytes());
+    pub fn answer_word(&mut self, text: Bytes) {
+        if self.phase == Phase::Word {
+            self.phase = Phase::Closing;
+            self.traffic.sent += 1;
+            self.outbox.raw(text);
+        }
     }
 
     /// The session, while it is attached here.
@@ -263,14 +296,30 @@ impl Connection {
         self.session.as_ref()
     }
 
-    /// Packets that came, and answers and events that left or wait.
-    pub fn packets(&self) -> [u64; 2] {
-        self.packets
+    /// What went through it since the last call.
+    pub fn take_traffic(&mut self) -> Traffic {
+        mem::take(&mut self.traffic)
     }
 
     /// Requests that wait for an answer.
     pub fn pending(&self) -> usize {
         self.slots.len()
+    }
+
+    /// Whether the client waits for nothing that it has asked for.
+    pub fn is_idle(&self) -> bool {
+        let waits = matches!(self.phase, Phase::Opening { .. } | Phase::Identifying | Phase::Word);
+        self.slots.is_empty() && self.asks.is_empty() && self.outbox.len() == 0 && !waits
+    }
+
+    /// Bytes that it holds: of packets that are not complete or wait, and of what is to be sent.
+    pub fn held_bytes(&self) -> usize {
+        self.input.capacity() + self.outbox.len()
+    }
+
+    fn word(&self) -> Option<[u8; 4]> {
+        let word: [u8; 4] = self.input.get(..4)?.try_into().ok()?;
+        (self.phase == Phase::Handshake && word.iter().all(u8::is_ascii_lowercase)).then_some(word)
     }
 
     fn takes_requests(&self) -> bool {
@@ -288,7 +337,7 @@ impl Connection {
                 return;
             };
             self.heard = now;
-            self.packets[0] += 1;
+            self.traffic.received += 1;
             match self.phase {
                 Phase::Handshake => self.connect(&packet),
                 _ => self.request(packet),
@@ -308,14 +357,14 @@ impl Connection {
             return None;
         }
         if self.input.len() < 4 + length {
-            self.input.reserve(4 + length - self.input.len());
+            // Room is made for what has come, not for what is said to come.
             return None;
         }
         if self.phase == Phase::Serving && self.must_wait() {
             return None;
         }
-        let mut packet = self.input.split_to(4 + length);
-        Some(packet.split_off(4).freeze())
+        self.input.advance(4);
+        Some(self.input.split_to(length).freeze())
     }
 
     /// Whether the next packet has to wait for an answer: a write behind a sync, and an identity
@@ -324,7 +373,7 @@ impl Connection {
         let op: Option<[u8; 4]> = self.input.get(8..12).and_then(|it| it.try_into().ok());
         match op.and_then(|op| OpCode::from_number(i32::from_be_bytes(op))) {
             Some(OpCode::Auth) => !self.slots.is_empty(),
-            Some(op) => self.syncs > 0 && is_write(op),
+            Some(op) => self.syncs > 0 && op.is_write(),
             None => false,
         }
     }
@@ -366,6 +415,8 @@ impl Connection {
         let timeout = i32::try_from(attachment.ttl.as_millis()).unwrap_or(i32::MAX);
         self.session = Some(attachment);
         self.phase = Phase::Serving;
+        let header = RequestHeader { xid: 0, op: OpCode::CreateSession.number() };
+        self.traffic.answered(&header, (self.heard, now), self.wire_zxid());
         (self.kept, self.heard) = (now, now);
         let secret = self.secret.to_bytes();
         let response = ConnectResponse {
@@ -375,7 +426,6 @@ impl Connection {
             password: Some(&secret),
             read_only: says_read_only.then_some(false),
         };
-        self.packets[1] += 1;
         self.outbox.packet(|out| response.write(out));
     }
 
@@ -388,7 +438,7 @@ impl Connection {
             password: Some(&[0; 16]),
             read_only: says_read_only.then_some(false),
         };
-        self.packets[1] += 1;
+        self.traffic.sent += 1;
         self.outbox.packet(|out| response.write(out));
         self.phase = Phase::Closing;
     }
@@ -397,17 +447,16 @@ impl Connection {
         let Ok(header) = Request::header(&packet) else {
             return self.abort();
         };
-        let xid = header.xid;
         match Request::decode(&packet) {
             Ok((_, Request::Auth(it))) => self.identify((it.scheme, it.auth.unwrap_or_default())),
-            Ok((_, request)) => self.ask(xid, &request, &packet),
+            Ok((_, request)) => self.ask(header, &request, &packet),
             // As the server does: what it cannot do ends the connection, what it cannot read not.
             Err(JuteError::Operation(op)) if op == header.op => {
-                self.wait(xid, Waits::Turn(Turn::Unknown));
+                self.wait(header, Waits::Turn(Turn::Unknown));
             }
             Err(_) if header.op == OpCode::Auth.number() => self.abort(),
             Err(_) => {
-                self.wait(xid, Waits::Turn(Turn::Refused(ErrorCode::MarshallingError)));
+                self.wait(header, Waits::Turn(Turn::Refused(ErrorCode::MarshallingError)));
             }
         }
     }
@@ -416,14 +465,14 @@ impl Connection {
     fn identify(&mut self, proof: (&str, &[u8])) {
         let digest = self.options.super_digest.as_deref();
         let Some(identities) = with_proof(&self.identities, proof, digest) else {
-            self.outbox.reply((xid::AUTH, 0), ErrorCode::AuthFailed, |_| {});
+            self.identified(ErrorCode::AuthFailed);
             return self.leave();
         };
         let Some(session) = self.session.map(|it| it.session) else {
             return self.abort();
         };
         if identities == self.identities {
-            return self.outbox.reply((xid::AUTH, 0), ErrorCode::Ok, |_| {});
+            return self.identified(ErrorCode::Ok);
         }
         self.identities = identities.clone();
         self.phase = Phase::Identifying;
@@ -431,13 +480,12 @@ impl Connection {
         self.asks.push(Ask::Attach { session, secret, identities, seen });
     }
 
-    /// Sends what there is, and ends; the session lives on.
-    fn leave(&mut self) {
-        self.abort();
-        self.phase = Phase::Closing;
+    fn identified(&mut self, code: ErrorCode) {
+        self.traffic.sent += 1;
+        self.outbox.reply((xid::AUTH, 0), code, |_| {});
     }
 
-    fn ask(&mut self, xid: i32, request: &Request<'_>, packet: &Bytes) {
+    fn ask(&mut self, header: RequestHeader, request: &Request<'_>, packet: &Bytes) {
         let waits = match request {
             Request::Ping => Ok(Waits::Turn(Turn::Ping)),
             Request::WhoAmI => Ok(Waits::Turn(Turn::WhoAmI)),
@@ -455,7 +503,7 @@ impl Connection {
                 self.asks.push(Ask::Txn(txn));
                 Ok(Waits::Multi(Box::new(plan)))
             }
-            request if is_write(request.op()) => txn_of(request, packet).map(|txn| {
+            request if request.op().is_write() => txn_of(request, packet).map(|txn| {
                 self.asks.push(Ask::Txn(txn));
                 Waits::Write(request.op())
             }),
@@ -471,29 +519,29 @@ impl Connection {
             }
         };
         match waits {
-            Ok(waits) => self.wait(xid, waits),
-            Err(code) => self.wait(xid, Waits::Turn(Turn::Refused(code))),
+            Ok(waits) => self.wait(header, waits),
+            Err(code) => self.wait(header, Waits::Turn(Turn::Refused(code))),
         }
     }
 
-    fn wait(&mut self, xid: i32, waits: Waits) {
+    fn wait(&mut self, header: RequestHeader, waits: Waits) {
         self.syncs += usize::from(matches!(waits, Waits::Sync(_)));
         self.views += usize::from(matches!(waits, Waits::View(_)));
-        self.slots.push_back(Slot { xid, waits });
+        self.slots.push_back(Slot { header, since: self.now, waits });
     }
 
     fn next_slot(&mut self) -> Option<Slot> {
         let slot = self.slots.pop_front()?;
         self.syncs -= usize::from(matches!(slot.waits, Waits::Sync(_)));
         self.views -= usize::from(matches!(slot.waits, Waits::View(_)));
-        self.packets[1] += 1;
+        self.traffic.answered(&slot.header, (slot.since, self.now), self.wire_zxid());
         Some(slot)
     }
 
     fn tell(&mut self, zxid: Zxid, kind: EventType, path: &Path) {
         self.zxid = self.zxid.max(zxid);
         let zxid = i64::try_from(zxid.as_u64()).unwrap_or(i64::MAX);
-        self.packets[1] += 1;
+        self.traffic.sent += 1;
         if self.outbox.len() > EVENT_BYTES_MAX {
             // A client that takes nothing: what it has to be told has no end.
             return self.abort();
@@ -532,22 +580,6 @@ impl Connection {
     fn wire_zxid(&self) -> i64 {
         i64::try_from(self.zxid.as_u64()).unwrap_or(i64::MAX)
     }
-}
-
-fn is_write(op: OpCode) -> bool {
-    matches!(
-        op,
-        OpCode::Create
-            | OpCode::Create2
-            | OpCode::CreateContainer
-            | OpCode::CreateTtl
-            | OpCode::Delete
-            | OpCode::SetData
-            | OpCode::SetAcl
-            | OpCode::Check
-            | OpCode::Multi
-            | OpCode::CloseSession
-    )
 }
 
 /// Bytes to be sent from which on no request is looked at.

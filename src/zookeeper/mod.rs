@@ -10,14 +10,21 @@ mod acl;
 mod code;
 mod connection;
 mod furniture;
+mod inquiry;
 mod jute;
+mod line;
 mod listener;
+mod machine;
+mod options;
 mod outbox;
 mod quota;
 mod record;
+mod report;
 mod request;
 mod response;
+mod servers;
 mod slot;
+mod traffic;
 mod view;
 mod watches;
 mod words;
@@ -29,7 +36,8 @@ pub use self::{
     code::{ErrorCode, EventType, OpCode, WatcherType},
     connection::{Connection, ConnectionOptions},
     jute::JuteError,
-    listener::{Listener, ListenerOptions},
+    listener::Listener,
+    options::{ListenerOptions, ServerAddress},
     record::{
         AclEntry, AuthPacket, ClientIdentity, ConnectRequest, ConnectResponse, Create2Response,
         CreateRequest, CreateTtlRequest, GetAclResponse, GetChildren2Response, GetDataResponse, Id,
@@ -40,5 +48,7 @@ pub use self::{
     },
     request::Request,
     response::{PartResponse, Response},
+    traffic::{Latency, Traffic},
     watches::Watches,
+    words::Word,
 };

@@ -33,9 +33,11 @@ impl Outbox {
     }
 
     /// Bytes that are no packet.
-    pub(super) fn raw(&mut self, bytes: &[u8]) {
-        self.tail.extend_from_slice(bytes);
+    pub(super) fn raw(&mut self, bytes: Bytes) {
         self.length += bytes.len();
+        let head = std::mem::take(&mut self.tail);
+        let chunks = [Bytes::from(head), bytes].into_iter().filter(|it| !it.is_empty());
+        self.chunks.extend(chunks);
     }
 
     /// An answer.

@@ -1,5 +1,7 @@
 //! What a connection has asked for and not answered yet: one slot a request, in order.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use crate::{
@@ -11,15 +13,16 @@ use crate::{
         acl::{acl_of, version_of},
         code::{ErrorCode, OpCode, flag},
         quota,
-        record::{CreateRequest, SetAclRequest, SetDataRequest, VersionRequest},
+        record::{CreateRequest, RequestHeader, SetAclRequest, SetDataRequest, VersionRequest},
         request::Request,
     },
 };
 
-/// A request that is not answered, with the number that the client gave it.
+/// A request that is not answered, what the client calls it, and when it came.
 #[derive(Debug)]
 pub(super) struct Slot {
-    pub(super) xid: i32,
+    pub(super) header: RequestHeader,
+    pub(super) since: Duration,
     pub(super) waits: Waits,
 }
 

@@ -133,12 +133,15 @@ fn a_nearly_full_disk_refuses_what_grows_and_takes_what_shrinks() {
         }
     }
     // Until the log tries again the disk is taken to be full.
+    let status = client.status();
     let mut refused = make(&client, "/refused", 1);
     let mut opened = client.open_session(Duration::from_secs(3));
     let delete = client.delete(&path("/old"), None);
     let closed = session.close();
     let running = trio.hosts[host].as_mut().expect("it runs");
     let tasks = running.turn(Now { mono, wall_ms: 7 }).housework;
+    let disk = status.wait().expect("it runs").disk;
+    assert!(disk.is_full && disk.log_bytes >= 4096 && disk.snapshot_bytes > 0, "{disk:?}");
     for answer in [
         refused.try_take().expect("at once").map(drop),
         opened.try_take().expect("at once").map(drop),

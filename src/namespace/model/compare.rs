@@ -17,7 +17,7 @@ use super::{
 use crate::{
     command::Command,
     id::{ClusterId, LeaseId, SessionId, Zxid},
-    op::{Detail, List, Owned, Rights, Usage},
+    op::{Detail, Identities, List, OpError, Owned, Rights, Usage},
     path::Path,
 };
 
@@ -160,6 +160,16 @@ fn compare_leases(ns: &Namespace, model: &Model) {
     let mut due: Vec<_> = sessions.chain(granted).collect();
     due.retain(|it| it.0 <= model.clock_us);
     due.sort();
+    let mut all: Vec<_> = model.sessions.keys().map(|id| id.lease()).collect();
+    all.extend(model.granted.keys());
+    all.sort();
+    let page = |after| ns.view().leases(after).unwrap().into_iter().map(|it| it.lease);
+    assert!(page(None).eq(all.iter().copied()));
+    for (at, id) in all.iter().enumerate() {
+        assert!(page(Some(*id)).eq(all[at + 1..].iter().copied()));
+    }
+    let others = ns.view().seen_by(Identities::none()).leases(None);
+    assert!(matches!(others, Err(OpError::NoAuth { .. })));
     due.truncate(2);
     let owned = |id: LeaseId| match SessionId::new(id.as_u64()) {
         Some(session) if model.sessions.contains_key(&session) => model.owned(session).len(),
@@ -242,8 +252,10 @@ pub(in crate::namespace) fn check_indexes(ns: &Namespace) {
         usages.insert(path.to_string(), Usage { nodes: 1, bytes: root.data().len() as u64 });
     }
     let mut at = "/".to_string();
+    let mut bytes = (1 + state.tree.get("/").unwrap().data.len()) as u64;
     while let Some((path, znode)) = state.tree.next_depth_first(&at) {
         count += 1;
+        bytes += (path.len() + znode.data.len()) as u64;
         for (top, usage) in &mut usages {
             if **path != **top && path.starts_with(&format!("{}/", top.trim_end_matches('/'))) {
                 usage.nodes += 1;
@@ -260,7 +272,8 @@ pub(in crate::namespace) fn check_indexes(ns: &Namespace) {
     let named: Vec<_> = due.into_iter().map(|(_, path)| path).collect();
     assert!(state.tree.due(u64::MAX).map(|path| path.to_string()).eq(named));
     assert_eq!(owned, owners);
-    assert_eq!(state.tree.len(), count);
+    assert_eq!((state.tree.len(), state.tree.weight.bytes), (count, bytes));
+    assert_eq!(state.tree.weight.owned, owned.len() as u64);
     for (path, usage) in usages {
         assert_eq!(state.tree.metered(&path).unwrap().usage, usage, "{path}");
     }

@@ -63,9 +63,16 @@ fn a_lost_member_is_replaced_by_a_learner_that_is_promoted() {
     cluster.join(4);
     assert_eq!(cluster.nodes[&id(4)].status().waiting, Some(Waiting::Admission));
     let added = cluster.submit(leader, Request::AddLearner(id(4)));
-    cluster.run(10);
+    cluster.run(30);
     assert!(matches!(cluster.answer(leader, added), Some(Output::Reply { result: Ok(None), .. })));
     assert_eq!(cluster.nodes[&id(4)].status().role, Role::Learner);
+    // Whoever is down does not keep up, and only the leader knows.
+    let synced = (1..=4).map(id).filter(|it| ![leader, lost].contains(it)).collect();
+    assert_eq!(cluster.nodes[&leader].status().synced, synced);
+    assert!(cluster.nodes[&id(4)].status().synced.is_empty());
+    let state = |id| (cluster.nodes[&id].status().applied, cluster.nodes[&id].status().digest);
+    assert_eq!(state(leader), state(id(4)));
+    assert_ne!(state(leader).1, 0);
     assert!(cluster.exists(id(4), "/n19"), "{:?}", cluster.nodes[&id(4)].status());
     let promoted = cluster.submit(leader, Request::Promote(id(4)));
     cluster.run(3);

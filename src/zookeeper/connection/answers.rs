@@ -27,10 +27,10 @@ impl Connection {
     /// Answers what needs nothing but its turn.
     pub(super) fn take_turns(&mut self, watches: &mut Watches) {
         while matches!(self.slots.front(), Some(Slot { waits: Waits::Turn(_), .. })) {
-            let Some(Slot { xid, waits: Waits::Turn(turn) }) = self.next_slot() else {
+            let Some(Slot { header, waits: Waits::Turn(turn), .. }) = self.next_slot() else {
                 return;
             };
-            let (at, mut code) = ((xid, self.wire_zxid()), ErrorCode::Ok);
+            let (at, mut code) = ((header.xid, self.wire_zxid()), ErrorCode::Ok);
             let body = match turn {
                 Turn::Unknown => {
                     self.outbox.reply(at, ErrorCode::Unimplemented, |_| {});
@@ -95,10 +95,10 @@ impl Connection {
 
     pub(super) fn replied(&mut self, zxid: Zxid, result: Result<Outcome, Error>) {
         self.zxid = self.zxid.max(zxid);
-        let Some(Slot { xid, waits }) = self.next_slot() else {
+        let Some(Slot { header, waits, .. }) = self.next_slot() else {
             return self.abort();
         };
-        let at = (xid, self.wire_zxid());
+        let at = (header.xid, self.wire_zxid());
         match waits {
             Waits::Write(op) => self.written(at, op, result),
             Waits::Multi(plan) => self.multi(at, &plan, result),
@@ -200,10 +200,10 @@ impl Connection {
         watches: &mut Watches,
     ) {
         self.zxid = self.zxid.max(zxid);
-        let Some(Slot { xid, waits }) = self.next_slot() else {
+        let Some(Slot { header, waits, .. }) = self.next_slot() else {
             return self.abort();
         };
-        let (at, id) = ((xid, self.wire_zxid()), self.id);
+        let (at, id) = ((header.xid, self.wire_zxid()), self.id);
         let outcome = match result {
             Ok(outcome) => outcome,
             Err(error) => return self.refuse(at, code_of(&error)),

@@ -2,3 +2,4 @@ mod codec;
 mod connection;
 mod listener;
 mod nodes;
+mod words;
