@@ -2,7 +2,7 @@
 //!
 //! The rules are those of ZooKeeper (Programmer's Guide, "The ZooKeeper Data Model"; `PathUtils`).
 
-use std::{fmt, str, sync::Arc};
+use std::{borrow::Borrow, fmt, str, sync::Arc};
 
 use thiserror::Error;
 
@@ -87,13 +87,12 @@ impl Path {
 
     /// The text of the path above, or `None` for the root.
     pub fn parent_str(&self) -> Option<&str> {
-        if self.is_root() {
-            return None;
-        }
-        match self.0.rfind('/') {
-            Some(0) | None => Some("/"),
-            Some(at) => Some(&self.0[..at]),
-        }
+        above(&self.0)
+    }
+
+    /// Its own text, and those of the paths above it up to the root.
+    pub(crate) fn upward(&self) -> impl Iterator<Item = &str> {
+        std::iter::successors(Some(self.as_str()), |text| above(text))
     }
 
     /// The last component; empty for the root.
@@ -140,6 +139,13 @@ impl TryFrom<&str> for Path {
 
 impl AsRef<str> for Path {
     fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+/// It is ordered and hashed as its text.
+impl Borrow<str> for Path {
+    fn borrow(&self) -> &str {
         &self.0
     }
 }
@@ -254,6 +260,14 @@ pub enum PathError {
         /// Its length.
         bytes: usize,
     },
+}
+
+fn above(text: &str) -> Option<&str> {
+    match text.rfind('/') {
+        _ if text.len() == 1 => None,
+        Some(0) | None => Some("/"),
+        Some(at) => Some(&text[..at]),
+    }
 }
 
 fn check(text: &str) -> Result<(), PathError> {

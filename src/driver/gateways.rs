@@ -301,8 +301,11 @@ impl Gateways {
     }
 
     fn answer(&mut self, pending: Pending, output: Output, node: &mut Node) {
-        let Pending { gate, guest, seq } = pending;
-        let Some(its) = self.gates.get_mut(&gate).and_then(|it| it.guests.get_mut(&guest)) else {
+        let Pending { gate: gate_id, guest, seq } = pending;
+        let Some(gate) = self.gates.get_mut(&gate_id) else {
+            return;
+        };
+        let Some(its) = gate.guests.get_mut(&guest) else {
             return;
         };
         let answer = match output {
@@ -317,7 +320,8 @@ impl Gateways {
                 GuestAnswer::Read { zxid, result: result.map_err(Error::from) }
             }
             Output::Session { result: Ok(attachment), .. } => {
-                self.attached(gate, guest, &attachment);
+                its.attached(&attachment);
+                self.seats.insert(attachment.session, (gate_id, guest));
                 GuestAnswer::Session(Ok(attachment))
             }
             Output::Session { result: Err(error), .. } => {
@@ -332,24 +336,9 @@ impl Gateways {
             }
             _ => return,
         };
-        self.tell(gate, guest, answer);
-        if let Some(gate) = self.gates.get_mut(&gate) {
-            if let Some(its) = gate.guests.get_mut(&guest) {
-                its.answered += 1;
-                its.tell_late(guest, &mut gate.news);
-            }
-        }
-    }
-
-    fn attached(&mut self, gate: u64, guest: u64, it: &Attachment) {
-        let Some(its) = self.gates.get_mut(&gate).and_then(|gate| gate.guests.get_mut(&guest))
-        else {
-            return;
-        };
-        its.attaching = None;
-        let (session, epoch, last_seq) = (it.session, it.epoch, it.last_seq);
-        its.seat = Some(Seat { session, epoch, last_seq, acked: last_seq });
-        self.seats.insert(session, (gate, guest));
+        gate.news.push(Told::Guest(guest, answer));
+        its.answered += 1;
+        its.tell_late(guest, &mut gate.news);
     }
 
     /// An attachment is over; returns whether it was a guest's.
@@ -394,6 +383,12 @@ impl Seat {
 }
 
 impl Guest {
+    fn attached(&mut self, it: &Attachment) {
+        self.attaching = None;
+        let (session, epoch, last_seq) = (it.session, it.epoch, it.last_seq);
+        self.seat = Some(Seat { session, epoch, last_seq, acked: last_seq });
+    }
+
     /// Tells the refusals whose turn has come.
     fn tell_late(&mut self, guest: u64, news: &mut Vec<Told>) {
         while self.late.front().is_some_and(|(number, _)| *number == self.answered + 1) {

@@ -4,7 +4,10 @@
 //! is only a cursor, and reads on in the bounded history when it has credit again. Past the history
 //! it ends with `Compacted`: there is never a silent gap.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    mem,
+};
 
 use foldhash::fast::FixedState;
 
@@ -31,6 +34,8 @@ pub(crate) struct Cursors {
     by_session: BTreeSet<(SessionId, WatchId)>,
     /// Those that say how far they have come, by the tick at which they may have to.
     by_progress: BTreeSet<(u64, WatchId)>,
+    /// Room for the watches that a transaction matches, and the places of the changes.
+    matches: Vec<(WatchId, usize)>,
     tick: u64,
 }
 
@@ -164,7 +169,7 @@ impl Cursors {
         let Some(zxid) = changes.first().map(|change| change.zxid) else {
             return;
         };
-        let mut told: Vec<(WatchId, usize)> = Vec::new();
+        let mut told = mem::take(&mut self.matches);
         for (at, change) in changes.iter().enumerate() {
             self.each_match(change, |id| told.push((id, at)));
         }
@@ -198,6 +203,8 @@ impl Cursors {
                 self.end_fired(id, out);
             }
         }
+        told.clear();
+        self.matches = told;
     }
 
     /// Lets watches that lag read on, at most `budget` changes in all. `after` gives the history
@@ -301,18 +308,13 @@ impl Cursors {
             ids.iter().copied().for_each(&mut tell);
         }
         if kind.is_of_parent() && !self.by_parent.is_empty() {
-            let parent = change.path.parent();
-            let ids = parent.and_then(|parent| self.by_parent.get(&parent));
+            let ids = change.path.parent_str().and_then(|parent| self.by_parent.get(parent));
             let own = self.by_parent.get(&change.path).filter(|_| kind == EventKind::Deleted);
             ids.into_iter().chain(own).flatten().copied().for_each(&mut tell);
         }
         if !self.by_subtree.is_empty() {
-            let mut above = Some(change.path.clone());
-            while let Some(path) = above {
-                let ids = self.by_subtree.get(&path);
-                ids.into_iter().flatten().copied().for_each(&mut tell);
-                above = path.parent();
-            }
+            let ids = change.path.upward().filter_map(|path| self.by_subtree.get(path));
+            ids.flatten().copied().for_each(&mut tell);
         }
     }
 }

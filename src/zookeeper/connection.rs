@@ -13,7 +13,7 @@ mod answers;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 
 use crate::{
     client::{Ask, Error, GuestAnswer},
@@ -243,6 +243,11 @@ impl Connection {
         }
     }
 
+    /// Whether time alone has led to something to ask, or to its end.
+    pub(super) fn wants_service(&self) -> bool {
+        !self.asks.is_empty() || self.is_over()
+    }
+
     /// The first four bytes, if they are no length of a packet.
     pub fn word(&self) -> Option<[u8; 4]> {
         let word: [u8; 4] = self.input.get(..4)?.try_into().ok()?;
@@ -312,8 +317,8 @@ impl Connection {
         if self.phase == Phase::Serving && self.must_wait() {
             return None;
         }
-        let mut packet = self.input.split_to(4 + length);
-        Some(packet.split_off(4).freeze())
+        self.input.advance(4);
+        Some(self.input.split_to(length).freeze())
     }
 
     /// Whether the next packet has to wait for an answer: a write behind a sync, and an identity

@@ -4,8 +4,9 @@
 //! the node in one batch a round, and what the node tells comes back in batches, too.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::HashMap,
     io::{self, Read as _, Write as _},
+    mem,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc,
@@ -147,7 +148,7 @@ struct Server {
     told: Vec<Told>,
     asks: Vec<(u64, Ask)>,
     /// Connections with something to read, to ask or to send.
-    touched: BTreeSet<u64>,
+    touched: Vec<u64>,
     buffer: Vec<u8>,
     next_tick: Duration,
     /// A gateway that is over is followed by another one, later.
@@ -162,6 +163,18 @@ struct Line {
     /// There may be more to read.
     readable: bool,
     writable: bool,
+    /// The peer has said its last, or the socket has failed: to be read up to there.
+    ends: bool,
+    /// It is among those that are touched.
+    touched: bool,
+}
+
+impl Line {
+    fn touch(&mut self, id: u64, touched: &mut Vec<u64>) {
+        if !mem::replace(&mut self.touched, true) {
+            touched.push(id);
+        }
+    }
 }
 
 impl Server {
@@ -187,7 +200,7 @@ impl Server {
             watches: Watches::default(),
             told: Vec::new(),
             asks: Vec::new(),
-            touched: BTreeSet::new(),
+            touched: Vec::new(),
             buffer: vec![0; READ_BYTES],
             next_tick: Duration::ZERO,
             gone: false,
@@ -227,10 +240,10 @@ impl Server {
             Token(id) => {
                 let id = id as u64;
                 if let Some(line) = self.lines.get_mut(&id) {
-                    line.readable |= event.is_readable() || event.is_read_closed();
-                    line.readable |= event.is_error();
+                    line.ends |= event.is_read_closed() || event.is_error();
+                    line.readable |= event.is_readable() || line.ends;
                     line.writable |= event.is_writable() || event.is_error();
-                    self.touched.insert(id);
+                    line.touch(id, &mut self.touched);
                 }
             }
         }
@@ -256,8 +269,9 @@ impl Server {
             self.next += 1;
             let (secret, who) = (Secret::from_bytes(secret), (id, plain(peer.ip())));
             let connection = Connection::new(Arc::clone(&self.shared), who, secret, now);
-            let (readable, writable) = (false, true);
-            self.lines.insert(id, Line { socket, connection, readable, writable });
+            let (readable, writable, ends, touched) = (false, true, false, false);
+            let line = Line { socket, connection, readable, writable, ends, touched };
+            self.lines.insert(id, line);
         }
     }
 
@@ -270,7 +284,7 @@ impl Server {
                 Told::Guest(id, answer) => {
                     if let Some(line) = lines.get_mut(&id) {
                         line.connection.answer(answer, watches, now);
-                        touched.insert(id);
+                        line.touch(id, touched);
                     }
                 }
                 Told::Changes(changes) => {
@@ -278,7 +292,7 @@ impl Server {
                         watches.fire(event, |id, kind, path| {
                             if let Some(line) = lines.get_mut(&id) {
                                 line.connection.event((kind, path), event);
-                                touched.insert(id);
+                                line.touch(id, touched);
                             }
                         });
                     }
@@ -305,31 +319,35 @@ impl Server {
         }
         for (&id, line) in &mut self.lines {
             line.connection.tick(now);
-            self.touched.insert(id);
+            // Most of ten thousand have nothing to do.
+            if line.connection.wants_service() {
+                line.touch(id, &mut self.touched);
+            }
         }
     }
 
     /// Reads, asks and sends for all that have something to do.
     fn serve(&mut self, now: Duration) {
-        let touched = std::mem::take(&mut self.touched);
+        let touched = mem::take(&mut self.touched);
         for &id in &touched {
             self.read(id, now);
         }
-        self.gateway.send(std::mem::take(&mut self.asks));
+        self.gateway.send(mem::take(&mut self.asks));
         for id in touched {
             self.write(id, now);
         }
-        self.gateway.send(std::mem::take(&mut self.asks));
+        self.gateway.send(mem::take(&mut self.asks));
     }
 
     fn read(&mut self, id: u64, now: Duration) {
         let Some(line) = self.lines.get_mut(&id) else {
             return;
         };
+        line.touched = false;
         let mut left = READS_PER_ROUND;
         while line.readable && self.draining.is_none() && line.connection.wants_input() {
             if left == 0 {
-                self.touched.insert(id);
+                line.touch(id, &mut self.touched);
                 break;
             }
             left -= 1;
@@ -340,6 +358,8 @@ impl Server {
                 }
                 Ok(count) => {
                     line.connection.receive(&self.buffer[..count], &mut self.watches, now);
+                    // A socket that gives less than there is room for has no more.
+                    line.readable = line.ends || count == self.buffer.len() || !TELLS_BY_COUNT;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => line.readable = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -380,7 +400,7 @@ impl Server {
         // What had to wait for room may be asked now.
         line.connection.take_asks(|ask| self.asks.push((id, ask)));
         if line.readable && self.draining.is_none() && line.connection.wants_input() {
-            self.touched.insert(id);
+            line.touch(id, &mut self.touched);
         }
         if line.connection.is_over() {
             self.close(id);
@@ -394,7 +414,6 @@ impl Server {
         line.connection.abort();
         line.connection.take_asks(|ask| self.asks.push((id, ask)));
         self.watches.leave(id);
-        self.touched.remove(&id);
         let _ = self.poll.registry().deregister(&mut line.socket);
     }
 
@@ -424,6 +443,9 @@ const FIRST_CONNECTION: u64 = 2;
 /// Connections that the system keeps until they are accepted.
 const BACKLOG: i32 = 4096;
 const EVENTS_PER_ROUND: usize = 1024;
+/// Where the system tells anew when more has come to a socket that was read empty, though nobody
+/// was told that it is (`epoll(7)`).
+const TELLS_BY_COUNT: bool = cfg!(any(target_os = "linux", target_os = "android"));
 const READ_BYTES: usize = 64 << 10;
 /// Buffers that one connection may fill in a round.
 const READS_PER_ROUND: usize = 4;

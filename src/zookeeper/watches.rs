@@ -83,11 +83,7 @@ impl Watches {
         let mut told = self.take(Kind::Data, path);
         told.extend(self.persistent.get(path).into_iter().flatten());
         if !self.recursive.is_empty() {
-            let mut above = Some(path.clone());
-            while let Some(at) = above {
-                told.extend(self.recursive.get(&at).into_iter().flatten());
-                above = at.parent();
-            }
+            told.extend(path.upward().filter_map(|at| self.recursive.get(at)).flatten());
         }
         if kind == EventKind::Deleted {
             told.extend(self.take(Kind::Children, path));

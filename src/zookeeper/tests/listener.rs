@@ -2,8 +2,8 @@
 #![expect(clippy::disallowed_types, reason = "the clients of a listener have sockets")]
 
 use std::{
-    io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
+    io::{ErrorKind, Read as _, Write as _},
+    net::{Shutdown, SocketAddr, TcpStream},
     time::Duration,
 };
 
@@ -127,4 +127,21 @@ fn connections_are_bounded_and_those_that_say_nothing_are_closed() {
     assert_ne!(connect(&mut next), 0, "there is room again");
     drop(driver);
     assert!(is_closed(&mut next), "the node is gone");
+}
+
+#[test]
+fn an_end_that_comes_with_the_last_request_is_seen() {
+    let driver = driver();
+    let listener = listener(&driver, ListenerOptions::default());
+    for round in 0..50 {
+        let mut socket = dial(listener.local_addr());
+        assert_ne!(connect(&mut socket), 0);
+        let mut packet = Vec::new();
+        Request::Ping.encode(-2, &mut packet);
+        send(&mut socket, &packet);
+        socket.shutdown(Shutdown::Write).expect("it is open");
+        let last = socket.read_to_end(&mut Vec::new()).map_err(|error| error.kind());
+        let late = matches!(last, Err(ErrorKind::WouldBlock | ErrorKind::TimedOut));
+        assert!(!late, "nobody has noticed in round {round}");
+    }
 }
