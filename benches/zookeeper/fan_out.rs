@@ -11,7 +11,6 @@ use crate::{
     Size, VALUE_BYTES,
     crowd::{Crowd, Told},
     load,
-    measure::percentile,
     servers::{Cpu, Servers},
     table::Row,
 };
@@ -48,17 +47,7 @@ pub(crate) fn run(servers: &Servers, size: Size) -> Result<Row, Box<dyn Error>> 
         cost = cost.plus(servers.cpu()?.since(before));
         crowd.settle()?;
     }
-    let events = samples.len() as f64;
-    Ok(Row {
-        scenario: "fan_out",
-        software: servers.name(),
-        ops_per_s: events / elapsed.as_secs_f64(),
-        p50_us: percentile(&mut samples, 0.5),
-        p99_us: percentile(&mut samples, 0.99),
-        cpu_us_per_op: cost.servers.as_secs_f64() * 1e6 / events,
-        client_cpu_us_per_op: cost.clients.as_secs_f64() * 1e6 / events,
-        memory_bytes: f64::NAN,
-    })
+    Ok(Row::new("fan_out", servers.name(), (elapsed, cost), &mut samples))
 }
 
 const WATCHED: &str = "/watched";

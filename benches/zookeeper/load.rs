@@ -12,7 +12,6 @@ use quorate::zookeeper::{
 use crate::{
     CONNECTIONS, IN_FLIGHT, KEYS, Size, VALUE_BYTES,
     crowd::{Crowd, Line, Told},
-    measure::percentile,
     servers::{Cpu, Servers},
     table::Row,
 };
@@ -101,17 +100,8 @@ impl Counted {
             }
             Some((begun, before)) if begun.elapsed() >= self.time => {
                 let (elapsed, cost) = (begun.elapsed(), servers.cpu()?.since(before));
-                let ops = self.samples.len() as f64;
-                return Ok(Some(Row {
-                    scenario: name,
-                    software: servers.name(),
-                    ops_per_s: ops / elapsed.as_secs_f64(),
-                    p50_us: percentile(&mut self.samples, 0.5),
-                    p99_us: percentile(&mut self.samples, 0.99),
-                    cpu_us_per_op: cost.servers.as_secs_f64() * 1e6 / ops,
-                    client_cpu_us_per_op: cost.clients.as_secs_f64() * 1e6 / ops,
-                    memory_bytes: f64::NAN,
-                }));
+                let samples = &mut self.samples;
+                return Ok(Some(Row::new(name, servers.name(), (elapsed, cost), samples)));
             }
             _ => {}
         }
@@ -122,13 +112,10 @@ impl Counted {
 /// A window of one kind of request on every connection.
 pub(crate) fn run(servers: &Servers, load: Load, size: Size) -> Result<Row, Box<dyn Error>> {
     let mut crowd = Crowd::open(servers.addresses(), CONNECTIONS)?;
-    let mut parents: Vec<String> = vec![];
-    match load {
-        Load::Create => parents.extend((0..CONNECTIONS).map(|it| format!("/load-{it}"))),
-        _ if servers.take_first() => parents.extend((0..KEYS as u64).map(key)),
-        _ => {}
+    if load == Load::Create {
+        let parents: Vec<String> = (0..CONNECTIONS).map(|it| format!("/load-{it}")).collect();
+        create_all(&mut crowd, &parents)?;
     }
-    create_all(&mut crowd, &parents)?;
     let mut draw = Draw(0x9e37_79b9_7f4a_7c15);
     let mut counted = Counted::new(size);
     for client in 0..crowd.len() {
@@ -180,6 +167,12 @@ pub(crate) fn sessions(servers: &Servers, size: Size) -> Result<Row, Box<dyn Err
             return Ok(row);
         }
     }
+}
+
+/// Makes the nodes that are set and read.
+pub(crate) fn create_keys(servers: &Servers) -> Result<(), Box<dyn Error>> {
+    let keys: Vec<String> = (0..KEYS as u64).map(key).collect();
+    create_all(&mut Crowd::open(servers.addresses(), CONNECTIONS)?, &keys)
 }
 
 /// Makes all these nodes.

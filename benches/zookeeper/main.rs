@@ -1,8 +1,8 @@
 //! Three servers on loopback for ZooKeeper's clients, durable, with 256-byte values: ours, and
 //! Apache's beside them where Debian's package and Java are there.
 //!
-//! `cargo bench --bench zookeeper --features zookeeper -- [--quick] [--json FILE] [--dir DIR]
-//! [--only SCENARIO] [--server PROGRAM] [--ours]`
+//! `cargo bench --features zookeeper --bench zookeeper -- [--quick] [--json FILE] [--dir DIR]
+//! [--only SCENARIO,..] [--server PROGRAM] [--ours]`
 //!
 //! `--server` names another build of `examples/zookeeper_server`, `--ours` leaves Apache's out.
 
@@ -39,7 +39,8 @@ struct Arguments {
     ours: bool,
     json: Option<PathBuf>,
     dir: PathBuf,
-    only: Option<String>,
+    /// All, if none is named.
+    only: Vec<String>,
     server: Option<PathBuf>,
 }
 
@@ -95,8 +96,9 @@ fn run(arguments: &Arguments, dir: &Path) -> Result<Vec<Row>, Box<dyn Error>> {
     table::head();
     for it in &software {
         let dir = dir.join(it.name());
-        let only = arguments.only.as_deref();
-        rows.extend(of_one(it, &dir, size, |name| only.is_none_or(|it| it == name))?);
+        let only = &arguments.only;
+        let wants = |name: &str| only.is_empty() || only.iter().any(|it| it == name);
+        rows.extend(of_one(it, &dir, size, wants)?);
     }
     table::compare(&rows);
     Ok(rows)
@@ -114,6 +116,7 @@ fn of_one(
         rows.push(row);
     };
     let servers = Servers::start(software, dir)?;
+    load::create_keys(&servers)?;
     for load in Load::ALL.into_iter().filter(|load| wants(load.name())) {
         add(load::run(&servers, load, size)?);
     }
@@ -135,7 +138,7 @@ fn arguments() -> Result<Arguments, Box<dyn Error>> {
         ours: false,
         json: None,
         dir: PathBuf::from(env!("CARGO_TARGET_TMPDIR")),
-        only: None,
+        only: Vec::new(),
         server: None,
     };
     let mut words = std::env::args().skip(1);
@@ -145,7 +148,10 @@ fn arguments() -> Result<Arguments, Box<dyn Error>> {
             "--ours" => this.ours = true,
             "--json" => this.json = Some(words.next().ok_or("--json needs a file")?.into()),
             "--dir" => this.dir = words.next().ok_or("--dir needs a directory")?.into(),
-            "--only" => this.only = Some(words.next().ok_or("--only needs a scenario")?),
+            "--only" => {
+                let only = words.next().ok_or("--only needs scenarios")?;
+                this.only = only.split(',').map(str::to_owned).collect();
+            }
             "--server" => {
                 this.server = Some(words.next().ok_or("--server needs a program")?.into());
             }

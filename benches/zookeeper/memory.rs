@@ -44,17 +44,8 @@ pub(crate) fn run(servers: &Servers, size: Size) -> Result<Row, Box<dyn Error>> 
     }
     // Snapshots that are under way need memory, too, and are soon done.
     std::thread::sleep(SETTLE);
-    let none = f64::NAN;
-    Ok(Row {
-        scenario: "memory",
-        software: servers.name(),
-        ops_per_s: none,
-        p50_us: none,
-        p99_us: none,
-        cpu_us_per_op: none,
-        client_cpu_us_per_op: none,
-        memory_bytes: (servers.memory_bytes()? - before) / size.nodes as f64,
-    })
+    let grown = servers.memory_bytes()? - before;
+    Ok(Row::of_memory("memory", servers.name(), grown / size.nodes as f64))
 }
 
 fn multi(paths: &[String]) -> Request<'_> {

@@ -7,7 +7,6 @@ use std::{
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -65,8 +64,6 @@ pub(crate) struct Servers {
     name: &'static str,
     addresses: Vec<SocketAddr>,
     processes: Vec<Child>,
-    /// Nothing was written yet.
-    first: AtomicBool,
 }
 
 /// Processor time, of the servers and of this process.
@@ -96,7 +93,6 @@ impl Servers {
             name: software.name(),
             addresses: ports.iter().map(address).collect(),
             processes: Vec::new(),
-            first: AtomicBool::new(true),
         };
         for id in 1..=ports.len() {
             let dir = dir.join(id.to_string());
@@ -125,11 +121,6 @@ impl Servers {
 
     pub(crate) fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
-    }
-
-    /// Whether this is asked for the first time: the keys are to be made.
-    pub(crate) fn take_first(&self) -> bool {
-        self.first.swap(false, Ordering::Relaxed)
     }
 
     /// What all have cost so far, user and system.

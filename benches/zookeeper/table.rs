@@ -1,8 +1,11 @@
 //! Rows of results: as a table for people, as JSON for programs.
 
-use std::{fs, io, path::Path};
+use std::{fs, io, path::Path, time::Duration};
 
-use crate::measure::json_number;
+use crate::{
+    measure::{json_number, percentile},
+    servers::Cpu,
+};
 
 /// One line of the table; what a scenario does not measure is not a number.
 pub(crate) struct Row {
@@ -41,6 +44,35 @@ pub(crate) fn head() {
 }
 
 impl Row {
+    /// What was done in this time and at this cost, each with its latency.
+    pub(crate) fn new(
+        scenario: &'static str,
+        software: &'static str,
+        (elapsed, cost): (Duration, Cpu),
+        samples_ns: &mut [u64],
+    ) -> Self {
+        let ops = samples_ns.len() as f64;
+        Self {
+            scenario,
+            software,
+            ops_per_s: ops / elapsed.as_secs_f64(),
+            p50_us: percentile(samples_ns, 0.5),
+            p99_us: percentile(samples_ns, 0.99),
+            cpu_us_per_op: cost.servers.as_secs_f64() * 1e6 / ops,
+            client_cpu_us_per_op: cost.clients.as_secs_f64() * 1e6 / ops,
+            memory_bytes: f64::NAN,
+        }
+    }
+
+    /// What each node takes.
+    pub(crate) fn of_memory(
+        scenario: &'static str,
+        software: &'static str,
+        memory_bytes: f64,
+    ) -> Self {
+        Self { memory_bytes, ..Self::new(scenario, software, Default::default(), &mut []) }
+    }
+
     /// Prints this row.
     pub(crate) fn print(&self) {
         let cell = |value: f64, places: usize| match value.is_finite() {
