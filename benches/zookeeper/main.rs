@@ -8,7 +8,8 @@
 
 #![expect(
     clippy::disallowed_methods,
-    reason = "a benchmark measures time and disks, and runs processes"
+    clippy::disallowed_types,
+    reason = "a benchmark measures time and disks, runs processes, and finds ports for them"
 )]
 
 mod crowd;
