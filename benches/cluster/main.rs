@@ -10,9 +10,11 @@
 )]
 
 mod bare;
+#[path = "../measure/disk.rs"]
+mod disk;
 mod load;
 mod machine;
-#[path = "../measure/mod.rs"]
+#[path = "../measure/numbers.rs"]
 mod measure;
 mod table;
 
@@ -108,7 +110,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let arguments = arguments()?;
     let dir = arguments.dir.join(format!("quorate-bench-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
-    println!("{}", measure::machine(&dir)?);
+    println!("{}", disk::machine(&dir)?);
     let rows = run(&arguments, &dir);
     std::fs::remove_dir_all(&dir)?;
     let rows = rows?;

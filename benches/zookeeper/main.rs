@@ -13,9 +13,11 @@
 )]
 
 mod crowd;
+#[path = "../measure/disk.rs"]
+mod disk;
 mod fan_out;
 mod load;
-#[path = "../measure/mod.rs"]
+#[path = "../measure/numbers.rs"]
 mod measure;
 mod memory;
 mod servers;
@@ -70,7 +72,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn run(arguments: &Arguments, dir: &Path) -> Result<Vec<Row>, Box<dyn Error>> {
-    println!("{}", measure::machine(dir)?);
+    println!("{}", disk::machine(dir)?);
     let size = match arguments.quick {
         true => Size {
             time: Duration::from_millis(1_000),
