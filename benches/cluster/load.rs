@@ -16,7 +16,7 @@ use quorate::{
     node::Consistency,
 };
 
-use crate::{Cluster, KEYS, VALUE_BYTES, machine, table, table::Row};
+use crate::{Cluster, KEYS, VALUE_BYTES, machine, measure, table::Row};
 
 /// The keys that are written and read.
 pub(crate) fn paths() -> Vec<Path> {
@@ -233,8 +233,8 @@ impl Measured {
             storage: if on_disk { "wal" } else { "memory" },
             in_flight,
             ops_per_s: self.done as f64 / self.elapsed.as_secs_f64(),
-            p50_us: table::percentile(samples, 0.5),
-            p99_us: table::percentile(samples, 0.99),
+            p50_us: measure::percentile(samples, 0.5),
+            p99_us: measure::percentile(samples, 0.99),
             cpu_us_per_op: per_op(self.nodes),
             client_cpu_us_per_op: per_op(self.clients),
             ratio: None,

@@ -10,8 +10,12 @@
 )]
 
 mod bare;
+#[path = "../measure/disk.rs"]
+mod disk;
 mod load;
 mod machine;
+#[path = "../measure/numbers.rs"]
+mod measure;
 mod table;
 
 use std::{
@@ -106,14 +110,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let arguments = arguments()?;
     let dir = arguments.dir.join(format!("quorate-bench-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
-    let kind = machine::file_system(&dir)?;
-    if kind == "tmpfs" || kind == "ramfs" {
-        return Err(
-            format!("{} is on {kind}, which syncs nothing: give --dir", dir.display()).into()
-        );
-    }
-    let fsyncs = machine::fsyncs_per_s(&dir)?;
-    println!("{kind}, {fsyncs:.0} fsyncs/s (4 KiB rewritten), {} cores", cores());
+    println!("{}", disk::machine(&dir)?);
     let rows = run(&arguments, &dir);
     std::fs::remove_dir_all(&dir)?;
     let rows = rows?;
@@ -194,8 +191,4 @@ fn arguments() -> Result<Arguments, Box<dyn Error>> {
         }
     }
     Ok(this)
-}
-
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }

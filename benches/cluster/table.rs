@@ -2,6 +2,8 @@
 
 use std::{fmt::Write as _, fs, io, path::Path};
 
+use crate::measure::json_number;
+
 /// One line of the table.
 pub(crate) struct Row {
     pub(crate) scenario: &'static str,
@@ -49,10 +51,6 @@ impl Row {
 
     fn json(&self) -> String {
         let mut out = String::new();
-        let number = |value: f64| match value.is_finite() {
-            true => format!("{value:.3}"),
-            false => "null".to_string(),
-        };
         let _ = write!(
             out,
             "{{\"bench\":\"{}\",\"scenario\":\"{}\",\"storage\":\"{}\",\"in_flight\":{},\
@@ -62,11 +60,11 @@ impl Row {
             self.scenario,
             self.storage,
             self.in_flight,
-            number(self.ops_per_s),
-            number(self.p50_us),
-            number(self.p99_us),
-            number(self.cpu_us_per_op),
-            self.ratio.map_or("null".to_string(), number),
+            json_number(self.ops_per_s),
+            json_number(self.p50_us),
+            json_number(self.p99_us),
+            json_number(self.cpu_us_per_op),
+            self.ratio.map_or("null".to_string(), json_number),
             self.ratio_to
         );
         out
@@ -77,14 +75,4 @@ impl Row {
 pub(crate) fn write_json(path: &Path, rows: &[Row]) -> io::Result<()> {
     let rows: Vec<String> = rows.iter().map(Row::json).collect();
     fs::write(path, format!("[\n{}\n]\n", rows.join(",\n")))
-}
-
-/// The value below which `share` of the samples lie; sorts them.
-pub(crate) fn percentile(samples_ns: &mut [u64], share: f64) -> f64 {
-    if samples_ns.is_empty() {
-        return f64::NAN;
-    }
-    let at = ((samples_ns.len() - 1) as f64 * share) as usize;
-    let (_, value, _) = samples_ns.select_nth_unstable(at);
-    *value as f64 / 1_000.0
 }

@@ -6,8 +6,9 @@
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures time and memory")]
 
 #[path = "../cluster/machine.rs"]
-#[expect(dead_code, reason = "the disk is not measured here")]
 mod machine;
+#[path = "../measure/numbers.rs"]
+mod measure;
 #[path = "../cluster/table.rs"]
 mod table;
 mod watches;
@@ -97,8 +98,8 @@ impl Bench {
             storage: "memory",
             in_flight: self.paths.len(),
             ops_per_s,
-            p50_us: table::percentile(&mut samples_ns, 0.5),
-            p99_us: table::percentile(&mut samples_ns, 0.99),
+            p50_us: measure::percentile(&mut samples_ns, 0.5),
+            p99_us: measure::percentile(&mut samples_ns, 0.99),
             cpu_us_per_op: 1e6 / ops_per_s,
             client_cpu_us_per_op: 0.0,
             ratio: other.map(|other| ops_per_s / other.ops_per_s),

@@ -12,7 +12,7 @@ use quorate::{
     node::Restored,
 };
 
-use crate::table::{self, Row};
+use crate::{measure, table::Row};
 
 /// Writes for a while; each counts as done when every watcher has taken its event.
 pub(crate) fn fan_out(watches: usize, time: Duration) -> Result<Row, Box<dyn Error>> {
@@ -45,8 +45,8 @@ pub(crate) fn fan_out(watches: usize, time: Duration) -> Result<Row, Box<dyn Err
         storage: "memory",
         in_flight: watches,
         ops_per_s: events as f64 / total.as_secs_f64(),
-        p50_us: table::percentile(&mut samples_ns, 0.5),
-        p99_us: table::percentile(&mut samples_ns, 0.99),
+        p50_us: measure::percentile(&mut samples_ns, 0.5),
+        p99_us: measure::percentile(&mut samples_ns, 0.99),
         cpu_us_per_op: cpu.as_secs_f64() * 1e6 / events as f64,
         client_cpu_us_per_op: 0.0,
         ratio: None,

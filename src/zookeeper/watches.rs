@@ -98,7 +98,7 @@ impl Watches {
             return;
         }
         let listed = !(self.children.is_empty() && self.persistent.is_empty());
-        if let Some(parent) = path.parent().filter(|_| listed) {
+        if let Some(parent) = listed.then(|| path.parent()).flatten() {
             let mut told = self.take(Kind::Children, &parent);
             told.extend(self.persistent.get(&parent).into_iter().flatten());
             let changed = EventType::NodeChildrenChanged;
