@@ -99,8 +99,10 @@ enum Phase {
         says_read_only: bool,
     },
     Serving,
-    /// Waits for the session's attachment under one more identity.
-    Identifying,
+    /// Waits for the session's attachment under one more identity, which this packet proved.
+    Identifying {
+        xid: i32,
+    },
     /// Sends what there is to send.
     Closing,
     Closed,
@@ -150,13 +152,15 @@ impl Connection {
             (Phase::Opening { says_read_only }, GuestAnswer::Session(result)) => {
                 self.opened(result, says_read_only, now);
             }
-            (Phase::Identifying, GuestAnswer::Session(Ok(attachment))) => {
+            (Phase::Identifying { xid }, GuestAnswer::Session(Ok(attachment))) => {
                 self.session = Some(attachment);
                 self.phase = Phase::Serving;
                 self.kept = now;
-                self.outbox.reply((xid::AUTH, 0), ErrorCode::Ok, |_| {});
+                self.outbox.reply((xid, 0), ErrorCode::Ok, |_| {});
             }
-            (Phase::Serving | Phase::Identifying, GuestAnswer::Over(cause)) => self.over(cause),
+            (Phase::Serving | Phase::Identifying { .. }, GuestAnswer::Over(cause)) => {
+                self.over(cause);
+            }
             (Phase::Serving, GuestAnswer::Reply { zxid, result }) => self.replied(zxid, result),
             (Phase::Serving, GuestAnswer::Read { zxid, result }) => {
                 self.read(zxid, result, watches);
@@ -186,7 +190,7 @@ impl Connection {
                     self.abort();
                 }
             }
-            Phase::Serving | Phase::Identifying => {
+            Phase::Serving | Phase::Identifying { .. } => {
                 self.keep_alive(now);
                 if silent > timeout {
                     self.abort();
@@ -397,7 +401,9 @@ impl Connection {
         };
         let xid = header.xid;
         match Request::decode(&packet) {
-            Ok((_, Request::Auth(it))) => self.identify((it.scheme, it.auth.unwrap_or_default())),
+            Ok((_, Request::Auth(it))) => {
+                self.identify(xid, (it.scheme, it.auth.unwrap_or_default()));
+            }
             Ok((_, request)) => self.ask(xid, &request, &packet),
             // As the server does: what it cannot do ends the connection, what it cannot read not.
             Err(JuteError::Operation(op)) if op == header.op => {
@@ -411,20 +417,20 @@ impl Connection {
     }
 
     /// Adds an identity: the session is attached once more, with one identity more.
-    fn identify(&mut self, proof: (&str, &[u8])) {
+    fn identify(&mut self, xid: i32, proof: (&str, &[u8])) {
         let digest = self.options.super_digest.as_deref();
         let Some(identities) = with_proof(&self.identities, proof, digest) else {
-            self.outbox.reply((xid::AUTH, 0), ErrorCode::AuthFailed, |_| {});
+            self.outbox.reply((xid, 0), ErrorCode::AuthFailed, |_| {});
             return self.leave();
         };
         let Some(session) = self.session.map(|it| it.session) else {
             return self.abort();
         };
         if identities == self.identities {
-            return self.outbox.reply((xid::AUTH, 0), ErrorCode::Ok, |_| {});
+            return self.outbox.reply((xid, 0), ErrorCode::Ok, |_| {});
         }
         self.identities = identities.clone();
-        self.phase = Phase::Identifying;
+        self.phase = Phase::Identifying { xid };
         let (secret, seen) = (self.secret, Zxid::ZERO);
         self.asks.push(Ask::Attach { session, secret, identities, seen });
     }

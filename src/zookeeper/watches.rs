@@ -61,15 +61,16 @@ impl Watches {
     }
 
     /// A connection is gone, and its watches with it.
-    pub(super) fn leave(&mut self, connection: u64) {
+    pub fn leave(&mut self, connection: u64) {
         for (kind, path) in self.of.remove(&connection).unwrap_or_default() {
             self.count -= 1;
             unlist(self.index(kind), &path, connection);
         }
     }
 
-    /// A change fires watches: says whom to tell what, in ZooKeeper's order.
-    pub(super) fn fire(&mut self, event: &Event, mut tell: impl FnMut(u64, EventType, &Path)) {
+    /// A change fires watches: says whom to tell what, in ZooKeeper's order. Each is to be handed to
+    /// [`Connection::event`](super::Connection::event), in the node's order.
+    pub fn fire(&mut self, event: &Event, mut tell: impl FnMut(u64, EventType, &Path)) {
         if self.count == 0 {
             return;
         }
