@@ -67,21 +67,22 @@ fn request_seeds() -> Vec<Vec<u8>> {
     requests().into_iter().map(seed).collect()
 }
 
-/// Reads packets of clients.
+/// Reads packets of clients. A read among several has 15 bytes there and 128 in memory, and a list
+/// that grows is there three times.
 pub(super) const REQUEST: Reader = Reader {
     name: "request",
     target: "zookeeper",
-    times: 4,
+    times: 24,
     seeds: request_seeds,
     read: request,
     dense: dense_requests,
 };
 
-/// Reads what clients send, and answers nothing: the node never does.
+/// Reads what clients send, and keeps it: the node never answers.
 pub(super) const CONNECTION: Reader = Reader {
     name: "connection",
     target: "zookeeper",
-    times: 4,
+    times: 25,
     seeds: request_seeds,
     read: connection,
     dense: dense_connections,

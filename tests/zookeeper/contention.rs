@@ -1,6 +1,7 @@
 //! A client of ZooKeeper and handles of this crate want the same lock and the same leadership.
 
 use std::{
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -8,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use quorate::{Op, Txn, client::Session, node::Consistency};
+use quorate::{Op, Txn, client::Session, node::Consistency, recipes::Layout};
 use tokio::task::JoinSet;
 use zookeeper_client::{Acls, Client, LockOptions, LockPrefix};
 
@@ -49,9 +50,8 @@ fn one_lock_serves_clients_and_handles_in_turn() {
         for at in 0..MEMBERS {
             let zk = client(&cluster.one(at)).await;
             contenders.spawn(lock_as_client(zk, Arc::clone(&protected)));
-            let ttl = Duration::from_secs(6);
-            let session = cluster.handle(at).open_session(ttl).await.expect("a session");
-            contenders.spawn(lock_as_handle(session, Arc::clone(&protected)));
+            let session = session(&cluster, at).await;
+            contenders.spawn(lock_as_handle(session, Layout::Curator, Arc::clone(&protected)));
         }
         while let Some(ended) = contenders.join_next().await {
             ended.expect("nothing went wrong");
@@ -78,10 +78,11 @@ async fn lock_as_client(zk: Client, protected: Arc<Protected>) {
     }
 }
 
-async fn lock_as_handle(session: Session, protected: Arc<Protected>) {
+async fn lock_as_handle(session: Session, layout: Layout, protected: Arc<Protected>) {
     let count = path("/count");
     for _ in 0..ROUNDS {
-        let guard = session.lock(&path("/locks/one")).await.expect("the lock");
+        let guard =
+            session.lock_with(layout, &path("/locks/one"), "a handle").await.expect("the lock");
         protected.enter(guard.fence().path.as_str());
         let read = session.client().get(&count, Consistency::Linearizable);
         let (data, stat) = read.await.expect("read");
@@ -115,8 +116,7 @@ fn one_election_elects_clients_and_handles_in_turn() {
         let mut observed = cluster.handle(stays).observe(&election);
         let mut observe = async || observed.next_async().await.expect("it lives").expect("told");
         assert_eq!(observe().await.proposal, "client 1");
-        let ttl = Duration::from_secs(6);
-        let session = cluster.handle(stays).open_session(ttl).await.expect("a session");
+        let session = session(&cluster, stays).await;
         let mut campaign = session.campaign(&election, "handle");
         let two = client(&cluster.one(stays_too)).await;
         let mut third = tokio::spawn(async move {
@@ -147,6 +147,60 @@ fn one_election_elects_clients_and_handles_in_turn() {
         assert_eq!(data, b"client 2");
         assert!(stat.czxid as u64 > guard.token().as_u64(), "a newer leader has a larger token");
     });
+}
+
+/// With kazoo, if `QUORATE_KAZOO` names a Python that has it: `tests/interop/run.sh` does.
+#[test]
+fn kazoo_and_handles_serve_in_turn() {
+    let Ok(python) = std::env::var("QUORATE_KAZOO") else { return };
+    let cluster = Cluster::start();
+    let kazoo = |arguments: &[&str]| {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop/contend.py");
+        let mut command = Command::new(&python);
+        command.args([script, &cluster.all()]).args(arguments).spawn().expect("it starts")
+    };
+    run(async {
+        let (zk, protected) = (client(&cluster.all()).await, Arc::new(Protected::default()));
+        for (node, data) in [("/locks", "0"), ("/count", "0"), ("/app", "")] {
+            zk.create(node, data.as_bytes(), &PERSISTENT).await.expect("created");
+        }
+        let rounds = ROUNDS.to_string();
+        let mut others = [(); 2].map(|()| kazoo(&["lock", "/locks/one", "/count", &rounds]));
+        let mut contenders = JoinSet::new();
+        let layouts = [Layout::Kazoo, Layout::Curator, Layout::Kazoo];
+        for (at, layout) in layouts.into_iter().enumerate() {
+            let session = session(&cluster, at).await;
+            contenders.spawn(lock_as_handle(session, layout, Arc::clone(&protected)));
+        }
+        while let Some(ended) = contenders.join_next().await {
+            ended.expect("nothing went wrong");
+        }
+        assert!(others.iter_mut().all(|it| it.wait().expect("it ends").success()));
+        zk.sync("/").await.expect("synced");
+        let (count, _) = zk.get_data("/count").await.expect("read");
+        let expected = ((MEMBERS + others.len()) * ROUNDS).to_string();
+        assert_eq!(String::from_utf8_lossy(&count), expected, "no step was lost or done twice");
+
+        let election = path("/app/kazoo");
+        let (first, last) = (session(&cluster, 0).await, session(&cluster, 1).await);
+        let leads = first.campaign_with(Layout::Kazoo, &election, "first").await.expect("it leads");
+        let mut other = kazoo(&["elect", "/app/kazoo", "/enough"]);
+        while zk.list_children("/app/kazoo").await.expect("listed").len() < 2 {
+            tokio::task::yield_now().await;
+        }
+        let mut campaign = last.campaign_with(Layout::Kazoo, &election, "last");
+        let mut observed = cluster.handle(2).observe(&election);
+        leads.resign().await.expect("resigned");
+        while observed.next_async().await.expect("it lives").expect("told").proposal != "kazoo" {}
+        assert!(campaign.try_take().is_none(), "kazoo came first");
+        zk.create("/enough", b"", &PERSISTENT).await.expect("created");
+        campaign.await.expect("it leads");
+        assert!(other.wait().expect("it ends").success());
+    });
+}
+
+async fn session(cluster: &Cluster, at: usize) -> Session {
+    cluster.handle(at).open_session(Duration::from_secs(6)).await.expect("a session")
 }
 
 fn anyone() -> LockOptions<'static> {
