@@ -48,6 +48,6 @@ check "counts a subtree" '^4$'
 check "waits for the leader" '^Sync is OK'
 check "removes no node with children" 'Node not empty: /cli'
 check "watches for good" 'type:NodeDeleted path:/cli/ttl|NodeDeleted.*path:/cli/ttl'
-check "removes a subtree" '^\[zookeeper\]'
+check "removes a subtree" 'type:NodeDeleted path:/cli$'
 [ "$failed" = 0 ] || echo "$said" >&2
 exit "$failed"

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <zookeeper/zookeeper.h>
 
@@ -37,10 +38,16 @@ static zhandle_t *dial(const char *hosts, const clientid_t *session) {
 
 static volatile int answered, answer;
 
+/* Of an identity, and of a sync. */
 static void proved(int rc, const void *data) {
     (void)data;
     answer = rc;
     answered = 1;
+}
+
+static void synced(int rc, const char *path, const void *data) {
+    (void)path;
+    proved(rc, data);
 }
 
 static int eventually(volatile int *what) {
@@ -48,15 +55,34 @@ static int eventually(volatile int *what) {
     return *what;
 }
 
+/* A process that ends without a word leaves its session behind. */
+static clientid_t leave_a_session(const char *hosts) {
+    int ends[2], status;
+    clientid_t left = {0};
+    if (pipe(ends)) return left;
+    pid_t child = fork();
+    if (child == 0) {
+        char path[64];
+        zhandle_t *zh = dial(hosts, NULL);
+        zoo_create(zh, "/left", NULL, -1, &ZOO_OPEN_ACL_UNSAFE, ZOO_EPHEMERAL, path, sizeof path);
+        _exit(write(ends[1], zoo_client_id(zh), sizeof left) != sizeof left);
+    }
+    if (read(ends[0], &left, sizeof left) != sizeof left || waitpid(child, &status, 0) != child) {
+        memset(&left, 0, sizeof left);
+    }
+    return left;
+}
+
 int main(int argc, char **argv) {
     if (argc != 2) return 2;
-    zoo_set_debug_level(ZOO_LOG_LEVEL_ERROR);
+    zoo_set_debug_level(0);
     char path[256], buffer[4096];
     struct Stat stat;
     struct String_vector names;
     struct ACL_vector acl;
     int rc, length;
 
+    clientid_t left = leave_a_session(argv[1]);
     zhandle_t *zh = dial(argv[1], NULL), *other = dial(argv[1], NULL);
     check("opens a session", zh && zoo_state(zh) == ZOO_CONNECTED_STATE, zh ? zoo_state(zh) : 0);
     rc = zoo_create(zh, "/c", "1", 1, &ZOO_OPEN_ACL_UNSAFE, 0, path, sizeof path);
@@ -70,13 +96,15 @@ int main(int argc, char **argv) {
     rc = zoo_set(zh, "/c", "old", 3, 0);
     check("is told of another version", rc == ZBADVERSION, rc);
 
-    rc = zoo_async(other, "/c", NULL, NULL);
+    rc = zoo_async(other, "/c", synced, NULL);
+    check("waits for the leader", rc == ZOK && eventually(&answered) && answer == ZOK, answer);
+    answered = 0;
     length = sizeof buffer;
     rc = zoo_wget(other, "/c", watch, NULL, buffer, &length, &stat);
     check("reads and watches", rc == ZOK && length == 3 && !memcmp(buffer, "new", 3), rc);
     zoo_set(zh, "/c", "more", 4, -1);
     check("is told of a change", eventually(&changed), changed);
-    rc = zoo_get_children2(zh, "/c", &names, &stat);
+    rc = zoo_get_children2(zh, "/c", 0, &names, &stat);
     check("lists children", rc == ZOK && names.count == 1 && stat.numChildren == 1, rc);
 
     zoo_op_t ops[3];
@@ -105,18 +133,19 @@ int main(int argc, char **argv) {
     check("creates for its session", rc == ZOK, rc);
     rc = zoo_create(zh, "/c/mine/x", NULL, -1, &ZOO_OPEN_ACL_UNSAFE, 0, path, sizeof path);
     check("makes no child of such a node", rc == ZNOCHILDRENFOREPHEMERALS, rc);
-    clientid_t session = *zoo_client_id(zh);
-    zhandle_t *again = dial(argv[1], &session);
-    check("takes its session over by its password",
-        zoo_state(again) == ZOO_CONNECTED_STATE && zoo_client_id(again)->client_id == session.client_id,
-        zoo_state(again));
-    rc = zoo_exists(again, "/c/mine", 0, &stat);
-    check("finds what is its session's", rc == ZOK && stat.ephemeralOwner == session.client_id, rc);
-    zookeeper_close(again);
-    for (int tries = 0; zoo_exists(other, "/c/mine", 0, NULL) != ZNONODE && tries < 400; tries++) usleep(25000);
+    zookeeper_close(zh);
+    zoo_async(other, "/c", synced, NULL);
     rc = zoo_exists(other, "/c/mine", 0, NULL);
     check("leaves nothing of a session that it closed", rc == ZNONODE, rc);
-    again = dial(argv[1], &session);
+
+    zhandle_t *again = dial(argv[1], &left);
+    check("takes a session over by its password",
+        zoo_state(again) == ZOO_CONNECTED_STATE && zoo_client_id(again)->client_id == left.client_id,
+        zoo_state(again));
+    rc = zoo_exists(again, "/left", 0, &stat);
+    check("finds what is its session's", rc == ZOK && stat.ephemeralOwner == left.client_id, rc);
+    zookeeper_close(again);
+    again = dial(argv[1], &left);
     check("is told that a session is over", eventually(&expired), zoo_state(again));
     zookeeper_close(again);
     zookeeper_close(other);

@@ -34,13 +34,16 @@ begin() {
     return 1
 }
 
+# Whether a process runs; one that has ended may wait for whoever has adopted it.
+runs() { kill -0 "$1" 2>/dev/null && ! grep -q '^State:.Z' "/proc/$1/status" 2>/dev/null; }
+
 finish() {
     local file=$INTEROP_DIR/pid-$1 pid
     [ -f "$file" ] || return 0
     pid=$(cat "$file")
     kill "-$2" "$pid" 2>/dev/null || true
     for _ in $(seq 100); do
-        kill -0 "$pid" 2>/dev/null || break
+        runs "$pid" || break
         sleep 0.05
     done
     rm "$file"
