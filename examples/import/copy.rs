@@ -1,80 +1,38 @@
 //! The first walk: whatever is missing or differs is written.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
 use zookeeper_client::Error;
 
-use crate::node::{Ends, Kind, Node, write};
+use crate::{
+    node::{Ends, Kind, Node, write},
+    tally::Found,
+};
 
-/// The first walk.
-pub(crate) struct Copy {
-    ends: Ends,
-    counts: Arc<Counts>,
-}
-
-#[derive(Default)]
-struct Counts {
-    made: AtomicU64,
-    changed: AtomicU64,
-    equal: AtomicU64,
-    ephemeral: AtomicU64,
-    gone: AtomicU64,
-}
-
-impl Copy {
-    pub(crate) fn new(ends: Ends) -> Self {
-        Self { ends, counts: Arc::default() }
-    }
-
-    pub(crate) fn visit(
-        &self,
-        path: Arc<str>,
-    ) -> impl Future<Output = Result<Vec<String>, Error>> + Send + 'static {
-        let (ends, counts) = (self.ends.clone(), Arc::clone(&self.counts));
-        async move { copy(&ends, &path, &counts).await }
-    }
-
-    pub(crate) fn counts(&self) -> Vec<(&'static str, u64)> {
-        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        vec![
-            ("copied: made", read(&self.counts.made)),
-            ("copied: changed", read(&self.counts.changed)),
-            ("equal already", read(&self.counts.equal)),
-            ("skipped: ephemeral, its session is elsewhere", read(&self.counts.ephemeral)),
-            ("skipped: deleted while it was copied", read(&self.counts.gone)),
-        ]
-    }
-}
-
-fn count(count: &AtomicU64) {
-    count.fetch_add(1, Ordering::Relaxed);
-}
-
-async fn copy(ends: &Ends, path: &str, counts: &Counts) -> Result<Vec<String>, Error> {
-    let Some(source) = Node::read(&ends.from, path).await? else {
-        count(&counts.gone);
+/// Copies a node, and gives the names of its children.
+pub(crate) async fn copy(ends: Ends, path: Arc<str>) -> Result<Vec<String>, Error> {
+    let Some(source) = Node::read(&ends.from, &path).await? else {
+        ends.tally.count(Found::Gone);
         return Ok(Vec::new());
     };
     if source.kind() == Kind::Ephemeral {
-        count(&counts.ephemeral);
+        ends.tally.count(Found::Ephemeral);
         return Ok(Vec::new());
     }
-    let children = source.children(&ends.from, path).await?;
-    match Node::read(&ends.to, path).await? {
+    let children = source.children(&ends.from, &path).await?;
+    let found = match Node::read(&ends.to, &path).await? {
         None => {
             let sets = sets(0, source.stat.version, ends.counters_max);
-            write(&ends.to, path, Some(&source.options()), (&source.data, sets)).await?;
-            set_acl(ends, path, &source, 0).await?;
-            count(&counts.made);
+            write(&ends.to, &path, Some(&source.options()), (&source.data, sets)).await?;
+            set_acl(&ends, &path, &source, 0).await?;
+            Found::Made
         }
-        Some(target) => match amend(ends, path, &source, &target).await? {
-            true => count(&counts.changed),
-            false => count(&counts.equal),
+        Some(target) => match amend(&ends, &path, &source, &target).await? {
+            true => Found::Changed,
+            false => Found::Same,
         },
-    }
+    };
+    ends.tally.count(found);
     Ok(children)
 }
 
@@ -85,12 +43,12 @@ async fn amend(ends: &Ends, path: &str, source: &Node, target: &Node) -> Result<
         sets = 1;
     }
     write(&ends.to, path, None, (&source.data, sets)).await?;
-    let mut raised = set_acl(ends, path, source, target.stat.aversion).await?;
-    if !raised && source.acl != target.acl {
+    let mut listed = set_acl(ends, path, source, target.stat.aversion).await?;
+    if !listed && source.acl != target.acl {
         ends.to.set_acl(path, &source.acl, None).await?;
-        raised = true;
+        listed = true;
     }
-    Ok(sets > 0 || raised)
+    Ok(sets > 0 || listed)
 }
 
 /// How often a node at a version is to be written until it is at another one.

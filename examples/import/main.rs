@@ -10,13 +10,16 @@
 
 mod copy;
 mod node;
+mod tally;
 mod verify;
 mod walk;
 
-use std::{collections::BTreeMap, env, error::Error, process::ExitCode, time::Duration};
+use std::{collections::BTreeMap, env, error::Error, process::ExitCode, sync::Arc, time::Duration};
 
-use copy::Copy;
-use verify::Verify;
+use copy::copy;
+use node::{Ends, OPEN};
+use tally::Tally;
+use verify::verify;
 use walk::walk;
 use zookeeper_client::Client;
 
@@ -41,21 +44,16 @@ async fn import() -> Result<ExitCode, Failure> {
         // Whatever lies above is not copied, but must be there.
         let above = below.rsplit_once('/').map_or("", |it| it.0);
         if !above.is_empty() {
-            to.mkdir(above, &node::OPEN).await?;
+            to.mkdir(above, &OPEN).await?;
         }
     }
-    let ends = node::Ends { from, to, counters_max };
+    let tally = Arc::new(Tally::default());
+    let ends = Ends { from, to, counters_max, tally: Arc::clone(&tally) };
     ends.sync().await?;
-    let copy = Copy::new(ends.clone());
-    let mut failed = walk("copied", below, window, |path| copy.visit(path)).await;
+    walk("copied", (below, window), &tally, |path| copy(ends.clone(), path)).await;
     ends.sync().await?;
-    let verify = Verify::new(ends);
-    failed += walk("verified", below, window, |path| verify.visit(path)).await;
-    let counts = copy.counts().into_iter().chain(verify.counts());
-    for (what, count) in counts.chain([("failed: see above", failed)]) {
-        println!("{what:<44} {count:>10}");
-    }
-    let equal = failed + verify.differences() == 0;
+    walk("verified", (below, window), &tally, |path| verify(ends.clone(), path)).await;
+    let equal = tally.print();
     println!("{}", if equal { "the trees are equal" } else { "the trees differ" });
     Ok(if equal { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

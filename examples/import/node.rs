@@ -1,8 +1,10 @@
 //! A node, as the port for clients tells of it, and how to write one.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use zookeeper_client::{Acl, Acls, Client, CreateMode, CreateOptions, Error, Stat};
+
+use crate::tally::Tally;
 
 /// Where the tree is, and where it is to be.
 #[derive(Clone)]
@@ -11,6 +13,7 @@ pub(crate) struct Ends {
     pub(crate) to: Client,
     /// Counters further behind are left as they are.
     pub(crate) counters_max: usize,
+    pub(crate) tally: Arc<Tally>,
 }
 
 impl Ends {

@@ -8,28 +8,27 @@ use std::{
 use tokio::{task::JoinSet, time::sleep};
 use zookeeper_client::Error;
 
-/// Visits every node from `root` on, at most `window` at once, and returns how many visits failed.
-/// `visit` gives the names of the children to go on with, and may be called again for a node after
-/// a lost connection.
+use crate::tally::{Found, Tally};
+
+/// Visits every node from `root` on, at most `window` at once. `visit` gives the names of the
+/// children to go on with, and may be called again for a node after a lost connection.
 ///
 /// What waits is at most one list of children for each level and for each visit under way: a tree
 /// may be larger than memory, as long as none of its lists is.
 pub(crate) async fn walk<V>(
     what: &str,
-    root: &str,
-    window: usize,
+    (root, window): (&str, usize),
+    tally: &Tally,
     visit: impl Fn(Arc<str>) -> V,
-) -> u64
-where
+) where
     V: Future<Output = Result<Vec<String>, Error>> + Send + 'static,
 {
     let (mut visits, mut waiting) = (JoinSet::new(), vec![(Arc::from(""), Vec::new())]);
     visits.spawn(attempt(Arc::from(root), 0, visit(Arc::from(root))));
-    let (begun, mut told) = (Instant::now(), Instant::now());
-    let (mut done, mut failed) = (0_usize, 0);
+    let (begun, mut told, mut done) = (Instant::now(), Instant::now(), 0_usize);
     while let Some(visited) = visits.join_next().await {
-        // A visit that panicked has said so.
-        let Ok((path, attempts, result)) = visited else { continue };
+        let (path, attempts, result) =
+            visited.expect("visits do not panic, and nobody aborts them");
         match result {
             Ok(children) => {
                 done += 1;
@@ -41,8 +40,8 @@ where
                 visits.spawn(attempt(Arc::clone(&path), attempts + 1, visit(path)));
             }
             Err(error) => {
-                failed += 1;
-                eprintln!("{path}: {error}");
+                done += 1;
+                tally.report(Found::Failed, &path, &error.to_string());
             }
         }
         while visits.len() < window {
@@ -57,13 +56,11 @@ where
         }
         if told.elapsed() > TELL_EVERY || visits.is_empty() {
             told = Instant::now();
-            let known =
-                done + failed + visits.len() + waiting.iter().map(|it| it.1.len()).sum::<usize>();
+            let known = done + visits.len() + waiting.iter().map(|it| it.1.len()).sum::<usize>();
             let rate = done as f64 / begun.elapsed().as_secs_f64();
             println!("{what} {done} nodes of {known} that are known, {rate:.0} a second");
         }
     }
-    failed as u64
 }
 
 /// A visit; one that is tried again waits a little.
