@@ -25,15 +25,8 @@ ls /
 quit
 COMMANDS
 )
-failed=0
-check() {
-    if grep -qE -- "$2" <<<"$said"; then
-        echo "ok zkCli $1"
-    else
-        echo "FAILED zkCli $1: nothing like \"$2\""
-        failed=1
-    fi
-}
+client=zkCli
+. "$(dirname "$0")/check.sh"
 check "creates" '^Created /cli$'
 check "creates in sequence" '^Created /cli/n-0000000000$'
 check "creates containers" '^Created /cli/container$'
@@ -49,5 +42,4 @@ check "waits for the leader" '^Sync is OK'
 check "removes no node with children" 'Node not empty: /cli'
 check "watches for good" 'type:NodeDeleted path:/cli/ttl|NodeDeleted.*path:/cli/ttl'
 check "removes a subtree" 'type:NodeDeleted path:/cli$'
-[ "$failed" = 0 ] || echo "$said" >&2
 exit "$failed"

@@ -32,15 +32,8 @@ for _ in $(seq 600); do
 done
 grep -q ready "$folder/filled" || { echo "FAILED import: ZooKeeper was not filled"; exit 1; }
 
-failed=0
-check() {
-    if grep -qE -- "$2" <<<"$said"; then
-        echo "ok import $1"
-    else
-        echo "FAILED import $1: $said"
-        failed=1
-    fi
-}
+client=import
+. ./check.sh
 import() {
     said=$(timeout "$1" "$INTEROP_IMPORT" --from "127.0.0.1:$port" --to "$2" --window 64 \
         --from-auth digest:super:test --to-auth digest:super:test 2>&1) || said+=" (status $?)"
