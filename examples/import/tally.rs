@@ -52,7 +52,7 @@ const TEXTS: [&str; 11] = [
     "skipped: deleted while it was copied",
     "verified: equal",
     "verified: of these, with another version",
-    "verified: of these, with a lower sequence",
+    "verified: of these, with a lower next number",
     "differing: see above",
     "only in the target: see above",
     "failed: see above",

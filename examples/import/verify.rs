@@ -66,7 +66,8 @@ async fn compare_counters(
     let behind = source.children_made() - target.children_made();
     let behind = usize::try_from(behind).unwrap_or(0);
     if behind > ends.counters_max {
-        ends.tally.count(Found::LowerSequence);
+        let what = format!("the next number of a child is {behind} lower, above --counters-max");
+        ends.tally.report(Found::LowerSequence, path, &what);
         return Ok(());
     }
     make_and_remove(&ends.to, &join(path, PLACEHOLDER), behind).await

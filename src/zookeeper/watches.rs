@@ -68,8 +68,8 @@ impl Watches {
         }
     }
 
-    /// A change fires watches: says whom to tell what, in ZooKeeper's order. Each is to be handed to
-    /// [`Connection::event`](super::Connection::event), in the node's order.
+    /// A change fires watches: says whom to tell what, in ZooKeeper's order. Each is to be handed
+    /// to [`Connection::event`](super::Connection::event).
     pub fn fire(&mut self, event: &Event, mut tell: impl FnMut(u64, EventType, &Path)) {
         if self.count == 0 {
             return;
