@@ -102,9 +102,9 @@ impl Cluster {
     }
 }
 
-/// A client with a session of 6 s: longer than any outage here.
+/// A client with a session of 10 s: longer than any outage here.
 pub(crate) async fn client(servers: &str) -> Client {
-    let connector = Client::connector().with_session_timeout(Duration::from_secs(6));
+    let connector = Client::connector().with_session_timeout(Duration::from_secs(10));
     connector.connect(servers).await.expect("a session")
 }
 
@@ -124,7 +124,7 @@ fn id(at: usize) -> NodeId {
 }
 
 pub(crate) const MEMBERS: usize = 3;
-pub(crate) const TIMEOUT_MIN: Duration = Duration::from_secs(1);
+pub(crate) const TIMEOUT_MIN: Duration = Duration::from_secs(2);
 pub(crate) const PERSISTENT: CreateOptions<'_> =
     CreateMode::Persistent.with_acls(Acls::anyone_all());
 pub(crate) const EPHEMERAL: CreateOptions<'_> = CreateMode::Ephemeral.with_acls(Acls::anyone_all());

@@ -200,7 +200,7 @@ fn kazoo_and_handles_serve_in_turn() {
 }
 
 async fn session(cluster: &Cluster, at: usize) -> Session {
-    cluster.handle(at).open_session(Duration::from_secs(6)).await.expect("a session")
+    cluster.handle(at).open_session(Duration::from_secs(10)).await.expect("a session")
 }
 
 fn anyone() -> LockOptions<'static> {
