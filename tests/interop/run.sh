@@ -2,7 +2,9 @@
 # Clients of ZooKeeper that nobody here wrote, against one member and against three:
 # kazoo and its recipes, Apache's C client, zkCli.sh; and examples/import from Debian's ZooKeeper.
 #   tests/interop/run.sh
-# Env: INTEROP_PYTHON  a Python that has kazoo (python3); INTEROP_PORT  the first port (25300)
+# Env: INTEROP_PYTHON   a Python that has kazoo (python3)
+#      INTEROP_PORT     the first port (25300)
+#      INTEROP_PROFILE  release, or dev for servers that are built sooner
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -21,10 +23,10 @@ command -v cc >/dev/null || missing "a C compiler" "apt install gcc libc6-dev"
 [ -x "${ZKCLI:-/usr/share/zookeeper/bin/zkCli.sh}" ] || missing "zkCli.sh" "apt install zookeeper"
 command -v java >/dev/null || missing "java" "apt install default-jre-headless"
 
-cargo build --release --features zookeeper --example zookeeper_server --example import
-target=$(realpath "${CARGO_TARGET_DIR:-target}")
-export INTEROP_SERVER=$target/release/examples/zookeeper_server
-export INTEROP_IMPORT=$target/release/examples/import
+profile=${INTEROP_PROFILE:-release}
+cargo build --profile "$profile" --all-features --example zookeeper_server --example import
+built=$(realpath "${CARGO_TARGET_DIR:-target}")/${profile/#dev/debug}/examples
+export INTEROP_SERVER=$built/zookeeper_server INTEROP_IMPORT=$built/import
 INTEROP_DIR=$(mktemp -d)
 export INTEROP_DIR
 results=$INTEROP_DIR/results
