@@ -65,7 +65,7 @@ pub(super) fn zookeeper(data: &[u8]) {
     server.serves_another();
 }
 
-/// A request of each kind in turn, with a few bytes changed.
+/// Some request, with a few bytes changed.
 fn changed_request(input: &mut Input) -> Vec<u8> {
     let (mut requests, mut packet) = (requests(), Vec::new());
     let at = input.below(requests.len());
@@ -107,7 +107,7 @@ struct Guest {
     numbers: i32,
     greeted: bool,
     received: Vec<u8>,
-    /// It has sent bytes that are no packets, or packets with numbers of events.
+    /// It has sent bytes that are no packets, or left some out: nobody knows what is answered.
     is_wild: bool,
 }
 
