@@ -19,12 +19,19 @@ use crate::{
     },
 };
 
-/// Bytes are packets, and say what a client does: whatever it is, it is answered in its order with
-/// what a client can read, holds no more than its bounds, and harms no other client.
+/// A packet for the codec; or, behind a byte from 128 on, what a client does.
 pub(super) fn zookeeper(data: &[u8]) {
-    round_trips(data);
+    match data.split_first() {
+        Some((CONVERSATION.., script)) => converse(script),
+        _ => round_trips(data),
+    }
+}
+
+/// Whatever a client does, it is answered in its order with what a client can read, holds no more
+/// than its bounds, and harms no other client.
+fn converse(script: &[u8]) {
     let mut server = Server::new();
-    let mut input = Input::new(data);
+    let mut input = Input::new(script);
     let mut guest = Guest::new(server.connection());
     for _ in 0..STEPS_MAX {
         if input.is_spent() {
@@ -81,10 +88,10 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
     // A handshake, one of each request in small pieces, time, and what was answered is taken.
     let script = |from: u8| {
         let asks = (from..from + 6).flat_map(|at| [2, at, 0, 7, 5, 200, 0, 6, 255]);
-        [4, 0, 0, 9, 5, 200, 0, 6, 255].into_iter().chain(asks).collect()
+        [CONVERSATION, 4, 0, 0, 9, 5, 200, 0, 6, 255].into_iter().chain(asks).collect()
     };
     let scripts = (0..requests().len()).step_by(6).map(|from| script(from as u8));
-    let raw = vec![0, 12, 0, 0, 0, 8, 255, 255, 255, 255, 0, 0, 0, 11, 1];
+    let raw = vec![CONVERSATION, 0, 12, 0, 0, 0, 8, 255, 255, 255, 255, 0, 0, 0, 11, 1];
     super::packets::seeds().into_iter().chain(scripts).chain([raw]).collect()
 }
 
@@ -307,6 +314,8 @@ impl Guest {
     }
 }
 
+/// The first byte of a script, at least.
+const CONVERSATION: u8 = 128;
 /// Bytes of a header, and the number of an event.
 const HEADER_BYTES: usize = 16;
 const EVENT: i32 = -1;
