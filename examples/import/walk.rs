@@ -1,11 +1,11 @@
 //! Visits a tree, parents before their children, several nodes at once.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
 use zookeeper_client::Error;
 
 use crate::tally::{Found, Tally};
