@@ -32,11 +32,11 @@ fn decoders_allocate_a_few_times_their_input_and_a_mebibyte() {
                     _ => input.extend((0..below(12)).map(|_| below(256) as u8)),
                 }
             }
-            check(&reader, (reader.read)(&input));
+            check(reader, (reader.read)(&input));
         }
         // Where the mebibyte is not what counts.
         for bytes in [1 << 10, 100 << 10, 1 << 20, 3 << 20] {
-            (reader.dense)(bytes).into_iter().for_each(|it| check(&reader, it));
+            (reader.dense)(bytes).into_iter().for_each(|it| check(reader, it));
         }
     }
 }

@@ -5,9 +5,13 @@
 //! or take memory beyond the caps that the decoders declare. The feature `sim` has the decoders
 //! alone, for the test that counts what they allocate.
 
+#[cfg(feature = "zookeeper")]
+mod packets;
 mod readers;
 mod samples;
 
+#[cfg(all(any(test, fuzzing), feature = "zookeeper"))]
+mod conversation;
 #[cfg(any(test, fuzzing))]
 mod input;
 #[cfg(any(test, fuzzing))]
@@ -57,6 +61,8 @@ pub const TARGETS: &[Target] = &[
     target("model", crate::namespace::model::run, model_seeds, (80, 4_000)),
     #[cfg(feature = "sim")]
     target("cluster", world::cluster, world::seeds, (12, 200)),
+    #[cfg(feature = "zookeeper")]
+    target("zookeeper", conversation::zookeeper, conversation::seeds, (400, 200)),
 ];
 
 #[cfg(any(test, fuzzing))]
@@ -96,6 +102,9 @@ mod tests {
 
     #[cfg(feature = "sim")]
     takes_mutated_inputs! { cluster }
+
+    #[cfg(feature = "zookeeper")]
+    takes_mutated_inputs! { zookeeper }
 
     /// Tells the input that a target failed on.
     struct Told<'a>(&'a [u8]);

@@ -45,7 +45,7 @@ pub struct Reading {
 }
 
 impl Reading {
-    fn new(bytes: usize, run: impl FnOnce() + 'static) -> Self {
+    pub(super) fn new(bytes: usize, run: impl FnOnce() + 'static) -> Self {
         Self { bytes, run: Box::new(run) }
     }
 }
@@ -57,7 +57,7 @@ impl std::fmt::Debug for Reading {
 }
 
 /// The parts that read foreign bytes.
-pub const READERS: [Reader; 5] = [
+pub const READERS: &[Reader] = &[
     Reader {
         name: "frame",
         target: "frame",
@@ -101,6 +101,10 @@ pub const READERS: [Reader; 5] = [
         read: log,
         dense: dense_logs,
     },
+    #[cfg(feature = "zookeeper")]
+    super::packets::REQUEST,
+    #[cfg(feature = "zookeeper")]
+    super::packets::CONNECTION,
 ];
 
 fn frames() -> Vec<Vec<u8>> {

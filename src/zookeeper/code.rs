@@ -233,8 +233,6 @@ numbers! {
 pub(crate) mod xid {
     /// Of an event.
     pub(crate) const EVENT: i32 = -1;
-    /// Of an identity and its answer.
-    pub(crate) const AUTH: i32 = -4;
 }
 
 /// The flags of a request that makes a node (`CreateMode`).

@@ -103,8 +103,10 @@ enum Phase {
         says_read_only: bool,
     },
     Serving,
-    /// Waits for the session's attachment under one more identity.
-    Identifying,
+    /// Waits for the session's attachment under one more identity, which this packet proved.
+    Identifying {
+        xid: i32,
+    },
     /// Sends what there is to send.
     Closing,
     Closed,
@@ -158,13 +160,15 @@ impl Connection {
             (Phase::Opening { says_read_only }, GuestAnswer::Session(result)) => {
                 self.opened(result, says_read_only, now);
             }
-            (Phase::Identifying, GuestAnswer::Session(Ok(attachment))) => {
+            (Phase::Identifying { xid }, GuestAnswer::Session(Ok(attachment))) => {
                 self.session = Some(attachment);
                 self.phase = Phase::Serving;
                 self.kept = now;
-                self.identified(ErrorCode::Ok);
+                self.identified(xid, ErrorCode::Ok);
             }
-            (Phase::Serving | Phase::Identifying, GuestAnswer::Over(cause)) => self.over(cause),
+            (Phase::Serving | Phase::Identifying { .. }, GuestAnswer::Over(cause)) => {
+                self.over(cause);
+            }
             (Phase::Serving, GuestAnswer::Reply { zxid, result }) => self.replied(zxid, result),
             (Phase::Serving, GuestAnswer::Read { zxid, result }) => {
                 self.read(zxid, result, watches);
@@ -196,7 +200,7 @@ impl Connection {
                     self.abort();
                 }
             }
-            Phase::Serving | Phase::Identifying => {
+            Phase::Serving | Phase::Identifying { .. } => {
                 self.keep_alive(now);
                 if silent > timeout {
                     self.abort();
@@ -308,7 +312,7 @@ impl Connection {
 
     /// Whether the client waits for nothing that it has asked for.
     pub fn is_idle(&self) -> bool {
-        let waits = matches!(self.phase, Phase::Opening { .. } | Phase::Identifying | Phase::Word);
+        let waits = matches!(self.phase, Phase::Opening { .. } | Phase::Identifying { .. } | Phase::Word);
         self.slots.is_empty() && self.asks.is_empty() && self.outbox.len() == 0 && !waits
     }
 
@@ -448,7 +452,9 @@ impl Connection {
             return self.abort();
         };
         match Request::decode(&packet) {
-            Ok((_, Request::Auth(it))) => self.identify((it.scheme, it.auth.unwrap_or_default())),
+            Ok((_, Request::Auth(it))) => {
+                self.identify(header.xid, (it.scheme, it.auth.unwrap_or_default()));
+            }
             Ok((_, request)) => self.ask(header, &request, &packet),
             // As the server does: what it cannot do ends the connection, what it cannot read not.
             Err(JuteError::Operation(op)) if op == header.op => {
@@ -462,27 +468,27 @@ impl Connection {
     }
 
     /// Adds an identity: the session is attached once more, with one identity more.
-    fn identify(&mut self, proof: (&str, &[u8])) {
+    fn identify(&mut self, xid: i32, proof: (&str, &[u8])) {
         let digest = self.options.super_digest.as_deref();
         let Some(identities) = with_proof(&self.identities, proof, digest) else {
-            self.identified(ErrorCode::AuthFailed);
+            self.identified(xid, ErrorCode::AuthFailed);
             return self.leave();
         };
         let Some(session) = self.session.map(|it| it.session) else {
             return self.abort();
         };
         if identities == self.identities {
-            return self.identified(ErrorCode::Ok);
+            return self.identified(xid, ErrorCode::Ok);
         }
         self.identities = identities.clone();
-        self.phase = Phase::Identifying;
+        self.phase = Phase::Identifying { xid };
         let (secret, seen) = (self.secret, Zxid::ZERO);
         self.asks.push(Ask::Attach { session, secret, identities, seen });
     }
 
-    fn identified(&mut self, code: ErrorCode) {
+    fn identified(&mut self, xid: i32, code: ErrorCode) {
         self.traffic.sent += 1;
-        self.outbox.reply((xid::AUTH, 0), code, |_| {});
+        self.outbox.reply((xid, 0), code, |_| {});
     }
 
     fn ask(&mut self, header: RequestHeader, request: &Request<'_>, packet: &Bytes) {

@@ -29,6 +29,8 @@ mod view;
 mod watches;
 mod words;
 
+#[cfg(any(test, fuzzing, feature = "sim"))]
+pub(crate) mod samples;
 #[cfg(test)]
 mod tests;
 

@@ -64,7 +64,7 @@ impl Watches {
     }
 
     /// A connection is gone, and its watches with it.
-    pub(super) fn leave(&mut self, connection: u64) {
+    pub fn leave(&mut self, connection: u64) {
         let all: Vec<(Kind, Path)> =
             self.of.get(&connection).into_iter().flatten().cloned().collect();
         for (kind, path) in all {
@@ -73,8 +73,9 @@ impl Watches {
         self.of.remove(&connection);
     }
 
-    /// A change fires watches: says whom to tell what, in ZooKeeper's order.
-    pub(super) fn fire(&mut self, event: &Event, mut tell: impl FnMut(u64, EventType, &Path)) {
+    /// A change fires watches: says whom to tell what, in ZooKeeper's order. Each is to be handed
+    /// to [`Connection::event`](super::Connection::event).
+    pub fn fire(&mut self, event: &Event, mut tell: impl FnMut(u64, EventType, &Path)) {
         if self.is_empty() {
             return;
         }
