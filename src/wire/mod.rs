@@ -13,8 +13,8 @@
 
 mod body;
 mod entry;
+mod message;
 mod opening;
-mod raft;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
@@ -23,8 +23,8 @@ pub use self::entry::{EntryKind, HardState, LogEntry};
 pub(crate) use self::{
     body::{Body, Chunk, DigestReport, Forward, MARKS_MAX},
     entry::ENTRIES_MAX,
+    message::{RaftMessage, SnapshotMeta},
     opening::{Hello, Opening, Openings, Pin, Promise, Refusal},
-    raft::{RaftMessage, SnapshotMeta},
 };
 use crate::{
     config::{SIZE_BYTES_MAX, TXN_OPS_MAX},

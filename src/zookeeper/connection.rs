@@ -312,7 +312,8 @@ impl Connection {
 
     /// Whether the client waits for nothing that it has asked for.
     pub fn is_idle(&self) -> bool {
-        let waits = matches!(self.phase, Phase::Opening { .. } | Phase::Identifying { .. } | Phase::Word);
+        let waits =
+            matches!(self.phase, Phase::Opening { .. } | Phase::Identifying { .. } | Phase::Word);
         self.slots.is_empty() && self.asks.is_empty() && self.outbox.len() == 0 && !waits
     }
 

@@ -194,7 +194,7 @@ fn kazoo_and_handles_serve_in_turn() {
         while observed.next_async().await.expect("it lives").expect("told").proposal != "kazoo" {}
         assert!(campaign.try_take().is_none(), "kazoo came first");
         zk.create("/enough", b"", &PERSISTENT).await.expect("created");
-        campaign.await.expect("it leads");
+        drop(campaign.await.expect("it leads"));
         assert!(other.wait().expect("it ends").success());
     });
 }

@@ -252,10 +252,10 @@ pub(in crate::namespace) fn check_indexes(ns: &Namespace) {
         usages.insert(path.to_string(), Usage { nodes: 1, bytes: root.data().len() as u64 });
     }
     let mut at = "/".to_string();
-    let mut bytes = (1 + state.tree.get("/").unwrap().data.len()) as u64;
+    let mut bytes = (1 + state.tree.get("/").unwrap().data().len()) as u64;
     while let Some((path, znode)) = state.tree.next_depth_first(&at) {
         count += 1;
-        bytes += (path.len() + znode.data.len()) as u64;
+        bytes += (path.len() + znode.data().len()) as u64;
         for (top, usage) in &mut usages {
             if **path != **top && path.starts_with(&format!("{}/", top.trim_end_matches('/'))) {
                 usage.nodes += 1;
