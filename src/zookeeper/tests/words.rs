@@ -274,6 +274,8 @@ fn the_config_follows_the_members_and_tells_who_watches() {
         panic!("an event");
     };
     assert_eq!((header.xid, event.path), (-1, "/zookeeper/config"));
+    // The listeners have come to rest: what follows is no late look at the members.
+    std::thread::sleep(Duration::from_millis(2_500));
     let since = Instant::now();
     while first.client().promote(id(2)).wait().is_err() {
         assert!(since.elapsed() < Duration::from_secs(20));
