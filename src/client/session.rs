@@ -317,8 +317,8 @@ impl SessionCell {
         Adopt { handle: Arc::clone(&self.overflows_seen), generation }
     }
 
-    /// Whether a write is withheld, for the application has not seen that an earlier one was refused
-    /// by the inbox.
+    /// Whether a write is withheld, for the application has not seen that the inbox refused an
+    /// earlier one.
     pub(crate) fn has_unseen_overflow(&self) -> bool {
         self.overflows_seen.load(Ordering::Acquire) < self.overflows.load(Ordering::Acquire)
     }
