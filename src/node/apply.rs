@@ -465,6 +465,11 @@ impl Node {
             }
         }
         for to in done {
+            // It has come past this one by its log, and raft may wait for a later one all the same.
+            let progress = self.consensus.progress(to);
+            if progress.is_some_and(|it| it.replication == Replication::Snapshot) {
+                self.consensus.report_snapshot(to, false);
+            }
             let outgoing = self.transfers.outgoing.remove(&to);
             self.drop_elsewhere(outgoing);
         }

@@ -403,7 +403,9 @@ impl Node {
     /// Raft wants to send a snapshot: its bytes go first, and raft's message when they are there.
     fn offer_snapshot(&mut self, to: NodeId, meta: &SnapshotMeta) {
         let (first, tick) = (self.consensus.first_index(), self.tick);
-        let kept = self.transfers.outgoing.get_mut(&to).filter(|it| it.index + 1 >= first);
+        let matched = self.consensus.progress(to).map_or(0, |it| it.matched);
+        let helps = |index: u64| index + 1 >= first && index > matched;
+        let kept = self.transfers.outgoing.get_mut(&to).filter(|it| helps(it.index));
         let (index, term) = match kept {
             Some(outgoing) => {
                 outgoing.resume(tick);
