@@ -102,8 +102,8 @@ fn what_is_withheld_does_not_tell_of_the_refusal() {
 }
 
 /// Found by seed 3284: a follower had come past a snapshot that was kept for it, raft wanted it to
-/// have a later one, and was told of neither: so nothing was sent to it any more. Such a snapshot is
-/// not offered again, and when one is let go, raft is told if it waits.
+/// have a later one, and was told of neither: so nothing was sent to it any more. Such a snapshot
+/// is not offered again, and when one is let go, raft is told if it waits.
 #[test]
 fn a_follower_that_has_come_past_its_snapshot_is_fed_on() {
     let plan = "3284 reordering:0,delay:0,crash:0".parse().expect("a plan");
