@@ -1,5 +1,8 @@
 //! How a member is set up: who it is, how it keeps time, and the bounds of everything it holds.
 
+mod limits;
+mod parameters;
+
 use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -10,6 +13,9 @@ use crate::{
     id::{ClusterId, NodeId},
     time::as_micros,
 };
+
+pub(crate) use self::parameters::Parameters;
+pub use self::{limits::Limits, parameters::OtherParameters};
 
 /// The checked set-up of one member.
 ///
@@ -332,180 +338,6 @@ impl ConfigBuilder {
     }
 }
 
-/// The bounds of what a member holds. All finite, all with a default.
-///
-/// Those marked *replicated* must be the same on every founder; the others are local.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct Limits {
-    /// Bytes of one node's data (*replicated*). Default: 1,048,575, as ZooKeeper's
-    /// `jute.maxbuffer`.
-    pub payload_bytes_max: usize,
-    /// The shortest session or lease (*replicated*). Default: 2 s.
-    pub session_ttl_min: Duration,
-    /// The longest session or lease (*replicated*). Default: 1 h.
-    pub session_ttl_max: Duration,
-    /// Sessions of the cluster (*replicated*). Default: 1,000,000.
-    pub sessions_max: usize,
-    /// Leases of one session, beside its own (*replicated*). Default: 128.
-    pub session_leases_max: usize,
-    /// Leases of all sessions, beside their own (*replicated*). Default: 1,000,000.
-    pub leases_max: usize,
-    /// Ephemeral nodes of one session, those of its leases included (*replicated*): all of them go
-    /// in one step when the session ends, during which a member does nothing else:
-    /// 10,000 take 10 to 40 ms. Default: 10,000.
-    pub ephemerals_max: usize,
-    /// Nodes of the whole tree (*replicated*). Default: 16,777,216.
-    pub nodes_max: usize,
-    /// Replies of a session that its client has not acknowledged (*replicated*). Default: 8,192.
-    pub window_count_max: usize,
-    /// Bytes of such replies (*replicated*). Default: 4 MiB.
-    pub window_bytes_max: usize,
-    /// Changes that a watch can resume over (*replicated*). Default: 100,000.
-    pub history_count_max: usize,
-    /// Bytes of such changes (*replicated*). Default: 16 MiB.
-    pub history_bytes_max: usize,
-    /// Operations of one transaction, both branches together (*replicated*). Default: 128.
-    pub txn_ops_max: usize,
-    /// Nodes that the operations of one transaction remove as subtrees, or count for a new quota,
-    /// all together (*replicated*). Default: 10,000.
-    pub subtree_nodes_max: usize,
-    /// How long a container lives after its last child has gone (*replicated*). Default: 60 s.
-    pub container_grace: Duration,
-    /// Sessions and leases past their deadline that a leader ends in one renewal interval, the
-    /// earliest deadline first; fewer if they own more than
-    /// [`ephemerals_max`](Self::ephemerals_max) nodes, but at least one. When very many are due at
-    /// once, one is late by an interval for each so many before it, and for each
-    /// `ephemerals_max / 2` nodes that those own. Default: 1,000.
-    pub expiries_max: usize,
-    /// Containers and nodes past their time to live that a leader removes in one renewal interval.
-    /// Default: 100.
-    pub reaps_max: usize,
-    /// Requests that wait for an answer, writes and reads each. Default: 65,536.
-    pub pending_count_max: usize,
-    /// Bytes of writes that wait for an answer. Default: 64 MiB.
-    pub pending_bytes_max: usize,
-    /// Requests of one session that wait for an answer at one member, writes and reads each.
-    /// Default: 8,192.
-    pub session_pending_count_max: usize,
-    /// Bytes of writes of one session that wait for an answer, unless one write is larger.
-    /// Default: 16 MiB.
-    pub session_pending_bytes_max: usize,
-    /// Watches of one node. Default: 1,000,000.
-    pub watches_max: usize,
-    /// Bytes of commands in one log entry, unless one command is larger. Default: 1 MiB.
-    pub entry_bytes_max: usize,
-    /// Bytes of log entries that are proposed and not committed. Default: 32 MiB.
-    pub uncommitted_bytes_max: usize,
-    /// Bytes of entries in one message to a follower, unless one entry is larger. Default: 1 MiB.
-    pub message_bytes_max: usize,
-    /// Messages to a follower that wait for its answer. Default: 64.
-    pub inflight_max: usize,
-    /// Bytes of the log's tail in memory, from which followers are served. Default: 64 MiB.
-    pub log_tail_bytes_max: usize,
-    /// Bytes of log after which a snapshot is written; more, if the last snapshot was larger: as
-    /// many as that one. A member that opens applies about so much again. Default: 128 MiB.
-    pub snapshot_log_bytes: usize,
-    /// Bytes of one chunk of a snapshot. Default: 64 KiB.
-    pub snapshot_chunk_bytes: usize,
-    /// Ticks that a request may wait before it ends `Unknown` or timed out. Default: 200 (10 s).
-    pub request_ticks_max: u32,
-    /// Ticks that a snapshot transfer may make no progress. Default: 200.
-    pub transfer_ticks_max: u32,
-    /// Entries after which the leader has the members compare their states. It does so earlier
-    /// after 16,384 transactions, and when 20 election timeouts have passed since a change.
-    /// Default: 1,024.
-    pub compare_entries_max: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            payload_bytes_max: 1_048_575,
-            session_ttl_min: Duration::from_secs(2),
-            session_ttl_max: Duration::from_secs(3600),
-            sessions_max: 1_000_000,
-            session_leases_max: 128,
-            leases_max: 1_000_000,
-            ephemerals_max: 10_000,
-            nodes_max: 1 << 24,
-            window_count_max: 8_192,
-            window_bytes_max: 4 << 20,
-            history_count_max: 100_000,
-            history_bytes_max: 16 << 20,
-            txn_ops_max: 128,
-            subtree_nodes_max: 10_000,
-            container_grace: Duration::from_secs(60),
-            expiries_max: 1_000,
-            reaps_max: 100,
-            pending_count_max: 65_536,
-            pending_bytes_max: 64 << 20,
-            session_pending_count_max: 8_192,
-            session_pending_bytes_max: 16 << 20,
-            watches_max: 1_000_000,
-            entry_bytes_max: 1 << 20,
-            uncommitted_bytes_max: 32 << 20,
-            message_bytes_max: 1 << 20,
-            inflight_max: 64,
-            log_tail_bytes_max: 64 << 20,
-            snapshot_log_bytes: 128 << 20,
-            snapshot_chunk_bytes: 64 << 10,
-            request_ticks_max: 200,
-            transfer_ticks_max: 200,
-            compare_entries_max: 1_024,
-        }
-    }
-}
-
-impl Limits {
-    fn check(&self, renewal_ms: u64) -> Result<(), ConfigError> {
-        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        let max = ms(self.session_ttl_max);
-        in_range("longest session in ms", max, 1, 1 << 40)?;
-        let min = ms(self.session_ttl_min);
-        in_range("shortest session in ms", min, 2 * renewal_ms, max)?;
-        in_range("grace of a container in ms", ms(self.container_grace), 0, 1 << 40)?;
-        in_range("request ticks", self.request_ticks_max.into(), 1, 1 << 31)?;
-        in_range("transfer ticks", self.transfer_ticks_max.into(), 1, 1 << 31)?;
-        let size_max = SIZE_BYTES_MAX as u64;
-        for (setting, value, min, max) in [
-            ("payload bytes", self.payload_bytes_max, 1, size_max),
-            ("sessions", self.sessions_max, 1, 1 << 32),
-            ("leases of a session", self.session_leases_max, 0, 1 << 16),
-            ("leases", self.leases_max, 0, 1 << 32),
-            ("ephemeral nodes of a session", self.ephemerals_max, 1, 1 << 20),
-            ("nodes of the tree", self.nodes_max, 1, 1 << 32),
-            ("expiries", self.expiries_max, 1, 1 << 16),
-            ("window count", self.window_count_max, 1, 1 << 20),
-            ("history count", self.history_count_max, 1, 1 << 32),
-            ("history bytes", self.history_bytes_max, 1 << 10, 1 << 40),
-            ("operations of a transaction", self.txn_ops_max, 1, TXN_OPS_MAX),
-            ("nodes of one operation", self.subtree_nodes_max, 1, 1 << 20),
-            ("reaped nodes", self.reaps_max, 1, 1 << 16),
-            ("pending count", self.pending_count_max, 1, 1 << 32),
-            ("pending count of a session", self.session_pending_count_max, 1, 1 << 32),
-            ("pending bytes of a session", self.session_pending_bytes_max, 1 << 10, 1 << 40),
-            ("watches", self.watches_max, 1, 1 << 32),
-            ("entry bytes", self.entry_bytes_max, 1 << 10, size_max),
-            ("uncommitted bytes", self.uncommitted_bytes_max, 1 << 10, 1 << 40),
-            ("message bytes", self.message_bytes_max, 1 << 10, size_max),
-            ("in-flight messages", self.inflight_max, 1, 1 << 16),
-            ("log tail bytes", self.log_tail_bytes_max, 1 << 10, 1 << 40),
-            ("snapshot log bytes", self.snapshot_log_bytes, 1 << 10, 1 << 40),
-            ("entries between comparisons", self.compare_entries_max, 1, 1 << 12),
-            ("snapshot chunk bytes", self.snapshot_chunk_bytes, 1 << 9, 4 << 20),
-        ] {
-            in_range(setting, value as u64, min, max)?;
-        }
-        // The largest node can be read in a transaction, whose reply takes half of a window.
-        let (payload, window) = (self.payload_bytes_max as u64, self.window_bytes_max as u64);
-        in_range("window bytes", window, 2 * (payload + OP_OVERHEAD_BYTES), WINDOW_BYTES_MAX)?;
-        // And written, or it would be refused for ever as if there were no room just now.
-        let pending = self.pending_bytes_max as u64;
-        in_range("pending bytes", pending, payload + 8 * OP_OVERHEAD_BYTES, 1 << 40)
-    }
-}
-
 /// Why a set-up is refused.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
@@ -534,85 +366,6 @@ pub enum ConfigError {
         /// The most allowed.
         max: u64,
     },
-}
-
-/// What every replica must agree on: part of the bootstrap snapshot.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Parameters {
-    pub(crate) tick_us: u64,
-    pub(crate) advance_us_max: u64,
-    pub(crate) renewal_us: u64,
-    pub(crate) ttl_us_min: u64,
-    pub(crate) ttl_us_max: u64,
-    pub(crate) payload_bytes_max: u64,
-    pub(crate) window_count_max: u64,
-    pub(crate) window_bytes_max: u64,
-    pub(crate) history_count_max: u64,
-    pub(crate) history_bytes_max: u64,
-    pub(crate) sessions_max: u64,
-    pub(crate) session_leases_max: u64,
-    pub(crate) leases_max: u64,
-    pub(crate) ephemerals_max: u64,
-    pub(crate) nodes_max: u64,
-    pub(crate) txn_ops_max: u64,
-    pub(crate) subtree_nodes_max: u64,
-    pub(crate) container_grace_us: u64,
-}
-
-impl Parameters {
-    /// Whether these are within what any member may be set up with, so that nothing which is
-    /// computed from them overflows, and no record of a snapshot may be longer than any member's.
-    pub(crate) fn are_possible(&self) -> bool {
-        let finite = [self.tick_us, self.advance_us_max, self.renewal_us, self.container_grace_us];
-        self.ttl_us_min <= self.ttl_us_max
-            && self.payload_bytes_max <= SIZE_BYTES_MAX as u64
-            && self.window_bytes_max <= WINDOW_BYTES_MAX
-            && finite.into_iter().chain([self.ttl_us_max]).all(|us| us <= INTERVAL_US_MAX)
-    }
-
-    /// The first setting of the cluster in which a member's own set-up differs.
-    pub(crate) fn difference(&self, own: &Self) -> Option<OtherParameters> {
-        let settings = |it: &Self| {
-            [
-                ("tick interval in us", it.tick_us),
-                ("election timeout in us", it.advance_us_max),
-                ("renewal interval in us", it.renewal_us),
-                ("shortest session in us", it.ttl_us_min),
-                ("longest session in us", it.ttl_us_max),
-                ("payload bytes", it.payload_bytes_max),
-                ("window count", it.window_count_max),
-                ("window bytes", it.window_bytes_max),
-                ("history count", it.history_count_max),
-                ("history bytes", it.history_bytes_max),
-                ("sessions", it.sessions_max),
-                ("leases of a session", it.session_leases_max),
-                ("leases", it.leases_max),
-                ("ephemeral nodes of a session", it.ephemerals_max),
-                ("nodes of the tree", it.nodes_max),
-                ("operations of a transaction", it.txn_ops_max),
-                ("nodes of a subtree", it.subtree_nodes_max),
-                ("grace of a container in us", it.container_grace_us),
-            ]
-        };
-        let mut pairs = settings(self).into_iter().zip(settings(own));
-        let ((setting, cluster), (_, own)) = pairs.find(|(cluster, own)| cluster.1 != own.1)?;
-        Some(OtherParameters { setting, cluster, own })
-    }
-}
-
-/// A member is set up with other intervals or replicated limits than those of its cluster.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
-#[error(
-    "the cluster's {setting} is {cluster}, and this member is set up with {own}: start it with the \
-     intervals and replicated limits of the founders"
-)]
-pub struct OtherParameters {
-    /// The setting.
-    pub setting: &'static str,
-    /// Its value in the cluster.
-    pub cluster: u64,
-    /// Its value here.
-    pub own: u64,
 }
 
 /// What any member may set the bytes of a payload, an entry or a message to: see
