@@ -8,7 +8,8 @@ use crate::{
     namespace::{
         digest,
         history::{Change, Parent},
-        tree::{Special, Stamp, Tree, Value, Znode},
+        tree::Tree,
+        znode::{Special, Stamp, Value, Znode},
     },
     op::{Acl, Detail, EventKind, Identities, OpError, Outcome, Rights, Stat},
     path::Path,

@@ -15,7 +15,7 @@ use crate::{
         quota::Metered,
         record::reply_to_bytes,
         session::Session,
-        tree::Znode,
+        znode::Znode,
     },
     op::{Acl, EventKind, Identities, Lifetime, Outcome, Reply, Stat},
 };

@@ -12,7 +12,8 @@ use crate::{
         history::Change,
         numbering::Numbering,
         session::{in_txn_bytes, outcome_bytes},
-        tree::{New, Stamp, Tree, Znode},
+        tree::{New, Tree},
+        znode::{Stamp, Znode},
     },
     op::{
         Acl, Body, Check, CreateMode, Field, Guard, Identities, LimitName, Op, OpError, Outcome,

@@ -20,7 +20,7 @@ use crate::{
         access::KeptAcl,
         digest::{self, Sum},
         quota::Metered,
-        tree::{Listing, Value},
+        znode::{Listing, Value},
     },
     op::{Content, Detail, Event, EventKind},
     path::Path,

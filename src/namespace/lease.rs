@@ -17,10 +17,7 @@ use crate::{
     command::KeepAlive,
     config::Parameters,
     id::{LeaseId, SessionId, Zxid},
-    namespace::{
-        digest,
-        session::{Session, Sessions},
-    },
+    namespace::{digest, session::Session, sessions::Sessions},
     op::{LeaseStat, LimitName, OpError},
 };
 

@@ -3,7 +3,7 @@
 use std::{ops::Bound, sync::Arc};
 
 use crate::{
-    namespace::tree::{Tree, Znode},
+    namespace::{tree::Tree, znode::Znode},
     op::{Child, Children, List, Page},
 };
 

@@ -21,10 +21,12 @@ mod quota;
 mod record;
 mod replica;
 mod session;
+mod sessions;
 mod snapshot;
 mod tree;
 mod view;
 mod weight;
+mod znode;
 
 #[cfg(any(test, fuzzing))]
 #[allow(clippy::unwrap_used, reason = "what does not hold fails the test")]
@@ -60,8 +62,10 @@ use self::{
     access::Actor,
     digest::Sum,
     history::History,
-    session::{Admission, Opener, Sessions},
-    tree::{Stamp, Tree},
+    session::{Admission, Opener},
+    sessions::Sessions,
+    tree::Tree,
+    znode::Stamp,
 };
 
 /// The state of one replica.

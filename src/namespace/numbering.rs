@@ -5,10 +5,7 @@
 use std::fmt;
 
 use crate::{
-    namespace::{
-        limit,
-        tree::{Tree, Znode},
-    },
+    namespace::{limit, tree::Tree, znode::Znode},
     op::{LimitName, OpError},
     path::{Path, PathPrefix},
 };

@@ -8,8 +8,8 @@ use crate::{
     id::Zxid,
     namespace::{
         history::History,
-        tree::{Value, Znode},
         view::View,
+        znode::{Value, Znode},
     },
     op::{Content, Identities},
     path::Path,

@@ -11,7 +11,8 @@ use crate::{
     namespace::{
         digest,
         history::{Change, Parent},
-        tree::{Listing, Stamp, Tree, parent},
+        tree::{Tree, parent},
+        znode::{Listing, Stamp},
     },
     op::{Identities, LimitName, OpError, Quota, Rights, Usage},
     path::Path,

@@ -4,7 +4,7 @@ use crate::{
     command::{Command, KeepAlive},
     config::{Config, ConfigError},
     id::{ClusterId, NodeId, Origin, Secret, SessionId},
-    namespace::{Applied, Namespace, View, tree::Stamp},
+    namespace::{Applied, Namespace, View, znode::Stamp},
     op::{Identities, Txn},
     path::Path,
 };

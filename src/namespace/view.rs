@@ -6,11 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     id::{LeaseId, Lineage, Zxid},
-    namespace::{
-        history::Change,
-        session::Sessions,
-        tree::{Tree, Znode},
-    },
+    namespace::{history::Change, sessions::Sessions, tree::Tree, znode::Znode},
     op::{Acl, Identities, LeaseStat, List, OpError, Owned, Page, Quota, Rights, Stat, Usage},
     path::Path,
 };

@@ -1,6 +1,6 @@
 //! What a tree comes to as ZooKeeper counts it, kept up with each change.
 
-use crate::namespace::tree::Value;
+use crate::namespace::znode::Value;
 
 /// Of all nodes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

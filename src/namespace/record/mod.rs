@@ -19,7 +19,7 @@ use crate::{
         lease::Lease,
         quota::Metered,
         session::Session,
-        tree::Znode,
+        znode::Znode,
     },
     op::{Acl, EventKind, Lifetime, Principal, Reply, Stat},
     path::Path,

@@ -9,7 +9,7 @@ use super::{path, stat_from_record, stat_to_record, text};
 use crate::{
     command::access::{acl_from_bytes, acl_to_bytes},
     id::{LeaseId, SessionId, Zxid},
-    namespace::tree::own,
+    namespace::znode::own,
     op::{Child, LimitName, OpError, Outcome, Page, Reply, Rights},
     path::Path,
     proto::{self, outcome_record, reply_record},

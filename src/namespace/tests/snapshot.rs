@@ -9,7 +9,7 @@ use crate::{
     namespace::{
         session::Session,
         snapshot::SnapshotError,
-        tree::{Value, Znode},
+        znode::{Value, Znode},
     },
     proto::{self, snapshot_record::Kind},
     record::put_delimited,

@@ -53,8 +53,8 @@ fn a_number_can_make_a_path_too_long() {
     let node = it.ns.state.tree.get("/s").unwrap().clone();
     it.ns.state.tree.place(
         "/s".into(),
-        crate::namespace::tree::Znode {
-            listing: crate::namespace::tree::Listing {
+        crate::namespace::znode::Znode {
+            listing: crate::namespace::znode::Listing {
                 next_sequence: 10_000_000_000,
                 ..node.listing
             },

@@ -97,10 +97,10 @@ fn versions_beyond_32_bits_are_compared_as_zookeeper_sees_them() {
     it.plain(Op::SetAcl { path: path("/a"), acl: Acl::creator(), version: None });
     it.plain(Op::SetAcl { path: path("/a"), acl: Acl::open(), version: None });
     it.ns.state.tree.change("/a", |znode| {
-        let mut value = crate::namespace::tree::Value::clone(&znode.value);
+        let mut value = crate::namespace::znode::Value::clone(&znode.value);
         value.version = WIDE;
         let special = value.special.as_deref().cloned().unwrap();
-        value.special = Some(crate::namespace::tree::Special { aversion: WIDE, ..special }.into());
+        value.special = Some(crate::namespace::znode::Special { aversion: WIDE, ..special }.into());
         znode.value = value.into();
     });
     let check = |version| Op::Check(Guard { path: path("/a"), check: Check::Version(version) });
