@@ -6,13 +6,19 @@
 //! the machine runs, are lost by a power cut, and no later sync saves them unless they are written
 //! again. Blocks of zeros that were never written to take no memory.
 
+mod disk;
+mod file;
+
 use std::{
-    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use self::{
+    disk::{Counts, Disk, NameChange, power_cut},
+    file::Node,
+};
 use crate::wal::{Fs, FsFile};
 
 /// A file system in memory. Clones are the same disk.
@@ -72,67 +78,6 @@ pub struct Unsynced {
     pub sectors: u64,
     /// Files that were made, renamed and removed.
     pub names: u64,
-}
-
-#[derive(Clone, Debug, Default)]
-struct Disk {
-    /// By numbers that are never used again.
-    nodes: BTreeMap<u64, Node>,
-    next_node: u64,
-    names: BTreeMap<PathBuf, u64>,
-    durable_names: BTreeMap<PathBuf, u64>,
-    renames: Vec<NameChange>,
-    locked: BTreeSet<PathBuf>,
-    faults: Vec<Fault>,
-    counts: Counts,
-    dark: bool,
-    lying: bool,
-    /// Handles of an earlier life are dead.
-    life: u64,
-    /// Numbers the writes.
-    written: u64,
-    /// While changes are recorded: the disk after each.
-    moments: Option<Vec<Disk>>,
-}
-
-/// How often what was done since faults were last armed.
-#[derive(Clone, Copy, Debug, Default)]
-struct Counts {
-    operations: u64,
-    writes: u64,
-    reads: u64,
-    syncs: u64,
-}
-
-/// A change of names that is not durable yet.
-#[derive(Clone, Debug)]
-struct NameChange {
-    gone: Option<PathBuf>,
-    new: Option<(PathBuf, u64)>,
-}
-
-/// The bytes of a file.
-#[derive(Clone, Debug, Default)]
-struct Node {
-    /// Blocks that were ever written to with anything but zeros.
-    blocks: Vec<Option<Arc<[u8]>>>,
-    length: u64,
-    durable_length: u64,
-    /// What stood there before each write that was not synced, oldest first.
-    undo: Vec<Undo>,
-    /// Durable content of sectors whose later content can no longer become durable.
-    lost: BTreeMap<u64, Vec<u8>>,
-}
-
-/// What a write replaced, from a sector's start on.
-#[derive(Clone, Debug)]
-struct Undo {
-    /// Which write of the disk it was.
-    write: u64,
-    sector: u64,
-    sectors: u64,
-    /// `None` for zeros.
-    before: Option<Vec<u8>>,
 }
 
 impl MemoryFs {
@@ -439,267 +384,6 @@ impl Drop for MemoryFile {
     }
 }
 
-impl Disk {
-    /// Counts an operation. The power may go at it: whether it still had an effect is then open,
-    /// so a change is made first, and [`lit`](Self::lit) returns the error after.
-    fn operation(&mut self) -> io::Result<()> {
-        self.lit()?;
-        self.counts.operations += 1;
-        let now = self.counts.operations;
-        if self.armed(|fault| *fault == Fault::Fail(now)) {
-            return Err(io::Error::other("the operation failed (injected)"));
-        }
-        self.dark = self.armed(|fault| *fault == Fault::PowerCut(now));
-        Ok(())
-    }
-
-    /// Whether the power is still there.
-    fn lit(&self) -> io::Result<()> {
-        match self.dark {
-            true => Err(power_cut()),
-            false => Ok(()),
-        }
-    }
-
-    /// Counts an operation that changes nothing, or that must not be half done.
-    fn quiet_operation(&mut self) -> io::Result<()> {
-        self.operation()?;
-        self.lit()
-    }
-
-    fn armed(&self, matches: impl Fn(&Fault) -> bool) -> bool {
-        self.faults.iter().any(matches)
-    }
-
-    fn change_names(&mut self, gone: Option<PathBuf>, new: Option<(PathBuf, u64)>) {
-        let change = NameChange { gone, new };
-        change.apply(&mut self.names);
-        self.renames.push(change);
-        self.changed();
-    }
-
-    fn add(&mut self, node: Node) -> u64 {
-        self.next_node += 1;
-        self.nodes.insert(self.next_node, node);
-        self.next_node
-    }
-
-    /// A file's bytes; of one that has no name any more, what was written since.
-    fn node(&mut self, number: u64) -> &mut Node {
-        self.nodes.entry(number).or_default()
-    }
-
-    /// Something has changed that a crash would find.
-    fn changed(&mut self) {
-        if let Some(mut moments) = self.moments.take() {
-            moments.push(self.copy());
-            self.moments = Some(moments);
-        }
-    }
-
-    /// The same bytes and names, with nothing open and no faults armed.
-    fn copy(&self) -> Self {
-        let mut copy = Self { moments: None, ..self.clone() };
-        copy.calm();
-        copy
-    }
-
-    /// No locks, no faults.
-    fn calm(&mut self) {
-        self.locked.clear();
-        self.faults.clear();
-        self.counts = Counts::default();
-        self.dark = false;
-        self.lying = false;
-    }
-
-    /// Makes the first so many sectors that were not synced durable, in the order in which they
-    /// were written, and takes the others back.
-    fn keep_first(&mut self, sectors: u64) {
-        let mut undos = Vec::new();
-        for (number, node) in &mut self.nodes {
-            undos.extend(std::mem::take(&mut node.undo).into_iter().map(|undo| (undo, *number)));
-        }
-        undos.sort_by_key(|(undo, _)| undo.write);
-        let mut nth: u64 = undos.iter().map(|(undo, _)| undo.sectors).sum();
-        for (undo, number) in undos.into_iter().rev() {
-            let node = self.node(number);
-            for (sector, before) in undo.sectors().collect::<Vec<_>>().into_iter().rev() {
-                nth -= 1;
-                if nth >= sectors {
-                    node.write_blocks(&before, sector * SECTOR);
-                } else {
-                    node.lost.remove(&sector);
-                    let end = ((sector + 1) * SECTOR).min(node.length);
-                    node.durable_length = node.durable_length.max(end);
-                }
-            }
-        }
-    }
-
-    /// Frees the bytes of files that have no name any more.
-    fn forget_nameless(&mut self) {
-        let mut named: BTreeSet<u64> = self.names.values().copied().collect();
-        named.extend(self.durable_names.values());
-        let pending = self.renames.iter().filter_map(|change| change.new.as_ref());
-        named.extend(pending.map(|(_, number)| number));
-        self.nodes.retain(|number, _| named.contains(number));
-    }
-}
-
-impl NameChange {
-    fn paths(&self) -> impl Iterator<Item = &Path> {
-        let new = self.new.as_ref().map(|(path, _)| path.as_path());
-        self.gone.as_deref().into_iter().chain(new)
-    }
-
-    fn apply(&self, names: &mut BTreeMap<PathBuf, u64>) {
-        if let Some(gone) = &self.gone {
-            names.remove(gone);
-        }
-        if let Some((path, node)) = &self.new {
-            names.insert(path.clone(), *node);
-        }
-    }
-}
-
-impl Node {
-    fn read(&self, buffer: &mut [u8], offset: u64) -> usize {
-        let count = self.length.saturating_sub(offset).min(buffer.len() as u64) as usize;
-        self.read_blocks(&mut buffer[..count], offset);
-        count
-    }
-
-    /// Reads whatever the blocks hold, zeros beyond them.
-    fn read_blocks(&self, buffer: &mut [u8], offset: u64) {
-        for (block, within, piece) in pieces(offset, buffer.len()) {
-            let out = &mut buffer[piece];
-            match self.blocks.get(block) {
-                Some(Some(bytes)) => out.copy_from_slice(&bytes[within..within + out.len()]),
-                _ => out.fill(0),
-            }
-        }
-    }
-
-    fn write(&mut self, bytes: &[u8], offset: u64, write: u64) {
-        if bytes.is_empty() {
-            return;
-        }
-        let end = offset + bytes.len() as u64;
-        let sector = offset / SECTOR;
-        let sectors = end.div_ceil(SECTOR) - sector;
-        let blank = pieces(offset, bytes.len())
-            .all(|(block, ..)| !matches!(self.blocks.get(block), Some(Some(_))));
-        let before = (!blank).then(|| {
-            let mut before = vec![0; (sectors * SECTOR) as usize];
-            self.read_blocks(&mut before, sector * SECTOR);
-            before
-        });
-        self.undo.push(Undo { write, sector, sectors, before });
-        self.write_blocks(bytes, offset);
-        self.length = self.length.max(end);
-    }
-
-    fn write_blocks(&mut self, bytes: &[u8], offset: u64) {
-        for (block, within, piece) in pieces(offset, bytes.len()) {
-            let source = &bytes[piece];
-            if self.blocks.len() <= block {
-                self.blocks.resize_with(block + 1, || None);
-            }
-            let place = &mut self.blocks[block];
-            if place.is_none() && source.iter().all(|byte| *byte == 0) {
-                continue;
-            }
-            let held = place.get_or_insert_with(|| vec![0; BLOCK].into());
-            let target = Arc::make_mut(held);
-            target[within..within + source.len()].copy_from_slice(source);
-        }
-    }
-
-    fn sync(&mut self) {
-        self.durable_length = self.length;
-        if !self.lost.is_empty() {
-            for undo in &self.undo {
-                for sector in undo.sector..undo.sector + undo.sectors {
-                    self.lost.remove(&sector);
-                }
-            }
-        }
-        self.undo.clear();
-    }
-
-    /// What a failed sync does: nothing is durable, and nothing will be written back any more.
-    fn mark_clean(&mut self) {
-        for undo in std::mem::take(&mut self.undo) {
-            for (sector, before) in undo.sectors() {
-                self.lost.entry(sector).or_insert(before);
-            }
-        }
-    }
-
-    fn crash(&mut self, survives: &mut impl FnMut() -> bool) {
-        let mut kept = BTreeSet::new();
-        for undo in std::mem::take(&mut self.undo).into_iter().rev() {
-            for (sector, before) in undo.sectors() {
-                // A sector that a later write has reached is not undone by an earlier one.
-                if kept.contains(&sector) {
-                    continue;
-                }
-                if survives() {
-                    kept.insert(sector);
-                } else {
-                    self.write_blocks(&before, sector * SECTOR);
-                }
-            }
-        }
-        for (sector, before) in std::mem::take(&mut self.lost) {
-            if !kept.contains(&sector) {
-                self.write_blocks(&before, sector * SECTOR);
-            }
-        }
-        if self.length != self.durable_length && !survives() {
-            self.length = self.durable_length;
-        }
-        self.durable_length = self.length;
-    }
-}
-
-impl Undo {
-    fn sectors(&self) -> impl Iterator<Item = (u64, Vec<u8>)> + '_ {
-        (0..self.sectors).map(|nth| {
-            let from = (nth * SECTOR) as usize;
-            let before = self.before.as_ref().map_or_else(
-                || vec![0; SECTOR as usize],
-                |before| before[from..from + SECTOR as usize].to_vec(),
-            );
-            (self.sector + nth, before)
-        })
-    }
-}
-
-/// Cuts a range at blocks: block, offset in it, and where in the caller's bytes.
-fn pieces(
-    offset: u64,
-    length: usize,
-) -> impl Iterator<Item = (usize, usize, std::ops::Range<usize>)> {
-    let mut done = 0;
-    std::iter::from_fn(move || {
-        if done == length {
-            return None;
-        }
-        let at = offset + done as u64;
-        let within = (at % BLOCK as u64) as usize;
-        let count = (BLOCK - within).min(length - done);
-        let from = done;
-        done += count;
-        Some(((at / BLOCK as u64) as usize, within, from..done))
-    })
-}
-
-fn power_cut() -> io::Error {
-    io::Error::other("the power was cut (injected)")
-}
-
 /// SplitMix64.
 fn next_random(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -707,7 +391,3 @@ fn next_random(state: &mut u64) -> u64 {
     let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     mixed ^ (mixed >> 31)
 }
-
-const SECTOR: u64 = 512;
-/// Copies of a disk share blocks until one of them writes there.
-const BLOCK: usize = 1 << 12;
