@@ -16,8 +16,9 @@ use crate::{
         quota::Metered,
         record::{kept_acl, path, stat_from_record},
         snapshot::{
-            COUNTER_MAX, check,
-            decode::{listing_of, value_of},
+            COUNTER_MAX,
+            body::{listing_of, value_of},
+            check,
         },
         tree::Tree,
         znode::{Listing, Special, Value, Znode, own},

@@ -6,6 +6,7 @@
 //! is canonical: the same state gives the same bytes, and the decoder refuses any other bytes for
 //! it. A checksum is the business of whoever stores or sends the bytes.
 
+mod body;
 mod change;
 mod decode;
 mod encode;
