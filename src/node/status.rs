@@ -6,7 +6,9 @@ use thiserror::Error;
 
 use crate::{
     command::{CommandError, Release},
+    consensus::Replication,
     id::{Boot, Incarnation, Lineage, NodeId, StoreId, Zxid},
+    node::Node,
 };
 
 /// What a node knows of itself and its cluster.
@@ -322,3 +324,82 @@ fn start_with(needs: Option<Release>) -> String {
         format!("; start this member with release {release} or later, on the same data")
     })
 }
+
+impl Node {
+    /// What the node knows of itself and its cluster.
+    pub fn status(&self) -> Status {
+        let waiting = match self.identity.waiting() {
+            _ if self.is_quarantined() => Some(Waiting::GoodState),
+            _ if self.membership.members.is_empty() => Some(Waiting::Admission),
+            Some(Waiting::CatchUp) if self.is_stuck() => Some(Waiting::CutTail),
+            waiting => waiting,
+        };
+        let (znodes, ephemerals) = self.namespace.znodes();
+        Status {
+            id: self.config.id,
+            incarnation: self.identity.own(),
+            role: self.role(),
+            term: self.consensus.term(),
+            leader: self.consensus.leader().filter(|_| !self.is_out()),
+            commit: self.consensus.commit(),
+            applied: self.applied,
+            last_index: self.consensus.last_index(),
+            zxid: self.namespace.zxid(),
+            lineage: self.namespace.lineage(),
+            members: self.membership.members.clone(),
+            waiting,
+            ended: self.ended.clone(),
+            divergence: self.divergence(),
+            refused_frames: self.refused_frames,
+            rejected_messages: self.rejected(),
+            pending: self.origin.pending() + self.reads.len(),
+            watches: self.cursors.len(),
+            sessions: self.namespace.sessions(),
+            znodes,
+            ephemerals,
+            tree_bytes: self.namespace.tree_bytes(),
+            digest: self.namespace.digest().value,
+            synced: self.synced(),
+            disk: self.disk,
+        }
+    }
+
+    fn synced(&self) -> BTreeSet<NodeId> {
+        let keeps_up = |id: &NodeId| {
+            let progress = self.consensus.progress(*id).filter(|_| *id != self.config.id);
+            progress.is_some_and(|it| it.active && it.replication == Replication::Replicate)
+        };
+        let leads = self.role() == Role::Leader;
+        let members = self.membership.members.keys().copied().filter(|_| leads);
+        members.filter(keeps_up).collect()
+    }
+
+    fn role(&self) -> Role {
+        use crate::consensus::Role as Raft;
+        let learner = !self.membership.members.get(&self.config.id).is_some_and(|it| it.voter);
+        match self.consensus.role() {
+            Raft::Follower if learner => Role::Learner,
+            Raft::Follower => Role::Follower,
+            Raft::PreCandidate => Role::PreCandidate,
+            Raft::Candidate => Role::Candidate,
+            Raft::Leader if self.is_quarantined() => Role::Follower,
+            Raft::Leader => Role::Leader,
+        }
+    }
+
+    /// Whether there is no leader to catch up with, and maybe cannot be.
+    fn is_stuck(&self) -> bool {
+        let mut voters = self.membership.members.iter().filter(|(_, member)| member.voter);
+        let alone = voters.all(|(&id, _)| id == self.config.id);
+        let long = u64::from(self.config.election_ticks) * LEADERLESS_ELECTIONS;
+        alone || self.tick - self.led_tick >= long
+    }
+
+    fn rejected(&self) -> BTreeMap<String, u64> {
+        let counters = self.consensus.counters().iter();
+        counters.map(|(reason, &count)| (reason.to_string(), count)).collect()
+    }
+}
+
+/// Election timeouts without a leader after which a node without its tail says that it is stuck.
+const LEADERLESS_ELECTIONS: u64 = 10;

@@ -28,8 +28,9 @@ use bytes::Bytes;
 use super::*;
 use crate::{
     ClusterId, Config, Limits, Now,
-    id::{Boot, NodeId, Secret, SessionId, StoreId},
-    op::{CreateMode, List, Op, Outcome},
+    command::Command,
+    id::{Boot, NodeId, Origin as OriginId, Secret, SessionId, StoreId},
+    op::{CreateMode, List, Op, Outcome, Txn},
     wire::{Frame, HardState, LogEntry},
 };
 

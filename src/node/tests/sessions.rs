@@ -610,7 +610,7 @@ fn rule_9_a_frame_of_plain_commands_that_comes_again_is_taken_once() {
     let mut cluster = Cluster::elected(3);
     let (at, leader) = (follower(&cluster), cluster.leader().expect("elected"));
     cluster.record = true;
-    let path: Path = "/once".parse().expect("valid");
+    let path: crate::Path = "/once".parse().expect("valid");
     cluster.node(at).submit(plain(create("/once"))).expect("taken");
     cluster.run(3);
     let set = || Op::Set { path: path.clone(), data: "x".into(), version: None };
