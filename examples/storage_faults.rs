@@ -43,12 +43,19 @@ const FOLLOWS: Plan = Plan { members: 3, payload_bytes_max: 600, ..ALONE };
 const LARGE: Plan =
     Plan { members: 1, operations: 500, payload_bytes_max: 4_000, snapshot_log_bytes: 128 << 10 };
 
+const KNOWN: [&str; 4] = ["--every-point", "--stride", "--threads", "--only"];
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let after = |name: &str| {
         let at = arguments.iter().position(|it| it == name)?;
         arguments.get(at + 1).cloned()
     };
+    let known = |it: &String| KNOWN.contains(&&**it) || !it.starts_with('-');
+    if let Some(unknown) = arguments.iter().find(|it| !known(it)) {
+        println!("there is no option {unknown}; there are {}", KNOWN.join(", "));
+        return ExitCode::FAILURE;
+    }
     let number = |name, default| after(name).and_then(|it| it.parse().ok()).unwrap_or(default);
     let every = arguments.iter().any(|it| it == "--every-point");
     let (stride, threads) =

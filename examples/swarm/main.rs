@@ -9,10 +9,10 @@
 mod again;
 #[cfg(quorate_mutants)]
 mod mutants;
+mod options;
 mod sum;
 
 use std::{
-    collections::BTreeMap,
     env,
     process::ExitCode,
     sync::{
@@ -25,6 +25,7 @@ use std::{
 
 use quorate::sim::{Faults, Plan, swarm::Swarm};
 
+use options::Options;
 use sum::Sum;
 
 fn main() -> ExitCode {
@@ -33,20 +34,30 @@ fn main() -> ExitCode {
     if arguments.first().is_some_and(|it| it == "--mutants") {
         return mutants::table(&arguments[1..]);
     }
-    let options: BTreeMap<_, _> = arguments.chunks_exact(2).map(|it| (&*it[0], &*it[1])).collect();
-    let option = |name| options.get(name).and_then(|text| text.parse::<u64>().ok());
+    #[cfg(not(quorate_mutants))]
+    if arguments.first().is_some_and(|it| it == "--mutants") {
+        println!("mutants are compiled in with RUSTFLAGS=\"--cfg quorate_mutants\"");
+        return ExitCode::FAILURE;
+    }
+    let options = match Options::parse(&arguments, &OPTIONS) {
+        Ok(options) => options,
+        Err(why) => {
+            println!("{why}");
+            return ExitCode::FAILURE;
+        }
+    };
     let mut swarm = Swarm::default();
-    swarm.nodes = option("--nodes");
-    swarm.faulty = Duration::from_secs(option("--seconds").unwrap_or(40));
-    if option("--calm").is_some() {
+    swarm.nodes = options.get("--nodes");
+    swarm.faulty = Duration::from_secs(options.or("--seconds", 40));
+    if options.or("--calm", 0) != 0 {
         swarm.faults = Faults::none();
     }
     if let Ok(text) = env::var("QUORATE_SIM") {
         return again::again(&swarm, &text);
     }
-    let first = option("--from").unwrap_or(0);
-    let end = first + option("--seeds").unwrap_or(1000);
-    let threads = option("--threads").unwrap_or(2);
+    let first = options.or("--from", 0);
+    let end = first + options.or("--seeds", 1000);
+    let threads = options.or("--threads", 2);
     let (next, stop) = (AtomicU64::new(first), AtomicBool::new(false));
     let (sum, failure) = (Mutex::new(Sum::of(end - first)), Mutex::new(None));
     thread::scope(|scope| {
@@ -73,3 +84,5 @@ fn main() -> ExitCode {
     sum.into_inner().expect("no panic").table();
     failure.map_or(ExitCode::SUCCESS, |violation| again::fail(&swarm, violation))
 }
+
+const OPTIONS: [&str; 6] = ["--seeds", "--from", "--nodes", "--seconds", "--threads", "--calm"];

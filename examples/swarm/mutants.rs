@@ -7,7 +7,6 @@
 //! the checks: the command fails.
 
 use std::{
-    collections::BTreeMap,
     panic,
     process::ExitCode,
     sync::{
@@ -22,14 +21,21 @@ use quorate::{
     sim::{Plan, Violation, swarm::Swarm},
 };
 
+use crate::options::Options;
+
 /// Runs the mutants that are named, or all.
 pub(super) fn table(arguments: &[String]) -> ExitCode {
     let split = arguments.iter().position(|it| it.starts_with("--")).unwrap_or(arguments.len());
     let (names, options) = arguments.split_at(split);
-    let options: BTreeMap<_, _> = options.chunks_exact(2).map(|it| (&*it[0], &*it[1])).collect();
-    let option = |name| options.get(name).and_then(|text| text.parse::<u64>().ok());
-    let (seeds, threads) = (option("--seeds").unwrap_or(2000), option("--threads").unwrap_or(2));
-    let from = option("--from").unwrap_or(0);
+    let options = match Options::parse(options, &["--seeds", "--from", "--threads"]) {
+        Ok(options) => options,
+        Err(why) => {
+            println!("{why}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let (seeds, threads) = (options.or("--seeds", 2000), options.or("--threads", 2));
+    let from = options.or("--from", 0);
     if let Some(name) = names.iter().find(|name| Mutant::ALL.iter().all(|it| it.name() != *name)) {
         println!("no mutant is called {name}");
         return ExitCode::FAILURE;

@@ -480,14 +480,18 @@ impl Namespace {
 /// What a broken memory does: nothing that is counted notices.
 #[cfg(any(test, feature = "sim"))]
 impl Namespace {
-    pub(crate) fn corrupt_clock(&mut self) {
-        // It decides no deadline otherwise, so that nobody is told anything before it is found.
-        self.state.clock_us += 1;
+    /// A time that decides nothing, so that nobody is told anything else before it is found.
+    pub(crate) fn corrupt_time(&mut self) {
+        self.state.tree.corrupt_time();
     }
 }
 
 #[cfg(test)]
 impl Namespace {
+    pub(crate) fn corrupt_clock(&mut self) {
+        self.state.clock_us += 1;
+    }
+
     pub(crate) fn corrupt_data(&mut self, path: &str, data: bytes::Bytes) {
         self.state.tree.corrupt(path, data);
     }

@@ -397,6 +397,12 @@ impl Tree {
         self.meter(change.path.shared(), change.metered.as_deref().copied());
     }
 
+    /// Changes when the root's data was set as a broken memory would.
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn corrupt_time(&mut self) {
+        self.change("/", |root| Arc::make_mut(&mut root.value).mtime_ms ^= 1);
+    }
+
     /// Changes data as a broken memory would.
     #[cfg(test)]
     pub(super) fn corrupt(&mut self, path: &str, data: Bytes) {

@@ -52,7 +52,7 @@ impl Node {
 
     /// A bit of the state flips.
     pub(crate) fn rot_memory(&mut self) {
-        self.namespace.corrupt_clock();
+        self.namespace.corrupt_time();
     }
 
     /// The term of an entry, as far back as the one before the first in memory.

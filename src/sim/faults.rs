@@ -82,7 +82,7 @@ pub enum FaultKind {
     /// A frame arrives in a member's name that no member sends: a heartbeat of term 0, which says
     /// that entries are committed.
     Forgery,
-    /// A bit of a member's state flips in memory: in its replicated clock, that of 8 us. Befalls a
+    /// A bit of a member's state flips in memory: in the time at which the root was set. Befalls a
     /// member of the minority, once in a run; the states of its peers put it right.
     MemoryRot,
 }
