@@ -44,6 +44,11 @@ impl Node {
         self.consensus.entry(index)
     }
 
+    /// Whether this node has durably pinned the present opening of that one.
+    pub(crate) fn has_pinned(&self, other: &Self) -> bool {
+        self.identity.has_pinned(other.config.id, other.identity.own())
+    }
+
     /// A frame in this node's name that no node sends: a heartbeat of term 0.
     pub(crate) fn forge(&self, to: NodeId, commit: u64) -> Bytes {
         let message = RaftMessage { kind: HEARTBEAT, commit, ..RaftMessage::default() };

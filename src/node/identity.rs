@@ -416,6 +416,12 @@ impl Identity {
         self.opening.recovering
     }
 
+    /// Whether this opening of a member is pinned on the disk.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn has_pinned(&self, id: NodeId, opening: Incarnation) -> bool {
+        self.durable.get(&id) == Some(&opening)
+    }
+
     /// Remembers that this store is to be used no more.
     pub(crate) fn set_rolled_back(&mut self) {
         self.changed |= !self.rolled_back;

@@ -68,7 +68,8 @@ pub enum FaultKind {
     /// A write goes to another place of its file. Destructive. No part of
     /// [`swarm`](Faults::swarm): the log expects a sector to be written where it belongs.
     MisdirectedWrite,
-    /// A member is started on an image of its disk from before it was last started. Destructive.
+    /// A member is started on an image of its disk from before it was last started, if all others
+    /// run and have heard that it was. Destructive.
     Rollback,
     /// A member is started on an image of its disk from the time for which this lasts before.
     /// Destructive. Lasting. No part of [`swarm`](Faults::swarm): only those that it has told of

@@ -4,6 +4,7 @@ use std::{path::Path, time::Duration};
 
 use crate::{
     id::NodeId,
+    node::Node,
     sim::{
         Cluster, FaultEvent, FaultId, FaultKind, Rng,
         faults::Schedule,
@@ -154,6 +155,7 @@ impl Cluster {
             return false;
         };
         let until = self.now + event.lasts;
+        let is_known = self.is_known_to_all(id);
         let Some(member) = self.members.iter_mut().find(|member| member.id == id) else {
             return false;
         };
@@ -183,8 +185,9 @@ impl Cluster {
                 member.state = State::Down(until);
                 member.disk.replace(MemoryFs::new());
             }
+            // The image is one of an earlier life, which any peer can tell that has heard of it.
+            _ if member.image.is_some() && !is_known => return false,
             _ => {
-                // The image is one of an earlier life, which any peer can tell.
                 member.state = State::Down(until);
                 member.disk.crash(None);
                 let image = member.disk.image();
@@ -198,6 +201,17 @@ impl Cluster {
             }
         }
         true
+    }
+
+    /// Whether every other member that is alive runs, and has pinned the opening of this one.
+    fn is_known_to_all(&self, id: NodeId) -> bool {
+        let node = |id| -> Option<&Node> { Some(self.member(id)?.process()?.node()) };
+        let Some(opened) = node(id) else {
+            return false;
+        };
+        let alive = |it: &&Member| it.id != id && !matches!(it.state, State::Dead(_));
+        let mut others = self.members.iter().filter(alive);
+        others.all(|other| node(other.id).is_some_and(|other| other.has_pinned(opened)))
     }
 
     /// A frame that is to be refused arrives at once.

@@ -97,32 +97,36 @@ impl Swarm {
         let books = Rc::new(RefCell::new(Books::new(self.pace)));
         let mut cluster = self.cluster(plan, self.nodes.unwrap_or(turn), &books);
         cluster.run_for(FOUNDING + self.faulty)?;
-        let healed = cluster.now();
         cluster.heal();
         let doomed = doom(&mut cluster, &mut rng);
-        let leads = |it: &mut Cluster| it.leader().filter(|id| !doomed.contains(id));
-        if let Err(violation) = cluster.run_until(LEADER_MAX, leads) {
+        let recovery = match self.recover(&mut cluster, &doomed, &books) {
             // Without an operator nothing can be done, and nothing may be.
-            return match violation.check == "progress" && needs_operator(&cluster, &doomed) {
-                true => Ok(report(&cluster, &books.borrow(), None)),
-                false => Err(violation),
-            };
-        }
+            Err(it) if it.check == "progress" && needs_operator(&cluster, &doomed) => {
+                return Ok(report(&cluster, &books.borrow(), None));
+            }
+            recovery => recovery?,
+        };
+        let verdict = books.borrow().verdict(&cluster, &live(&cluster, &doomed));
+        let undecided = verdict.map_err(|(check, why)| cluster.violation(check, why))?;
+        Ok(Report { undecided, ..report(&cluster, &books.borrow(), Some(recovery)) })
+    }
+
+    /// A leader, a write and the same state everywhere: gives how long the first two took.
+    fn recover(
+        &self,
+        cluster: &mut Cluster,
+        doomed: &[NodeId],
+        books: &RefCell<Books>,
+    ) -> Result<(Duration, Duration), Violation> {
+        let healed = cluster.now();
+        cluster.run_until(LEADER_MAX, |it| it.leader().filter(|id| !doomed.contains(id)))?;
         let leader_after = cluster.now() - healed;
-        self.write(&mut cluster, &doomed)?;
+        self.write(cluster, doomed)?;
         let write_after = cluster.now() - healed;
         books.borrow_mut().close();
         cluster.run_for(ORPHANS_MAX)?;
-        if let Err(violation) = self.agree(&mut cluster, &doomed) {
-            return match needs_operator(&cluster, &doomed) {
-                true => Ok(report(&cluster, &books.borrow(), None)),
-                false => Err(violation),
-            };
-        }
-        let verdict = books.borrow().verdict(&cluster, &live(&cluster, &doomed));
-        let undecided = verdict.map_err(|(check, why)| cluster.violation(check, why))?;
-        let recovery = Some((leader_after, write_after));
-        Ok(Report { undecided, ..report(&cluster, &books.borrow(), recovery) })
+        self.agree(cluster, doomed)?;
+        Ok((leader_after, write_after))
     }
 
     fn cluster(&self, plan: &Plan, nodes: u64, books: &Rc<RefCell<Books>>) -> Cluster {
@@ -229,7 +233,8 @@ fn live(cluster: &Cluster, doomed: &[NodeId]) -> Vec<NodeId> {
 }
 
 /// Whether too few members may vote: the others have lost the ends of their logs, which they may
-/// have acknowledged. Or a bad state has spread before it was found, and none has a majority.
+/// have acknowledged, or have bad states. Or a bad state has spread before it was found, and none
+/// has a majority.
 fn needs_operator(cluster: &Cluster, doomed: &[NodeId]) -> bool {
     let nodes = cluster.voters();
     let votes = |node: &&NodeId| {

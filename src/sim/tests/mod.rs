@@ -94,6 +94,25 @@ fn a_bad_memory_is_found_before_it_tells_anything() {
     }
 }
 
+/// Found by seed 5089: a leader whose memory had gone bad gave its state to a member that lagged,
+/// as a snapshot, before states were compared; then two of five died, and the two that were right
+/// were too few. That asks for an operator, whether before the first write or after.
+#[test]
+fn a_bad_state_and_two_deaths_of_five_ask_for_an_operator() {
+    let plan = "5089 isolation:0,full-disk:1,memory-rot:0".parse().expect("a plan");
+    let report = Swarm::default().run(&plan).unwrap_or_else(|it| panic!("{it}"));
+    assert_eq!(report.recovery, None, "{report:?}");
+}
+
+/// Found by seed 6637: of three members one is down, one was put back to an image from before it
+/// was last started, and one has not heard of that start, for it was cut off. These two elect a
+/// leader in a term in which the second has voted for the first. That is two faults of three, and
+/// nobody can tell; so a rollback waits until all have heard (ARCHITECTURE.md, rule 1).
+#[test]
+fn a_start_that_not_all_have_heard_of_is_not_taken_back() {
+    Swarm::default().run(&Plan::new(6637)).unwrap_or_else(|it| panic!("{it}"));
+}
+
 /// Found by seed 3116: of two tasks that write in one session, the one saw that its write was
 /// withheld behind a refusal, and thereby let writes of the other pass that refusal, which that one
 /// had not seen. Now only who looks at the refusal itself lets the session go on.
