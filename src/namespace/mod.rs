@@ -25,6 +25,7 @@ mod sessions;
 mod snapshot;
 mod tree;
 mod view;
+mod walk;
 mod weight;
 mod znode;
 

@@ -12,6 +12,7 @@ use crate::{
         digest,
         history::{Change, Parent},
         tree::{Tree, parent},
+        walk::Walk,
         znode::{Listing, Stamp},
     },
     op::{Identities, LimitName, OpError, Quota, Rights, Usage},
@@ -177,18 +178,16 @@ impl Tree {
 
     fn usage(&self, path: &Path, max: u64) -> Result<Usage, OpError> {
         let mut usage = Usage::default();
-        let mut next = Some((path.shared(), self.existing(path)?));
-        while let Some((at, znode)) = next {
-            if !path.is_root() && at != path.shared() && !super::tree::is_below(at, path.as_str()) {
-                break;
-            }
+        let top = self.existing(path)?;
+        let (mut walk, mut next) = (Walk::below(path.shared(), top), Some(top));
+        while let Some(znode) = next {
             usage.nodes += 1;
             usage.bytes += znode.data().len() as u64;
             if usage.nodes > max {
                 let (limit, value) = (LimitName::SubtreeNodes, usage.nodes);
                 return Err(OpError::Limit { limit, value, max });
             }
-            next = self.next_depth_first(at);
+            next = walk.next(self).map(|(_, znode)| znode);
         }
         Ok(usage)
     }

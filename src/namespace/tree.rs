@@ -24,6 +24,7 @@ use crate::{
         history::{Change, Parent},
         numbering::Numbering,
         quota::{self, Metered},
+        walk::Walk,
         weight::Weight,
         znode::{Listing, Stamp, Value, Znode, own},
     },
@@ -212,22 +213,20 @@ impl Tree {
         if path.is_root() {
             return Err(OpError::Root);
         }
-        self.existing(path)?;
+        let top = self.existing(path)?;
         self.require_delete(path.as_str(), who)?;
         if max == 0 {
             return Err(OpError::Limit { limit: LimitName::SubtreeNodes, value: 1, max });
         }
         let mut paths = vec![Arc::clone(path.shared())];
-        while let Some((next, _)) = paths.last().and_then(|last| self.next_depth_first(last)) {
-            if !is_below(next, path.as_str()) {
-                break;
-            }
-            self.require_delete_below(path, next, who)?;
+        let mut walk = Walk::below(path.shared(), top);
+        while let Some((next, _)) = walk.next(self) {
+            self.require_delete_below(path, &next, who)?;
             if paths.len() as u64 >= max {
                 let value = max.saturating_add(1);
                 return Err(OpError::Limit { limit: LimitName::SubtreeNodes, value, max });
             }
-            paths.push(Arc::clone(next));
+            paths.push(next);
         }
         // Above what is deleted, only the topmost node's parent changes, and what quotas count.
         let mut went = Usage::default();
@@ -283,19 +282,6 @@ impl Tree {
     /// How many nodes there are, the root included.
     pub(super) fn len(&self) -> usize {
         self.nodes.len()
-    }
-
-    /// The node that follows `path` depth-first, children in byte order.
-    pub(super) fn next_depth_first(&self, path: &str) -> Option<(&Arc<str>, &Znode)> {
-        let mut next = self.get(path)?.children.get_min();
-        let mut below = path;
-        while next.is_none() {
-            let parent = parent(below)?;
-            next = self.get(parent)?.children_after(below).next();
-            below = parent;
-        }
-        let next = next?;
-        Some((next, self.get(next)?))
     }
 
     /// Changes a node, and keeps the list of deadlines.
@@ -460,17 +446,13 @@ impl Tree {
 
     /// How many nodes lie below a node, at most `max`, and whether there are more.
     pub(super) fn descendants(&self, path: &Path, max: u64) -> Option<(u64, bool)> {
-        self.get(path.as_str())?;
-        let (mut count, mut at) = (0, path.as_str());
-        while let Some((next, _)) = self.next_depth_first(at) {
-            if !path.is_root() && !is_below(next, path.as_str()) {
-                break;
-            }
+        let mut walk = Walk::below(path.shared(), self.get(path.as_str())?);
+        let mut count = 0;
+        while walk.next(self).is_some() {
             if count == max {
                 return Some((count, true));
             }
             count += 1;
-            at = next;
         }
         Some((count, false))
     }

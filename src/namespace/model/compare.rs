@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::{
     super::{
         Applied, Change, Decoder, Difference, DifferenceKind, Encoder, Namespace, PastError, View,
+        walk::Walk,
     },
     Model,
     commands::{Random, path},
@@ -251,13 +252,14 @@ pub(in crate::namespace) fn check_indexes(ns: &Namespace) {
         let root = state.tree.get(path).unwrap();
         usages.insert(path.to_string(), Usage { nodes: 1, bytes: root.data().len() as u64 });
     }
-    let mut at = "/".to_string();
-    let mut bytes = (1 + state.tree.get("/").unwrap().data().len()) as u64;
-    while let Some((path, znode)) = state.tree.next_depth_first(&at) {
+    let root = state.tree.get("/").unwrap();
+    let mut bytes = (1 + root.data().len()) as u64;
+    let mut walk = Walk::below(&std::sync::Arc::from("/"), root);
+    while let Some((path, znode)) = walk.next(&state.tree) {
         count += 1;
         bytes += (path.len() + znode.data().len()) as u64;
         for (top, usage) in &mut usages {
-            if **path != **top && path.starts_with(&format!("{}/", top.trim_end_matches('/'))) {
+            if *path != **top && path.starts_with(&format!("{}/", top.trim_end_matches('/'))) {
                 usage.nodes += 1;
                 usage.bytes += znode.data().len() as u64;
             }
@@ -265,7 +267,6 @@ pub(in crate::namespace) fn check_indexes(ns: &Namespace) {
         let deadline_us = znode.deadline(state.parameters.container_grace_us);
         due.extend(deadline_us.map(|deadline_us| (deadline_us, path.to_string())));
         owners.extend(znode.owner.map(|owner| (path.to_string(), owner)));
-        at = path.to_string();
     }
     owners.sort();
     due.sort();

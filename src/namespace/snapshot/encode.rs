@@ -14,6 +14,7 @@ use crate::{
             parameters_to_record, session_to_record, znode_to_record,
         },
         snapshot::SNAPSHOT_VERSION,
+        walk::Walk,
     },
     proto::{self, snapshot_record::Kind},
     record::put_delimited,
@@ -60,6 +61,8 @@ impl Encoder {
     /// The next bytes: exactly `bytes_max`, fewer at the end, and `None` after it.
     pub(crate) fn next_chunk(&mut self, bytes_max: usize) -> Option<Bytes> {
         let bytes_max = bytes_max.max(1);
+        // Room for the chunk and most records that end behind it, at once.
+        self.pending.reserve((bytes_max + RECORD_BYTES).saturating_sub(self.pending.len()));
         while self.pending.len() < bytes_max && self.put_next() {}
         if self.pending.is_empty() {
             return None;
@@ -77,13 +80,13 @@ impl Encoder {
     /// Writes the next record, if there is one.
     fn put_next(&mut self) -> bool {
         let (out, state) = (&mut self.pending, &self.state);
-        self.next = match &self.next {
+        self.next = match &mut self.next {
             Next::Session(after) => match state.sessions.after(*after) {
                 Some((id, session)) => {
                     put(out, Kind::Session(session_to_record(id, session)));
                     Next::Lease(id, None)
                 }
-                None => Next::Znode(None),
+                None => Next::Root,
             },
             Next::Lease(id, after) => {
                 let session = state.sessions.get(*id);
@@ -102,21 +105,22 @@ impl Encoder {
                 match session.and_then(|session| session.cached(*seq)) {
                     Some(reply) => {
                         put(out, Kind::Reply(cached_to_record(*id, *seq, reply)));
-                        Next::Reply(*id, seq + 1)
+                        Next::Reply(*id, *seq + 1)
                     }
                     None => Next::Session(Some(*id)),
                 }
             }
-            Next::Znode(None) => {
-                if let Some(root) = state.tree.get(ROOT) {
+            Next::Root => match state.tree.get(ROOT) {
+                Some(root) => {
                     put(out, Kind::Znode(znode_to_record(ROOT, root, state.tree.metered(ROOT))));
+                    Next::Znode(Walk::below(&Arc::from(ROOT), root))
                 }
-                Next::Znode(Some(Arc::from(ROOT)))
-            }
-            Next::Znode(Some(after)) => match state.tree.next_depth_first(after) {
+                None => Next::Change,
+            },
+            Next::Znode(walk) => match walk.next(&state.tree) {
                 Some((path, znode)) => {
-                    put(out, Kind::Znode(znode_to_record(path, znode, state.tree.metered(path))));
-                    Next::Znode(Some(Arc::clone(path)))
+                    put(out, Kind::Znode(znode_to_record(&path, znode, state.tree.metered(&path))));
+                    return true;
                 }
                 None => Next::Change,
             },
@@ -152,8 +156,9 @@ enum Next {
     Lease(SessionId, Option<LeaseId>),
     /// This reply of this session.
     Reply(SessionId, u64),
-    /// The node that follows this one depth-first.
-    Znode(Option<Arc<str>>),
+    Root,
+    /// The next of the nodes below the root.
+    Znode(Walk),
     /// The next of the changes, newest first.
     Change,
     Nothing,
@@ -164,3 +169,5 @@ fn put(out: &mut BytesMut, kind: Kind) {
 }
 
 const ROOT: &str = "/";
+/// What most records take at most.
+const RECORD_BYTES: usize = 4 << 10;

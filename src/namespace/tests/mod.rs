@@ -10,6 +10,7 @@ mod session;
 mod snapshot;
 mod tree;
 mod txn;
+mod walk;
 mod zookeeper;
 
 use bytes::Bytes;
