@@ -272,10 +272,16 @@ mod tests {
         assert_eq!(syncs(&worker), 3, "1 to 6; the record; 7");
         let in_order: Vec<_> = (1..=6).map(|number| format!("durable {number}")).collect();
         assert_eq!(told(ends), in_order);
+        // Nothing waits for bytes that are staged before the entries of a write.
+        let begin = vec![SnapshotWrite::Begin { index: 9, term: 2 }];
+        let staging = Write { snapshot: begin, ..entries(8, 8) };
+        let mut ends = VecDeque::new();
+        worker.run([job(9, staging), job(10, entries(9, 9))], &mut ends);
+        assert_eq!((syncs(&worker), told(ends).len()), (4, 2));
         // What replaces the end of the log is no continuation of it.
         let mut ends = VecDeque::new();
-        worker.run([job(7, entries(8, 9)), job(8, entries(9, 9))], &mut ends);
-        assert_eq!((syncs(&worker), told(ends).len()), (5, 2));
+        worker.run([job(11, entries(10, 11)), job(12, entries(11, 11))], &mut ends);
+        assert_eq!((syncs(&worker), told(ends).len()), (6, 2));
     }
 
     #[test]

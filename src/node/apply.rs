@@ -498,7 +498,9 @@ impl Node {
             let log_bytes = std::mem::take(&mut self.log_bytes);
             self.transfers.local = Some(Local::new(place, log_bytes, &source, chunk_bytes));
         }
-        let Some(local) = self.transfers.local.as_mut() else {
+        // The disk shall not be given more of it than it takes beside the log.
+        let staged = !self.stages();
+        let Some(local) = self.transfers.local.as_mut().filter(|_| staged) else {
             return;
         };
         if local.write(CHUNKS_PER_TICK, chunk_bytes, &mut self.next_write.snapshot) {

@@ -32,6 +32,8 @@ pub(crate) struct InFlight {
     /// The snapshot that is being received is whole with this write.
     staged: bool,
     install: Option<SnapshotMeta>,
+    /// It has bytes of the snapshot that this node writes for itself, for which nothing waits.
+    own_bytes: bool,
 }
 
 impl Node {
@@ -207,13 +209,19 @@ impl Node {
 
     /// Whether inputs are refused, and nothing comes out, until a write is durable.
     ///
-    /// Entries of the log are written behind the node's back, up to a number of writes; it waits
-    /// for all others (a term, a vote, a snapshot, its own record), and for a disk that has taken
-    /// an election timeout for one: whoever has such a disk should not lead.
+    /// Entries of the log, and bytes of a snapshot of its own, are written behind the node's back, up
+    /// to a number of writes; it waits for all others (a term, a vote, a snapshot that comes or
+    /// counts, its own record), and for a disk that has taken an election timeout for one: whoever
+    /// has such a disk should not lead.
     pub fn is_blocked(&self) -> bool {
         let too_many = self.in_flight.len() >= WRITES_OUT_MAX;
         let barrier = self.in_flight.back().is_some_and(|out| out.barrier);
         barrier || too_many || self.disk_ticks() >= u64::from(self.config.election_ticks)
+    }
+
+    /// Whether bytes of a snapshot of this node's own are out.
+    pub(super) fn stages(&self) -> bool {
+        self.in_flight.iter().any(|out| out.own_bytes)
     }
 
     /// For how long the oldest write has been out.
@@ -450,7 +458,9 @@ impl Node {
             write.local = record;
         }
         let has_raft = raft.is_some();
-        let plain = write.is_empty() && install.is_none();
+        let steps = self.transfers.local.is_some() && !write.snapshot.is_empty();
+        let own_bytes = steps && write.only_stages();
+        let plain = (write.is_empty() || own_bytes) && install.is_none();
         let barrier = !plain || raft.as_ref().is_some_and(|raft| raft.barrier);
         if let Some(raft) = raft {
             self.log_bytes += raft.entries.iter().map(|entry| entry.data.len()).sum::<usize>();
@@ -468,7 +478,8 @@ impl Node {
         self.next_number += 1;
         let raft = has_raft;
         let tick = self.tick;
-        let in_flight = InFlight { number, tick, barrier, raft, local_record, staged, install };
+        let in_flight =
+            InFlight { number, tick, barrier, raft, local_record, staged, install, own_bytes };
         let boot = self.identity.own().boot;
         let token = Token::new(self.config.id, boot, number, self.token_dropped.clone());
         Some((write, token, in_flight))

@@ -80,19 +80,28 @@ impl Write {
         *self == Self::default()
     }
 
+    /// Whether it does no more to a snapshot than to add bytes to one that nothing refers to yet.
+    pub(crate) fn only_stages(&self) -> bool {
+        let stages =
+            |it: &_| matches!(it, SnapshotWrite::Begin { .. } | SnapshotWrite::Chunk { .. });
+        self.local.is_none() && self.compact_to.is_none() && self.snapshot.iter().all(stages)
+    }
+
     /// Whether [`append`](Self::append) may add `next`: both are entries that follow each other,
-    /// and maybe a hard state, and they are not too much for one write.
+    /// and maybe a hard state, and they are not too much for one write. Before them there may be
+    /// bytes that are staged.
     pub fn takes(&self, next: &Self) -> bool {
-        let plain = |it: &Self| {
-            let no_steps = it.snapshot.is_empty() && it.compact_to.is_none();
-            no_steps && it.local.is_none() && !it.entries.is_empty()
-        };
+        let plain = |it: &Self| it.only_stages() && !it.entries.is_empty();
         let bytes = |it: &Self| it.entries.iter().map(|entry| entry.data.len()).sum::<usize>();
         let follows = match (self.entries.last(), next.entries.first()) {
             (Some(last), Some(first)) => last.index + 1 == first.index,
             _ => false,
         };
-        plain(self) && plain(next) && follows && bytes(self) + bytes(next) <= APPEND_BYTES_MAX
+        plain(self)
+            && plain(next)
+            && next.snapshot.is_empty()
+            && follows
+            && bytes(self) + bytes(next) <= APPEND_BYTES_MAX
     }
 
     /// Adds the write that came out next, so that both become durable with one fsync; hand both

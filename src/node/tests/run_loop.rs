@@ -118,6 +118,57 @@ fn rule_5_behind_plain_entries_the_node_goes_on_and_answers_in_order() {
     assert_eq!(restored as u64, node.status().applied - 1, "all that was answered is on the disk");
 }
 
+/// Up to the step that makes it count, nothing waits for the snapshot that a node writes.
+#[test]
+fn rule_5_bytes_of_its_own_snapshot_delay_nothing() {
+    let limits = Limits { snapshot_log_bytes: 20_000, ..snapshots::small() };
+    let mut disk = Disk::new(1);
+    let config = Config::founding(ClusterId::named("test"), id(1), [id(1)]).limits(limits);
+    let mut node = Node::open(config.build().expect("valid"), disk.open()).expect("opens");
+    lead(&mut node, &mut disk);
+    for n in 0..400 {
+        node.submit(plain(create(&format!("/n{n:0>50}")))).expect("taken");
+        drain(&mut node, &mut disk);
+    }
+    let mut mono = TICK * 100;
+    let mut tick = |node: &mut Node| {
+        mono += TICK;
+        node.tick(Now { mono, wall_ms: 0 }).expect("not blocked");
+    };
+    tick(&mut node);
+    let stages = |write: &Write| !write.snapshot.is_empty();
+    let staged = drain_until(&mut node, &mut disk, stages).expect("it is due");
+    let finish = |step: &SnapshotWrite| matches!(step, SnapshotWrite::Finish { .. });
+    assert!(!staged.0.snapshot.iter().any(finish), "it takes more than a tick");
+    let mut out = VecDeque::from([staged]);
+    node.submit(plain(create("/meanwhile"))).expect("taken");
+    for _ in 0..5 {
+        while let Some(ready) = node.ready() {
+            assert!(ready.outputs.is_empty(), "answered before it is durable");
+            out.extend(ready.write);
+        }
+        tick(&mut node);
+    }
+    let bytes = out.iter().filter(|(write, _)| stages(write)).count();
+    assert_eq!((bytes, out.len()), (1, 2), "the entry goes out behind it, and no more of it");
+    for (write, token) in out {
+        disk.persist(&write);
+        node.persisted(token).expect("in order");
+    }
+    assert_eq!(drain(&mut node, &mut disk).len(), 1, "/meanwhile is answered");
+    let ends = |write: &Write| write.snapshot.iter().any(finish);
+    let (write, token) = loop {
+        tick(&mut node);
+        if let Some(last) = drain_until(&mut node, &mut disk, ends) {
+            break last;
+        }
+    };
+    assert!(node.is_blocked() && write.compact_to.is_some(), "the log is cut for it");
+    disk.persist(&write);
+    node.persisted(token).expect("its own token");
+    assert!(disk.snapshot.is_some());
+}
+
 #[test]
 fn rule_5_a_token_out_of_order_ends_the_node() {
     let (mut node, mut disk) = single();
