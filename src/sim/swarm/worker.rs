@@ -51,7 +51,7 @@ pub(super) struct Worker {
     exchange: Exchange,
     visitor: Visitor,
     /// A watch of the session.
-    own_watch: Option<Result<Watcher, Completion<Watcher>>>,
+    own_watch: Option<Result<Box<Watcher>, Completion<Watcher>>>,
 }
 
 #[derive(Debug)]
@@ -68,7 +68,7 @@ enum Watching {
     Not,
     Arming(Completion<Watcher>, Option<Zxid>),
     /// And until which transaction it has to catch up.
-    On(Watcher, Zxid),
+    On(Box<Watcher>, Zxid),
 }
 
 impl Worker {
@@ -224,7 +224,7 @@ impl Worker {
                     self.own_watch = Some(Err(arming));
                     return;
                 }
-                Some(Ok(watcher)) => watcher,
+                Some(Ok(watcher)) => Box::new(watcher),
                 Some(Err(_)) => return,
             },
         };
@@ -255,7 +255,7 @@ impl Worker {
                 Some(Ok(watcher)) => {
                     let now = watcher.view().zxid();
                     books.watches.armed(&self.name, from.unwrap_or(now));
-                    Watching::On(watcher, now)
+                    Watching::On(Box::new(watcher), now)
                 }
                 Some(Err(_)) => {
                     // What it would go on from is no longer kept, or not there yet.
