@@ -67,12 +67,11 @@ fn request_seeds() -> Vec<Vec<u8>> {
     requests().into_iter().map(seed).collect()
 }
 
-/// Reads packets of clients. A read among several has 15 bytes there and 128 in memory, and a list
-/// that grows is there three times.
+/// Reads packets of clients.
 pub(super) const REQUEST: Reader = Reader {
     name: "request",
     target: "zookeeper",
-    times: 24,
+    times: 4,
     seeds: request_seeds,
     read: request,
     dense: dense_requests,
@@ -82,7 +81,7 @@ pub(super) const REQUEST: Reader = Reader {
 pub(super) const CONNECTION: Reader = Reader {
     name: "connection",
     target: "zookeeper",
-    times: 25,
+    times: 5,
     seeds: request_seeds,
     read: connection,
     dense: dense_connections,

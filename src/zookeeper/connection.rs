@@ -462,8 +462,13 @@ impl Connection {
                 self.wait(header, Waits::Turn(Turn::Unknown));
             }
             Err(_) if header.op == OpCode::Auth.number() => self.abort(),
-            Err(_) => {
-                self.wait(header, Waits::Turn(Turn::Refused(ErrorCode::MarshallingError)));
+            Err(error) => {
+                let code = match error {
+                    // As with fewer that are still too many for a transaction.
+                    JuteError::Parts { .. } => ErrorCode::BadArguments,
+                    _ => ErrorCode::MarshallingError,
+                };
+                self.wait(header, Waits::Turn(Turn::Refused(code)));
             }
         }
     }

@@ -1,8 +1,8 @@
 //! Jute: the encoding of ZooKeeper's records. Big-endian numbers; texts, buffers and lists behind
 //! their length, where -1 stands for none.
 //!
-//! Nothing is allocated but lists, and those never more than four times the bytes that came; of the
-//! parts of a multi 24 times (`tests/allocation.rs`).
+//! Nothing is allocated but lists, and those never more than four times the bytes that came and
+//! 1 MiB (`tests/allocation.rs`).
 
 use thiserror::Error;
 
@@ -36,6 +36,12 @@ pub enum JuteError {
     /// A list of operations does not end as it must.
     #[error("a list of operations without its end")]
     Unended,
+    /// A multi has too many parts.
+    #[error("a multi of more than {max} parts")]
+    Parts {
+        /// How many it may have.
+        max: usize,
+    },
 }
 
 /// Bytes of a record, read from the front.

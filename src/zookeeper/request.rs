@@ -1,12 +1,15 @@
 //! Requests: what a packet of a client asks for, behind its header.
 
-use crate::zookeeper::{
-    code::OpCode,
-    jute::{Jute, JuteError, Reader},
-    record::{
-        AuthPacket, ConnectRequest, CreateRequest, CreateTtlRequest, MultiHeader, PathRecord,
-        ReconfigRequest, RequestHeader, SaslRecord, SetAclRequest, SetDataRequest,
-        SetWatches2Request, SetWatchesRequest, VersionRequest, WatchRequest, WatchedRequest,
+use crate::{
+    config::TXN_OPS_MAX,
+    zookeeper::{
+        code::OpCode,
+        jute::{Jute, JuteError, Reader},
+        record::{
+            AuthPacket, ConnectRequest, CreateRequest, CreateTtlRequest, MultiHeader, PathRecord,
+            ReconfigRequest, RequestHeader, SaslRecord, SetAclRequest, SetDataRequest,
+            SetWatches2Request, SetWatchesRequest, VersionRequest, WatchRequest, WatchedRequest,
+        },
     },
 };
 
@@ -219,7 +222,7 @@ impl<'a> ConnectRequest<'a> {
     }
 }
 
-/// The parts of a multi. Each takes more bytes than its header, so there are few.
+/// The parts of a multi: no more than any cluster allows, for they take more room than their bytes.
 fn read_parts<'a>(
     from: &mut Reader<'a>,
     allowed: fn(OpCode) -> bool,
@@ -229,6 +232,9 @@ fn read_parts<'a>(
         let header: MultiHeader = from.get().map_err(|_| JuteError::Unended)?;
         if header.done {
             return Ok(parts);
+        }
+        if parts.len() >= PARTS_MAX {
+            return Err(JuteError::Parts { max: PARTS_MAX });
         }
         let op = OpCode::from_number(header.op).filter(|op| allowed(*op));
         let op = op.ok_or(JuteError::Operation(header.op))?;
@@ -252,3 +258,6 @@ fn is_change(op: OpCode) -> bool {
 fn is_read(op: OpCode) -> bool {
     matches!(op, OpCode::GetData | OpCode::GetChildren)
 }
+
+/// Parts of a multi.
+const PARTS_MAX: usize = TXN_OPS_MAX as usize;

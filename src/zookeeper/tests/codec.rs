@@ -40,6 +40,17 @@ fn every_response_comes_back_as_it_was() {
 }
 
 #[test]
+fn a_multi_has_no_more_parts_than_any_transaction() {
+    for (count, max) in [(4_096, None), (4_097, Some(4_096))] {
+        let mut packet = Vec::new();
+        let part = Request::Check(VersionRequest { path: "/", version: -1 });
+        Request::Multi(vec![part; count]).encode(17, &mut packet);
+        let error = max.map(|max| JuteError::Parts { max });
+        assert_eq!(Request::decode(&packet).err(), error, "{count} parts");
+    }
+}
+
+#[test]
 fn connects_with_and_without_the_last_byte() {
     for read_only in [None, Some(true), Some(false)] {
         let (mut asked, mut told) = (Vec::new(), Vec::new());

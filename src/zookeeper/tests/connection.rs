@@ -407,6 +407,12 @@ fn a_multi_is_all_or_none_and_says_which_part_failed() {
     assert_eq!(it.ask(id, &check("/m", 1)), 0);
     assert_eq!(it.ask(id, &check("/m", 0)), -103);
     assert_eq!(it.ask(id, &check("/none", 0)), -101);
+    // A check of a version is two operations: that it is there, and that it has it.
+    for (parts, error) in [(64, 0), (65, -8), (4_096, -8), (4_097, -8)] {
+        let multi = Request::Multi(vec![check("/m", 1); parts]);
+        assert_eq!(it.ask(id, &multi), error, "{parts} parts");
+    }
+    assert_eq!(it.ask(id, &check("/m", 1)), 0, "the connection stays");
 }
 
 #[test]
