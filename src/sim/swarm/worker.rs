@@ -66,7 +66,7 @@ enum Tenure {
 #[derive(Debug)]
 enum Watching {
     Not,
-    Arming(Completion<Watcher>, Option<Zxid>),
+    Arming(Box<Completion<Watcher>>, Option<Zxid>),
     /// And until which transaction it has to catch up.
     On(Box<Watcher>, Zxid),
 }
@@ -248,7 +248,8 @@ impl Worker {
         self.watch = match std::mem::replace(&mut self.watch, Watching::Not) {
             Watching::Not => {
                 let from = books.resume.get(&self.node).copied();
-                Watching::Arming(at.client.watch(Filter::Subtree(Path::root()), from), from)
+                let arming = at.client.watch(Filter::Subtree(Path::root()), from);
+                Watching::Arming(Box::new(arming), from)
             }
             Watching::Arming(mut arming, from) => match arming.try_take() {
                 None => Watching::Arming(arming, from),
