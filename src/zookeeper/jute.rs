@@ -90,6 +90,12 @@ impl<'a> Reader<'a> {
             _ => Err(JuteError::Length { length, left }),
         }
     }
+
+    fn chunk<const N: usize>(&mut self) -> Result<[u8; N], JuteError> {
+        let (bytes, rest) = self.rest.split_first_chunk().ok_or(JuteError::Short)?;
+        self.rest = rest;
+        Ok(*bytes)
+    }
 }
 
 /// What jute can say: the field of a record, or a record.
@@ -106,9 +112,7 @@ impl Jute<'_> for i32 {
     const BYTES_MIN: usize = 4;
 
     fn read(from: &mut Reader<'_>) -> Result<Self, JuteError> {
-        let (bytes, rest) = from.rest.split_first_chunk().ok_or(JuteError::Short)?;
-        from.rest = rest;
-        Ok(Self::from_be_bytes(*bytes))
+        from.chunk().map(Self::from_be_bytes)
     }
 
     fn write(&self, out: &mut Vec<u8>) {
@@ -120,9 +124,7 @@ impl Jute<'_> for i64 {
     const BYTES_MIN: usize = 8;
 
     fn read(from: &mut Reader<'_>) -> Result<Self, JuteError> {
-        let (bytes, rest) = from.rest.split_first_chunk().ok_or(JuteError::Short)?;
-        from.rest = rest;
-        Ok(Self::from_be_bytes(*bytes))
+        from.chunk().map(Self::from_be_bytes)
     }
 
     fn write(&self, out: &mut Vec<u8>) {
