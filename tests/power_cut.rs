@@ -60,6 +60,8 @@ struct Cluster {
     disks: Disks,
     /// Writes that shared an fsync with the one before.
     shared: u64,
+    /// Writes with bytes of a snapshot that had others behind them.
+    staged_behind: u64,
 }
 
 fn ids() -> [NodeId; 3] {
@@ -79,6 +81,7 @@ impl Cluster {
             boots: 0,
             disks,
             shared: 0,
+            staged_behind: 0,
         }
     }
 
@@ -97,6 +100,8 @@ impl Cluster {
                 Wal::open_with(fs, FsPath::new("/data"), cluster, id, options).expect("opens");
             let mut limits = Limits::default();
             limits.snapshot_log_bytes = 20 << 10;
+            // A snapshot takes several ticks, and so does the state behind it.
+            limits.snapshot_chunk_bytes = 512;
             let config = Config::founding(cluster, id, ids()).limits(limits).build();
             let node = Node::open(config.expect("valid"), restored).expect("opens");
             member.running = Some((node, wal));
@@ -158,6 +163,7 @@ impl Cluster {
             return;
         };
         while let Some((mut write, token)) = member.out.pop_front() {
+            self.staged_behind += u64::from(!write.snapshot.is_empty() && !member.out.is_empty());
             let mut tokens = vec![token];
             while member.out.front().is_some_and(|(next, _)| write.takes(next)) {
                 let (next, token) = member.out.pop_front().expect("there is one");
@@ -274,7 +280,8 @@ fn write_until_dark(
     (acknowledged, seq)
 }
 
-fn power_cuts(seed: u64, disks: Disks) -> Result<usize, String> {
+/// How many writes were acknowledged, and how often bytes of a snapshot had writes behind them.
+fn power_cuts(seed: u64, disks: Disks) -> Result<(usize, u64), String> {
     let mut cluster = Cluster::new(seed, disks);
     let mut acknowledged = BTreeSet::new();
     let mut submitted = 0;
@@ -305,7 +312,7 @@ fn power_cuts(seed: u64, disks: Disks) -> Result<usize, String> {
     cluster.elect();
     check(&mut cluster, &acknowledged, submitted)?;
     assert_eq!(cluster.shared > 0, disks == Disks::Behind);
-    Ok(acknowledged.len())
+    Ok((acknowledged.len(), cluster.staged_behind))
 }
 
 /// Every acknowledged node is on every member, the members agree, and nothing happened twice.
@@ -343,13 +350,17 @@ fn check(
 #[test]
 fn nothing_acknowledged_is_lost_when_the_power_fails() {
     for disks in [Disks::Prompt, Disks::Behind] {
-        let mut acknowledged = 0;
+        let (mut acknowledged, mut staged_behind) = (0, 0);
         for seed in 1..=40 {
             match power_cuts(seed, disks) {
-                Ok(count) => acknowledged += count,
+                Ok((count, behind)) => {
+                    acknowledged += count;
+                    staged_behind += behind;
+                }
                 Err(why) => panic!("{disks:?}, seed {seed}: {why}"),
             }
         }
+        assert_eq!(staged_behind > 20, disks == Disks::Behind, "{staged_behind}");
         assert!(acknowledged > 2_000, "the power fails in the middle of work: {acknowledged}");
     }
 }

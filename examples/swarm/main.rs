@@ -81,7 +81,12 @@ fn main() -> ExitCode {
         }
     });
     let failure = failure.into_inner().expect("no panic");
-    sum.into_inner().expect("no panic").table();
+    let sum = sum.into_inner().expect("no panic");
+    sum.table();
+    if failure.is_none() && options.or("--calm", 0) == 0 && !sum.tells_of_all() {
+        println!("a kind of fault has not come up: the run says nothing of it");
+        return ExitCode::FAILURE;
+    }
     failure.map_or(ExitCode::SUCCESS, |violation| again::fail(&swarm, violation))
 }
 

@@ -95,6 +95,12 @@ impl Sum {
         let _ = io::stderr().flush();
     }
 
+    /// Whether there was each kind of fault, where there were runs enough for it.
+    pub(super) fn tells_of_all(&self) -> bool {
+        let mut drawn = FaultKind::ALL.into_iter().filter(|kind| kind.is_survivable());
+        self.runs < RUNS_FOR_ALL || drawn.all(|kind| self.faults.contains_key(&kind))
+    }
+
     pub(super) fn table(&self) {
         let simulated = self.simulated.as_secs_f64();
         let seconds = (clock() - self.started).as_secs_f64().max(0.001);
@@ -117,8 +123,11 @@ impl Sum {
         let ((leader, seed), (write, other)) = (self.slowest_leader, self.slowest);
         println!("slowest failover: {:.3} s to a leader (seed {seed})", leader.as_secs_f64());
         println!("                  {:.3} s to a write (seed {other})\n", write.as_secs_f64());
-        for kind in FaultKind::ALL.into_iter().filter(|kind| kind.is_survivable()) {
-            println!("{kind:<18} {:>8}", self.faults.get(&kind).copied().unwrap_or(0));
+        for kind in FaultKind::ALL {
+            match self.faults.get(&kind).copied().unwrap_or(0) {
+                0 if !kind.is_survivable() => println!("{kind:<18} {:>8}", "apart"),
+                count => println!("{kind:<18} {count:>8}"),
+            }
         }
         println!("{:<18} {:>8}", "faults", self.faults.values().sum::<u64>());
     }
@@ -128,3 +137,6 @@ impl Sum {
 pub(super) fn clock() -> Instant {
     Instant::now()
 }
+
+/// In so many runs every kind of fault comes up, with room to spare.
+const RUNS_FOR_ALL: u64 = 1_000;

@@ -144,7 +144,8 @@ impl Queue {
             while state.jobs.is_empty() && !state.closed {
                 self.changed.wait(&mut state);
             }
-            if state.closed {
+            // What was given before the end is still done: it may say why.
+            if state.jobs.is_empty() {
                 return;
             }
             let jobs = mem::take(&mut state.jobs);

@@ -10,9 +10,7 @@ use crate::sim::{FaultEvent, FaultId, FaultKind, Faults, Plan, swarm::Swarm};
 pub(super) fn cluster(data: &[u8]) {
     let mut input = Input::new(data);
     let (seed, nodes) = (u64::from(input.byte()), [3, 3, 3, 5, 1][input.below(5)]);
-    let kinds: Vec<FaultKind> =
-        FaultKind::ALL.into_iter().filter(|kind| kind.is_survivable()).collect();
-    let (mut events, mut numbers) = (Vec::new(), BTreeMap::new());
+    let (kinds, mut events, mut numbers) = (kinds(), Vec::new(), BTreeMap::new());
     while !input.is_spent() && events.len() < EVENTS_MAX {
         let kind = kinds[input.below(kinds.len())];
         let number = numbers.entry(kind).or_insert(0);
@@ -32,10 +30,15 @@ pub(super) fn cluster(data: &[u8]) {
 pub(super) fn seeds() -> Vec<Vec<u8>> {
     // Each kind alone, and all of them one after the other.
     let one = |kind: u8| vec![kind, 0, kind, 20, 100, kind, 0, kind, 90, 60, kind, 1];
-    let mut seeds: Vec<Vec<u8>> = (0..23).map(one).collect();
-    let all = (0..23_u8).flat_map(|kind| [kind, kind * 10, 80, kind, 3]);
+    let kinds = u8::try_from(kinds().len()).expect("few");
+    let mut seeds: Vec<Vec<u8>> = (0..kinds).map(one).collect();
+    let all = (0..kinds).flat_map(|kind| [kind, kind * 10, 80, kind, 3]);
     seeds.push([7, 0].into_iter().chain(all).collect());
     seeds
+}
+
+fn kinds() -> Vec<FaultKind> {
+    FaultKind::ALL.into_iter().filter(|kind| kind.is_survivable()).collect()
 }
 
 const EVENTS_MAX: usize = 40;

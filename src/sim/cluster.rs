@@ -336,14 +336,19 @@ impl Cluster {
         self.network.cut(&[(one, other), (other, one)]);
     }
 
+    /// Cuts the line from one member to another, one way, until [`heal`](Self::heal).
+    pub fn cut_one_way(&mut self, from: NodeId, to: NodeId) {
+        self.network.cut(&[(from, to)]);
+    }
+
     /// No further faults: lines are mended, disks work, processes that are down or paused go on.
     /// What is dead or destroyed stays so.
     pub fn heal(&mut self) {
         self.schedule = None;
         self.operator.stop();
         self.undo.clear();
-        self.network.heal();
         let now = self.now;
+        self.network.heal(now);
         for member in &mut self.members {
             member.disk.heal();
             member.paused_until = now;

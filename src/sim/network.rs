@@ -156,8 +156,10 @@ impl Network {
         *clogged = until.max(*clogged);
     }
 
-    /// Mends everything, and good weather.
-    pub(super) fn heal(&mut self) {
+    /// Mends everything, and good weather: what was held up arrives now.
+    pub(super) fn heal(&mut self, now: Duration) {
+        let late = self.flying.drain().map(|Reverse(it)| Frame { at: it.at.min(now), ..it });
+        self.flying = late.map(Reverse).collect();
         self.cut.clear();
         self.clogged.clear();
         self.last.clear();

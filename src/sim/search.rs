@@ -88,8 +88,9 @@ impl FromStr for Plan {
     }
 }
 
-/// A promise that was broken in a run.
-#[derive(Clone, Debug, Error)]
+/// A promise that was broken in a run. `Debug` says the same as `Display`: the line that repeats it
+/// is to be seen also where a test returns it.
+#[derive(Clone, Error)]
 #[error(
     "{check} is broken at {:.3} s: {why}\n  again: {PLAN_VARIABLE}=\"{plan}\"\n  faults: {}",
     at.as_secs_f64(), told(faults)
@@ -106,6 +107,12 @@ pub struct Violation {
     pub why: Box<str>,
     /// The faults up to then.
     pub faults: Vec<FaultEvent>,
+}
+
+impl fmt::Debug for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
 }
 
 impl Violation {

@@ -77,6 +77,8 @@ pub struct Connection {
     /// Syncs, and reads of the whole tree, among the slots.
     syncs: usize,
     views: usize,
+    /// Bytes of packets that the slots keep.
+    kept_bytes: usize,
     asks: Vec<Ask>,
     outbox: Outbox,
     secret: Secret,
@@ -130,6 +132,7 @@ impl Connection {
             slots: std::collections::VecDeque::new(),
             syncs: 0,
             views: 0,
+            kept_bytes: 0,
             asks: Vec::new(),
             outbox: Outbox::default(),
             secret,
@@ -222,6 +225,7 @@ impl Connection {
         }
         self.phase = Phase::Closed;
         self.slots.clear();
+        (self.syncs, self.views, self.kept_bytes) = (0, 0, 0);
     }
 
     /// Ends it when what there is to send has left; the session lives on for its time-out.
@@ -319,7 +323,7 @@ impl Connection {
 
     /// Bytes that it holds: of packets that are not complete or wait, and of what is to be sent.
     pub fn held_bytes(&self) -> usize {
-        self.input.capacity() + self.outbox.len()
+        self.input.capacity() + self.kept_bytes + self.outbox.len()
     }
 
     fn word(&self) -> Option<[u8; 4]> {
@@ -331,6 +335,7 @@ impl Connection {
         matches!(self.phase, Phase::Handshake | Phase::Serving)
             && self.slots.len() < self.options.requests_max
             && self.views < VIEWS_MAX
+            && self.kept_bytes < KEPT_BYTES_MAX
             && self.outbox.len() < OUTPUT_BYTES_MAX
     }
 
@@ -457,8 +462,9 @@ impl Connection {
                 self.identify(header.xid, (it.scheme, it.auth.unwrap_or_default()));
             }
             Ok((_, request)) => self.ask(header, &request, &packet),
-            // As the server does: what it cannot do ends the connection, what it cannot read not.
-            Err(JuteError::Operation(op)) if op == header.op => {
+            // As the server does: what it cannot do ends the connection, what it cannot read not. In
+            // a multi no part is another one.
+            Err(JuteError::Operation(op)) if op == header.op && !is_multi(op) => {
                 self.wait(header, Waits::Turn(Turn::Unknown));
             }
             Err(_) if header.op == OpCode::Auth.number() => self.abort(),
@@ -539,6 +545,7 @@ impl Connection {
     fn wait(&mut self, header: RequestHeader, waits: Waits) {
         self.syncs += usize::from(matches!(waits, Waits::Sync(_)));
         self.views += usize::from(matches!(waits, Waits::View(_)));
+        self.kept_bytes += waits.kept_bytes();
         self.slots.push_back(Slot { header, since: self.now, waits });
     }
 
@@ -546,6 +553,7 @@ impl Connection {
         let slot = self.slots.pop_front()?;
         self.syncs -= usize::from(matches!(slot.waits, Waits::Sync(_)));
         self.views -= usize::from(matches!(slot.waits, Waits::View(_)));
+        self.kept_bytes -= slot.waits.kept_bytes();
         self.traffic.answered(&slot.header, (slot.since, self.now), self.wire_zxid());
         Some(slot)
     }
@@ -594,10 +602,16 @@ impl Connection {
     }
 }
 
+fn is_multi(op: i32) -> bool {
+    [OpCode::Multi, OpCode::MultiRead].iter().any(|multi| multi.number() == op)
+}
+
 /// Bytes to be sent from which on no request is looked at.
 const OUTPUT_BYTES_MAX: usize = 1 << 20;
 /// Bytes to be sent above which a client that is told of an event takes too little.
 const EVENT_BYTES_MAX: usize = 64 << 20;
+/// Bytes of packets that wait from which on no request is looked at.
+const KEPT_BYTES_MAX: usize = 4 << 20;
 /// Reads of the whole tree that wait: each may have a long answer.
 const VIEWS_MAX: usize = 16;
 /// A session is kept alive so often in its time-out.

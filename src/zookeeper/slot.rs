@@ -47,6 +47,18 @@ pub(super) enum Waits {
     View(Bytes),
 }
 
+impl Waits {
+    /// Bytes of the packet, if it is kept; what a write takes along is the node's to bound.
+    pub(super) fn kept_bytes(&self) -> usize {
+        match self {
+            Self::Sync(packet) | Self::View(packet) | Self::Turn(Turn::Watch(packet)) => {
+                packet.len()
+            }
+            _ => 0,
+        }
+    }
+}
+
 /// What is answered without the node, when its turn comes.
 #[derive(Debug)]
 pub(super) enum Turn {

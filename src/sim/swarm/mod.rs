@@ -204,22 +204,25 @@ fn report(cluster: &Cluster, books: &Books, recovery: Option<(Duration, Duration
     }
 }
 
-/// Members for which the end has come, if any: in half of the runs a minority is dead, or cut off,
-/// for ever. Nothing is expected of those any more.
+/// Members for which the end has come, if any: in half of the runs a minority is dead for ever, cut
+/// off, or hears or is heard no more. Nothing is expected of those.
 fn doom(cluster: &mut Cluster, rng: &mut Rng) -> Vec<NodeId> {
     let (nodes, mut doomed) = (cluster.nodes(), Vec::new());
     if rng.chance(500_000) {
         doomed = cluster.victims().to_vec();
     }
-    let killed = rng.chance(500_000);
+    let (killed, way) = (rng.chance(500_000), rng.below(3));
     for node in &doomed {
         if killed {
             cluster.kill(*node);
-        } else {
-            nodes
-                .iter()
-                .filter(|other| *other != node)
-                .for_each(|other| cluster.cut(*node, *other));
+            continue;
+        }
+        for other in nodes.iter().filter(|other| *other != node) {
+            match way {
+                0 => cluster.cut(*node, *other),
+                1 => cluster.cut_one_way(*node, *other),
+                _ => cluster.cut_one_way(*other, *node),
+            }
         }
     }
     doomed

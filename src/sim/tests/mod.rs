@@ -49,6 +49,27 @@ fn one_seed_is_one_run() {
     assert_ne!(hash(0), hash(1));
 }
 
+/// This test in a process of its own says which trace a seed has; it must be that of this process.
+#[test]
+fn one_seed_is_one_run_in_every_process() {
+    const ASKED: &str = "QUORATE_TRACE_OF";
+    let trace = |seed| swarm().run(&Plan::new(seed)).expect("nothing breaks").trace_hash;
+    if let Ok(seed) = std::env::var(ASKED) {
+        return println!("trace={};", trace(seed.parse().expect("a seed")));
+    }
+    let program = std::env::current_exe().expect("a test binary");
+    for seed in [0, 3] {
+        let fresh = std::process::Command::new(&program)
+            .args(["--exact", "--nocapture"])
+            .arg("sim::tests::one_seed_is_one_run_in_every_process")
+            .env(ASKED, seed.to_string())
+            .output()
+            .expect("it runs");
+        let told = String::from_utf8_lossy(&fresh.stdout);
+        assert!(told.contains(&format!("trace={};", trace(seed))), "seed {seed}: {told}");
+    }
+}
+
 /// The counter of the next opening is higher than any that the peers have seen; what was promised
 /// since the image was taken tells (ARCHITECTURE.md, rule 1).
 #[test]
@@ -111,6 +132,15 @@ fn a_bad_state_and_two_deaths_of_five_ask_for_an_operator() {
 #[test]
 fn a_start_that_not_all_have_heard_of_is_not_taken_back() {
     Swarm::default().run(&Plan::new(6637)).unwrap_or_else(|it| panic!("{it}"));
+}
+
+/// Found by seed 17654: frames that a clogged line had held up came two seconds after the heal, a
+/// keep-alive of an owner that was dead by then among them, and its session ended as much later. To
+/// heal now means that they arrive.
+#[test]
+fn what_was_held_up_arrives_when_the_network_is_healed() {
+    let plan = "17654 clog:8,full-disk:1".parse().expect("a plan");
+    Swarm::default().run(&plan).unwrap_or_else(|it| panic!("{it}"));
 }
 
 /// Found by seed 3116: of two tasks that write in one session, the one saw that its write was

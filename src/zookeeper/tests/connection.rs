@@ -96,6 +96,15 @@ impl World {
 
     /// A client that has sent its first packet.
     fn dial(&mut self, session: i64, password: Option<&[u8]>) -> usize {
+        self.dial_having_seen(0, session, password)
+    }
+
+    fn dial_having_seen(
+        &mut self,
+        last_zxid_seen: i64,
+        session: i64,
+        password: Option<&[u8]>,
+    ) -> usize {
         let id = self.clients.len();
         let (peer, secret): (IpAddr, _) = ([127, 0, 0, 1].into(), [id as u8 + 7; 16]);
         let options = ConnectionOptions {
@@ -108,7 +117,7 @@ impl World {
         let (received, waits) = (Vec::new(), VecDeque::new());
         self.clients.push(Client { connection, received, waits, sent: 0 });
         let mut packet = Vec::new();
-        let (protocol_version, last_zxid_seen, timeout) = (0, 0, 6_000);
+        let (protocol_version, timeout) = (0, 6_000);
         let read_only = Some(false);
         ConnectRequest { protocol_version, last_zxid_seen, timeout, session, password, read_only }
             .encode(&mut packet);
@@ -471,6 +480,53 @@ fn a_session_is_had_back_with_its_password_alone() {
     assert_eq!(connected(&mut it, session, &secret).1, 0, "a closed one is gone");
 }
 
+/// It may have seen on another member what this one does not have yet.
+#[test]
+fn a_client_that_has_seen_more_than_the_member_is_not_served() {
+    let mut it = World::new();
+    let (id, session) = it.connect();
+    assert_eq!(it.ask(id, &create("/a", 0)), 0);
+    let secret = [id as u8 + 7; 16];
+    let seen = i64::try_from(it.host.node().zxid().as_u64()).expect("few");
+    for (session, password) in [(0, [0; 16]), (session, secret)] {
+        let ahead = it.dial_having_seen(seen + 1, session, Some(&password));
+        assert!(it.clients[ahead].packet().is_none(), "it is told nothing");
+        assert!(it.clients[ahead].connection.is_over());
+        assert_eq!(it.ask(id, &get("/a", false)), 0, "and its session stays");
+    }
+    let level = it.dial_having_seen(seen, session, Some(&secret));
+    let packet = it.clients[level].packet().expect("it is answered");
+    assert_eq!(ConnectResponse::decode(&packet.0).map(|it| it.session), Ok(session));
+}
+
+/// A sync keeps its packet until a majority answers.
+#[test]
+fn packets_that_wait_are_bounded_by_their_bytes() {
+    let mut it = World::new();
+    let (id, _) = it.connect();
+    let path = format!("/{}", "x".repeat(1_000_000));
+    let mut packet = Vec::new();
+    Request::Sync(PathRecord { path: &path }).encode(5, &mut packet);
+    let framed = [&u32::try_from(packet.len()).unwrap().to_be_bytes()[..], &packet].concat();
+    let World { clients, watches, now, .. } = &mut it;
+    let connection = &mut clients[id].connection;
+    let mut fed = 0;
+    while connection.wants_input() {
+        connection.receive(&framed, watches, *now);
+        fed += 1;
+        assert!(fed < 20, "{} bytes", connection.held_bytes());
+    }
+    assert!(connection.pending() == 5 && connection.held_bytes() > 5_000_000, "{connection:?}");
+    for _ in 0..fed {
+        it.clients[id].waits.push_back((5, OpCode::Sync));
+    }
+    it.run(20);
+    for _ in 0..fed {
+        assert_eq!(it.clients[id].answer().0.err, 0, "and all are answered");
+    }
+    assert!(it.clients[id].connection.held_bytes() < 4_000_000);
+}
+
 #[test]
 fn a_silent_client_is_let_go_and_its_session_ends_later() {
     let mut it = World::new();
@@ -493,6 +549,11 @@ fn what_is_no_packet_ends_the_connection_and_what_cannot_be_read_is_answered() {
     let (id, _) = it.connect();
     it.clients[id].waits.push_back((7, OpCode::Create));
     it.feed(id, &[0, 0, 0, 7, 0, 0, 0, 1, 0, 0, 0, 9]);
+    it.run(2);
+    assert_eq!(it.clients[id].answer().0.err, -5);
+    // A multi within a multi.
+    it.clients[id].waits.push_back((9, OpCode::Multi));
+    it.feed(id, &[0, 0, 0, 9, 0, 0, 0, 14, 0, 0, 0, 14, 0, 0xff, 0xff, 0xff, 0xff]);
     it.run(2);
     assert_eq!(it.clients[id].answer().0.err, -5);
     let sasl = Request::Sasl(SaslRecord { token: None });
