@@ -26,11 +26,12 @@ begin() {
     arguments+=(--super-digest "super:D/InIHSb7yEEbrWz8b9l71RjZJU=")
     "$INTEROP_SERVER" "${arguments[@]}" >>"$INTEROP_DIR/log-$id" 2>&1 </dev/null &
     echo $! >"$INTEROP_DIR/pid-$id"
-    for _ in $(seq 100); do
+    # It is ready within 2 s.
+    for _ in $(seq 40); do
         (exec 3<>"/dev/tcp/127.0.0.1/$((port + id))") 2>/dev/null && return
         sleep 0.05
     done
-    echo "member $id does not listen: see $INTEROP_DIR/log-$id" >&2
+    echo "member $id does not listen after 2 s: see $INTEROP_DIR/log-$id" >&2
     return 1
 }
 
