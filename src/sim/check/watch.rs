@@ -1,7 +1,10 @@
 //! Watches: in order, each transaction once and whole, none left out, and told before any reply
 //! that shows it.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+};
 
 use crate::{client::Changes, id::Zxid, op::Event};
 
@@ -10,6 +13,8 @@ use crate::{client::Changes, id::Zxid, op::Event};
 pub struct Watches {
     /// What each transaction did, by whoever told it first.
     known: BTreeMap<Zxid, Vec<Event>>,
+    /// Transactions that were acknowledged to whoever asked for them, and that all may see.
+    acknowledged: BTreeSet<Zxid>,
     streams: BTreeMap<String, Stream>,
     /// Streams that have ended: what they told, from and to.
     ended: Vec<Stream>,
@@ -71,12 +76,17 @@ impl Watches {
         }
     }
 
+    /// A transaction was acknowledged that every watch may tell.
+    pub fn acknowledged(&mut self, zxid: Zxid) {
+        self.acknowledged.insert(zxid);
+    }
+
     /// How many transactions were told by any.
     pub fn known(&self) -> usize {
         self.known.len()
     }
 
-    /// Whether any stream has left out what another one told.
+    /// Whether any stream has left out what another one told, or what was acknowledged.
     ///
     /// # Errors
     ///
@@ -85,6 +95,15 @@ impl Watches {
         for stream in self.ended.iter().chain(self.streams.values()) {
             let expected = self.known.range(..=stream.last);
             let expected = expected.map(|(zxid, _)| *zxid).filter(|zxid| *zxid > stream.from);
+            // What all of them left out, the one who wrote it knows.
+            let after = (Bound::Excluded(stream.from), Bound::Included(stream.last));
+            let mut acknowledged = self.acknowledged.range(after);
+            if let Some(zxid) = acknowledged.find(|zxid| !self.known.contains_key(zxid)) {
+                return Err(format!(
+                    "{}, from {} to {}, has left out {zxid}, which was acknowledged",
+                    stream.name, stream.from, stream.last
+                ));
+            }
             let mut told = stream.told.iter();
             for zxid in expected {
                 if told.next() != Some(&zxid) {
@@ -143,5 +162,20 @@ mod tests {
         it.armed("c", Zxid::ZERO);
         assert!(it.told("c", &changes(5)).is_ok());
         assert!(it.check().is_err(), "a gap");
+    }
+
+    #[test]
+    fn what_all_leave_out_is_seen_by_who_wrote_it() {
+        let mut it = Watches::new();
+        it.armed("a", Zxid::new(1));
+        for zxid in [2, 5] {
+            assert!(it.told("a", &changes(zxid)).is_ok());
+        }
+        for zxid in [1, 2, 5, 6] {
+            it.acknowledged(Zxid::new(zxid));
+        }
+        assert!(it.check().is_ok(), "before it was armed, told, and not told yet");
+        it.acknowledged(Zxid::new(4));
+        assert!(it.check().is_err());
     }
 }

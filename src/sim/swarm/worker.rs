@@ -289,6 +289,7 @@ impl Worker {
             Outcome::Created { stat, .. } => stat.czxid,
             _ => return,
         };
+        books.watches.acknowledged(zxid);
         let caught_up = match &self.watch {
             Watching::On(_, current) => books.resume.get(&self.node).is_some_and(|it| it > current),
             _ => false,
