@@ -569,5 +569,6 @@ fn look(
 const ENTRY_OVERHEAD: usize = 64;
 /// Answers that room is made for before they come.
 const ANSWERS_MAX: usize = 256;
-/// Chunks of the local snapshot that one tick writes.
-const CHUNKS_PER_TICK: usize = 16;
+/// Chunks of the local snapshot that one tick writes: 10 MiB a second by default. Clients notice
+/// twice as many.
+const CHUNKS_PER_TICK: usize = 8;
