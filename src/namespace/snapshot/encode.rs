@@ -62,7 +62,8 @@ impl Encoder {
     pub(crate) fn next_chunk(&mut self, bytes_max: usize) -> Option<Bytes> {
         let bytes_max = bytes_max.max(1);
         // Room for the chunk and most records that end behind it, at once.
-        self.pending.reserve((bytes_max + RECORD_BYTES).saturating_sub(self.pending.len()));
+        let room = bytes_max.min(ROOM_BYTES_MAX) + RECORD_BYTES;
+        self.pending.reserve(room.saturating_sub(self.pending.len()));
         while self.pending.len() < bytes_max && self.put_next() {}
         if self.pending.is_empty() {
             return None;
@@ -169,5 +170,7 @@ fn put(out: &mut BytesMut, kind: Kind) {
 }
 
 const ROOT: &str = "/";
+/// Room that is made at once; a larger chunk grows to its size.
+const ROOM_BYTES_MAX: usize = 1 << 20;
 /// What most records take at most.
 const RECORD_BYTES: usize = 4 << 10;
