@@ -293,7 +293,12 @@ impl Cluster {
                 let Status { role, term, commit, applied, last_index, .. } = it;
                 let waits = it.waiting.map_or(String::new(), |it| format!(", waits for {it:?}"));
                 let log = format!("applied {applied}, committed {commit} of {last_index}");
-                format!("{} is {role:?} of term {term}, {log}{waits}", member.id)
+                let state = it.divergence.map_or(String::new(), |it| format!(", {it:?}"));
+                let digest = it.digest;
+                format!(
+                    "{} is {role:?} of term {term}, {log}, digest {digest:016x}{state}{waits}",
+                    member.id
+                )
             }
         };
         let told: Vec<String> = self.members.iter().map(tell).collect();
