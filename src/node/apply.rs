@@ -465,16 +465,28 @@ impl Node {
             }
         }
         for to in done {
-            // It has come past this one by its log, and raft may wait for a later one all the same.
-            let progress = self.consensus.progress(to);
-            if progress.is_some_and(|it| it.replication == Replication::Snapshot) {
-                self.consensus.report_snapshot(to, false);
-            }
             let outgoing = self.transfers.outgoing.remove(&to);
             self.drop_elsewhere(outgoing);
         }
         for (to, index, term) in unheard {
             self.send(to, Body::SnapshotOffer { index, term });
+        }
+        self.report_lost();
+    }
+
+    /// Raft sends nothing to a member for which it waits for a snapshot. There may be none any more:
+    /// the member has come past it by its log, or this node was in quarantine meanwhile.
+    fn report_lost(&mut self) {
+        if self.leadership.is_none() {
+            return;
+        }
+        let (consensus, outgoing) = (&mut self.consensus, &self.transfers.outgoing);
+        for &to in self.membership.members.keys() {
+            let waits =
+                consensus.progress(to).is_some_and(|it| it.replication == Replication::Snapshot);
+            if waits && !outgoing.get(&to).is_some_and(|it| it.awaited) {
+                consensus.report_snapshot(to, false);
+            }
         }
     }
 

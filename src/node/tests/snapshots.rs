@@ -3,7 +3,7 @@
 use std::{cell::Cell, rc::Rc};
 
 use super::*;
-use crate::{id::Zxid, op::Filter, wire::Body};
+use crate::{consensus::Replication, id::Zxid, op::Filter, wire::Body};
 
 /// The log in memory holds next to nothing, so whoever lags needs a snapshot.
 pub(super) fn small() -> Limits {
@@ -61,6 +61,25 @@ fn a_member_behind_the_log_catches_up_by_a_snapshot_in_chunks() {
     cluster.assert_agreement();
     cluster.restart(lagging);
     cluster.run(5);
+    cluster.assert_agreement();
+}
+
+/// A leader in quarantine drops its transfers, and leads again if its state is replaced soon.
+#[test]
+fn a_snapshot_that_its_leader_has_dropped_is_begun_anew() {
+    let mut cluster = cluster();
+    let (leader, lagging) = lagging(&mut cluster);
+    cluster.start(lagging);
+    let pulls = |frame: &Frame| matches!(frame.body, Body::SnapshotPull { .. });
+    cluster.lose = Box::new(pulls);
+    cluster.run(10);
+    let waits = cluster.nodes[&leader].consensus.progress(lagging);
+    assert!(waits.is_some_and(|it| it.replication == Replication::Snapshot), "{waits:?}");
+    cluster.node(leader).transfers = Transfers::default();
+    cluster.lose = Box::new(|_| false);
+    cluster.run(30);
+    assert_eq!(cluster.leader(), Some(leader));
+    assert!(cluster.exists(lagging, "/missed-99"));
     cluster.assert_agreement();
 }
 
