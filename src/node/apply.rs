@@ -474,8 +474,8 @@ impl Node {
         self.report_lost();
     }
 
-    /// Raft sends nothing to a member for which it waits for a snapshot. There may be none any more:
-    /// the member has come past it by its log, or this node was in quarantine meanwhile.
+    /// Raft sends nothing to a member for which it waits for a snapshot. There may be none any
+    /// more: the member has come past it by its log, or this node was in quarantine meanwhile.
     fn report_lost(&mut self) {
         if self.leadership.is_none() {
             return;

@@ -209,8 +209,8 @@ impl Node {
 
     /// Whether inputs are refused, and nothing comes out, until a write is durable.
     ///
-    /// Entries of the log, and bytes of a snapshot of its own, are written behind the node's back, up
-    /// to a number of writes; it waits for all others (a term, a vote, a snapshot that comes or
+    /// Entries of the log, and bytes of a snapshot of its own, are written behind the node's back,
+    /// up to a number of writes; it waits for all others (a term, a vote, a snapshot that comes or
     /// counts, its own record), and for a disk that has taken an election timeout for one: whoever
     /// has such a disk should not lead.
     pub fn is_blocked(&self) -> bool {

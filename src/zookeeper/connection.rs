@@ -462,8 +462,8 @@ impl Connection {
                 self.identify(header.xid, (it.scheme, it.auth.unwrap_or_default()));
             }
             Ok((_, request)) => self.ask(header, &request, &packet),
-            // As the server does: what it cannot do ends the connection, what it cannot read not. In
-            // a multi no part is another one.
+            // As the server does: what it cannot do ends the connection, what it cannot read not.
+            // No part of a multi is another one.
             Err(JuteError::Operation(op)) if op == header.op && !is_multi(op) => {
                 self.wait(header, Waits::Turn(Turn::Unknown));
             }

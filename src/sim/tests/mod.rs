@@ -143,9 +143,9 @@ fn what_was_held_up_arrives_when_the_network_is_healed() {
     Swarm::default().run(&plan).unwrap_or_else(|it| panic!("{it}"));
 }
 
-/// Found by seed 1337: a leader whose memory had gone bad was in quarantine for a moment, dropped the
-/// snapshot that a follower was about to pull, and led on with a good state; raft waited for that
-/// snapshot for ever. Now a leader tells raft of each snapshot that it does not have any more.
+/// Found by seed 1337: a leader whose memory had gone bad was in quarantine for a moment, dropped
+/// the snapshot that a follower was about to pull, and led on with a good state; raft waited for
+/// that snapshot for ever. Now a leader tells raft of each snapshot that it does not have any more.
 #[test]
 fn a_leader_back_from_quarantine_begins_its_transfers_anew() {
     let plan = "1337 duplication:1,clog:0,clog:1,clog:2,halves:0,halves:2,isolation:1,bridge:0,\
